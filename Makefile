@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+# Overbook. `make demo` and `make test` do everything on a fresh Debian 12; `make help` lists the rest.
+
+CC	?= gcc
+BUILD	?= build
+V	?= 0
+Q	:= $(if $(filter 1,$(V)),,@)
+
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+
+WARN	:= -Wall -Wextra -Wshadow -Wcast-qual -Wsign-compare -Wwrite-strings -Wstrict-prototypes \
+	   -Wmissing-prototypes -Wold-style-definition -Wpointer-arith -Wformat=2 -Wundef \
+	   -Wvla -Wimplicit-fallthrough -Werror
+CFLAGS	?= -O2 -g
+CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
+CSTD	:= -std=gnu17
+LDLIBS	:= -ljansson -lpthread -lm
+# Guests are built for the lowest common x86-64; the host side may dispatch at run time.
+ifdef SAN
+CFLAGS	+= -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer
+CPPFLAGS += -DOB_PLAIN_MALLOC
+else
+LDLIBS	+= -ljemalloc
+endif
+
+GIT_REV	:= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+GIT_DIRTY := $(shell test -z "$$(git status --porcelain --untracked-files=no 2>/dev/null)" && echo 0 || echo 1)
+
+FOLDERS	:= kernel ept ksm balloon overcommit harness
+LIBSRC	:= $(filter-out harness/main.c,$(wildcard $(addsuffix /*.c,$(FOLDERS))))
+LIBOBJ	:= $(LIBSRC:%.c=$(BUILD)/%.o)
+ALLSRC	:= $(wildcard $(addsuffix /*.[ch],$(FOLDERS)) workloads/*.[ch] workloads/*/*.[ch] tests/*.[ch])
+
+.PHONY: all
+all: $(BUILD)/overbook $(BUILD)/microguest.elf $(BUILD)/guest.img
+
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CSTD) $(CPPFLAGS) $(CFLAGS) $(WARN) -MMD -MP -c $< -o $@
+
+# The revision goes into one object only, so that a commit does not rebuild the world.
+$(BUILD)/harness/result_host.o: CPPFLAGS += -DOB_GIT_REV='"$(GIT_REV)"' -DOB_GIT_DIRTY=$(GIT_DIRTY)
+$(BUILD)/harness/result_host.o: $(BUILD)/git.stamp
+$(BUILD)/git.stamp: FORCE
+	@mkdir -p $(@D); echo '$(GIT_REV) $(GIT_DIRTY)' | cmp -s - $@ || echo '$(GIT_REV) $(GIT_DIRTY)' >$@
+FORCE:
+
+$(BUILD)/liboverbook.a: $(LIBOBJ)
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+$(BUILD)/overbook: $(BUILD)/harness/main.o $(BUILD)/liboverbook.a
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LDLIBS) -o $@
+	@echo "built $@"
+
+# --- guests ---------------------------------------------------------------------------------------
+
+GUESTCC	:= gcc
+GUESTFLAGS := -std=gnu17 -O2 -ffreestanding -nostdlib -static -fno-pic -no-pie -mno-red-zone \
+	   -mgeneral-regs-only -fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables \
+	   -fno-tree-loop-distribute-patterns -mcmodel=small -Wl,--build-id=none -I.
+GUESTWARN := $(filter-out -Wstrict-prototypes,$(WARN))
+MGSRC	:= $(wildcard workloads/microguest/*.c workloads/microguest/*.S)
+MGHDR	:= $(wildcard workloads/microguest/*.h workloads/*.h) kernel/agent_abi.h
+
+$(BUILD)/microguest.elf: $(MGSRC) $(MGHDR) workloads/microguest/link.ld
+	@mkdir -p $(@D)
+	$(Q)$(GUESTCC) $(GUESTFLAGS) $(GUESTWARN) -T workloads/microguest/link.ld $(MGSRC) -o $@
+	@echo "built $@"
+
+$(BUILD)/mkimage: workloads/mkimage.c workloads/image.h
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CSTD) $(CPPFLAGS) $(CFLAGS) $(WARN) $< -o $@
+
+$(BUILD)/guest.img: $(BUILD)/mkimage
+	$(Q)$(BUILD)/mkimage -o $@
+	@echo "built $@"
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

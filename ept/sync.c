@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * sync.c: harvest what the kernel did by itself.
+ *
+ * The first touch of a page and the copy-on-write break of a shared one happen in the kernel, at
+ * full speed and without telling us. The kernel's page map shows both afterwards: a page that is
+ * there, and a page of a pool mapping that is not of the file any more. The lock is held from
+ * looking to noting: otherwise a page that is being shared in between would look as if broken.
+ */
+#include <errno.h>
+
+#include "ept/ept_int.h"
+
+/* What the kernel's view of a page makes of its entry. */
+static uint32_t synced(uint32_t entry, const struct ob_page *p)
+{
+	bool memory = p->swapped || (p->present && !p->zero);
+	uint32_t over_pool = entry & EPT_OVER_POOL;
+
+	switch (ept_entry_state(entry)) {
+	case EPT_UNTOUCHED:
+		if (memory)
+			return ept_entry(EPT_PRIVATE, 0, 0);
+		return p->present ? ept_entry(EPT_ZERO, 0, 0) : entry;
+	case EPT_ZERO:
+		return memory ? ept_entry(EPT_PRIVATE, 0, 0) : entry;
+	case EPT_PRIVATE:
+		/* Linux KSM may put the zero page in the place of one of zeroes. */
+		return p->present && p->zero ? ept_entry(EPT_ZERO, 0, over_pool) : entry;
+	case EPT_SHARED:
+		if (p->swapped || (p->present && !p->file))
+			return ept_entry(EPT_PRIVATE, 0, over_pool);
+		return entry;
+	default:
+		OB_ASSERT(!"page state");
+		return entry;
+	}
+}
+
+int ept_sync(struct ept *e, uint64_t page, uint64_t n, struct ob_page *pages_out)
+{
+	struct ob_page buf[EPT_CHUNK];
+
+	if (page > e->pages || n > e->pages - page)
+		return -EINVAL;
+	for (uint64_t end = page + n; page < end;) {
+		uint64_t chunk =
+			OB_MIN(OB_MIN(end - page, EPT_CHUNK), gmem_page_span(e->mem, page));
+		struct ob_page *view = pages_out ? pages_out : buf;
+		int r;
+
+		pthread_mutex_lock(&e->lock);
+		r = e->host->ops->pages(e->host, gmem_page_hva(e->mem, page), chunk, view);
+		if (r) {
+			pthread_mutex_unlock(&e->lock);
+			return r;
+		}
+		for (uint64_t i = 0; i < chunk; i++) {
+			uint32_t was = e->map[page + i], is = synced(was, &view[i]);
+
+			if (is == was)
+				continue;
+			ept_set(e, page + i, is);
+			if (ept_entry_state(was) == EPT_SHARED) {
+				e->st.broken++;
+				if (e->broken)
+					e->broken(e->broken_arg, page + i, ept_entry_frame(was));
+			} else if (ept_entry_state(was) == EPT_UNTOUCHED) {
+				e->st.touched++;
+			}
+		}
+		pthread_mutex_unlock(&e->lock);
+		page += chunk;
+		if (pages_out)
+			pages_out += chunk;
+	}
+	return 0;
+}

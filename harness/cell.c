@@ -1,0 +1,396 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cell.c: the process that holds guests.
+ *
+ * Guests live in cells of a few, because each VM is an MMU notifier on the address space of its
+ * process: every memory operation there costs in proportion to the VMs in it (docs/design.md). The
+ * main thread answers the coordinator; each vCPU, the I/O worker and the scanner have threads of
+ * their own. Memory that cells share (pool, index, meter) comes as memfds on fixed descriptors.
+ *
+ * A cell ends when it is told to, when the coordinator's end of the socket closes, and, should the
+ * coordinator be killed, by the kernel (PR_SET_PDEATHSIG). It leaves nothing behind but its console
+ * files.
+ */
+#include "harness/cell.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "harness/proto.h"
+
+/* The scanner: a thread round ksm_step. */
+static void *scanner_thread(void *arg)
+{
+	struct cell *c = arg;
+
+	pthread_mutex_lock(&c->scan_lock);
+	while (!c->scan_quit) {
+		uint64_t rest = ksm_step(c->ksm, c->host.ops->now_ns(&c->host), 512);
+		struct timespec ts;
+
+		/* Let whoever wants to pause us in, even when there is no rest to take. */
+		if (!rest) {
+			pthread_mutex_unlock(&c->scan_lock);
+			pthread_mutex_lock(&c->scan_lock);
+			continue;
+		}
+		clock_gettime(CLOCK_MONOTONIC, &ts);
+		rest += (uint64_t)ts.tv_nsec;
+		ts.tv_sec += (time_t)(rest / OB_NS_PER_SEC);
+		ts.tv_nsec = (long)(rest % OB_NS_PER_SEC);
+		pthread_cond_timedwait(&c->scan_cond, &c->scan_lock, &ts);
+	}
+	pthread_mutex_unlock(&c->scan_lock);
+	return NULL;
+}
+
+static void scanner_stop(struct cell *c)
+{
+	if (!c->has_scanner)
+		return;
+	pthread_mutex_lock(&c->scan_lock);
+	c->scan_quit = true;
+	pthread_cond_signal(&c->scan_cond);
+	pthread_mutex_unlock(&c->scan_lock);
+	pthread_join(c->scanner, NULL);
+	c->has_scanner = false;
+}
+
+static int read_file(const char *path, void **out, size_t *len, struct ob_err *e)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+	void *buf;
+
+	if (fd < 0 || fstat(fd, &st)) {
+		int err = errno;
+
+		if (fd >= 0)
+			close(fd);
+		return ob_fail(e, err, "%s: %s", path, strerror(err));
+	}
+	buf = malloc((size_t)st.st_size + 1);
+	OB_ASSERT(buf);
+	*len = 0;
+	while (*len < (size_t)st.st_size) {
+		ssize_t n = read(fd, (char *)buf + *len, (size_t)st.st_size - *len);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			break;
+		*len += (size_t)n;
+	}
+	close(fd);
+	*out = buf;
+	return 0;
+}
+
+static int cell_open_shared(struct cell *c, const json_t *doc, struct ob_err *e)
+{
+	uint64_t size;
+	void *p;
+	int r;
+
+	c->meter_pages = proto_u64(doc, "fleet_pages");
+	c->frames = proto_u64(doc, "frames");
+	size = (c->meter_pages + c->frames) * sizeof(uint64_t);
+	r = c->host.ops->map_shared(&c->host, CELL_FD_METER, size, &p);
+	if (r)
+		return ob_fail(e, -r, "cell %u: meter: %s", c->number, strerror(-r));
+	c->meter = p;
+	c->frame_pfn = c->meter + c->meter_pages;
+	if (!c->frames)
+		return 0;
+	r = ksm_domain_open(&c->host, CELL_FD_POOL, CELL_FD_META, c->number, c->arena_ksm,
+			    &c->domain);
+	return r ? ob_fail(e, -r, "cell %u: pool: %s", c->number, strerror(-r)) : 0;
+}
+
+static int cell_setup(struct cell *c, const json_t *doc, struct ob_err *e)
+{
+	const struct ksm_engine_ops *engine = ksm_engine_find(proto_str(doc, "sharing"));
+	const struct ksm_opts opts = {.inject = (unsigned int)proto_u64(doc, "inject")};
+	const json_t *guests = json_object_get(doc, "guests"), *g;
+	size_t i;
+	int r;
+
+	OB_ASSERT(engine);
+	c->number = (unsigned int)proto_u64(doc, "cell");
+	r = kvm_open(&c->kvm, e);
+	if (r)
+		return r;
+	r = cell_open_shared(c, doc, e);
+	if (r)
+		return r;
+	r = ksm_new(&c->ksm, engine, &c->host, c->domain, &opts, c->arena_ksm);
+	if (r)
+		return ob_fail(e, -r, "cell %u: merging: %s", c->number, strerror(-r));
+	r = io_worker_start(&c->worker);
+	if (r)
+		return ob_fail(e, -r, "cell %u: I/O thread: %s", c->number, strerror(-r));
+	r = read_file(proto_str(doc, "kernel"), &c->kernel, &c->kernel_len, e);
+	if (r)
+		return r;
+	if (*proto_str(doc, "image")) {
+		c->image_fd = open(proto_str(doc, "image"), O_RDONLY | O_CLOEXEC);
+		if (c->image_fd < 0)
+			return ob_fail(e, errno, "%s: %s", proto_str(doc, "image"),
+				       strerror(errno));
+	}
+	c->guest = calloc(json_array_size(guests), sizeof(*c->guest));
+	OB_ASSERT(c->guest);
+	json_array_foreach (guests, i, g) {
+		r = cell_guest_create(c, &c->guest[i], g, e);
+		if (r)
+			return r;
+		c->nguests++;
+	}
+	return 0;
+}
+
+static json_t *reply_setup(struct cell *c)
+{
+	json_t *guests = json_array();
+
+	for (unsigned int i = 0; i < c->nguests; i++) {
+		json_t *ram = json_array();
+		const struct gmem *m = &c->guest[i].vm->mem;
+
+		for (unsigned int k = 0; k < m->nregions; k++)
+			json_array_append_new(ram,
+					      json_pack("[I,I]", (json_int_t)m->region[k].hva.v,
+							(json_int_t)m->region[k].size));
+		json_array_append_new(guests, json_pack("{s:I,s:o}", "id",
+							(json_int_t)c->guest[i].id, "ram", ram));
+	}
+	return json_pack("{s:o}", "guests", guests);
+}
+
+static int cell_start(struct cell *c, struct ob_err *e)
+{
+	for (unsigned int i = 0; i < c->nguests; i++) {
+		int r = vm_start(c->guest[i].vm, e);
+
+		if (r)
+			return r;
+		c->guest[i].running = true;
+	}
+	return 0;
+}
+
+static int cell_engine_start(struct cell *c, struct ob_err *e)
+{
+	int r = ksm_start(c->ksm, e);
+	pthread_condattr_t attr;
+
+	if (r || !ksm_engine_steps(c->ksm))
+		return r;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&c->scan_cond, &attr);
+	pthread_condattr_destroy(&attr);
+	r = pthread_create(&c->scanner, NULL, scanner_thread, c);
+	if (r)
+		return ob_fail(e, r, "cell %u: scanner thread: %s", c->number, strerror(r));
+	c->has_scanner = true;
+	return 0;
+}
+
+/* Shared pages whose host frame is not that of their pool frame, where both are known. */
+static uint64_t check_frames(struct cell *c, struct cell_guest *g)
+{
+	struct ob_page view[512];
+	uint64_t wrong = 0;
+
+	for (uint64_t p = 0; p < g->ept.pages;) {
+		uint64_t n = OB_MIN(OB_ARRAY_SIZE(view), gmem_page_span(&g->vm->mem, p));
+
+		if (ept_sync(&g->ept, p, n, view))
+			return wrong + 1;
+		for (uint64_t i = 0; i < n; i++) {
+			uint32_t f = ept_frame_of(&g->ept, p + i);
+
+			if (f != EPT_NO_FRAME && view[i].pfn && f < c->frames && c->frame_pfn[f])
+				wrong += view[i].pfn != c->frame_pfn[f];
+		}
+		p += n;
+	}
+	return wrong;
+}
+
+static json_t *reply_sample(struct cell *c, const json_t *doc)
+{
+	bool meter = json_is_true(json_object_get(doc, "meter"));
+	bool full = json_is_true(json_object_get(doc, "full"));
+	uint64_t vmas = 0, vma_limit = 0, wrong = 0;
+	json_t *guests = json_array();
+	struct ksm_stats k;
+
+	for (unsigned int i = 0; i < c->nguests; i++) {
+		struct cell_guest *g = &c->guest[i];
+
+		if (meter && ksm_meter_guest(&g->ept, g->page_base, c->meter + g->page_base))
+			wrong++;
+		if (full)
+			wrong += check_frames(c, g);
+		json_array_append_new(guests, cell_guest_sample(c, g, full));
+	}
+	ksm_read_stats(c->ksm, &k);
+	if (full)
+		c->host.ops->vma_count(&c->host, &vmas, &vma_limit);
+	return json_pack(
+		"{s:o,s:I,s:I,s:I,s:I,s:{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:"
+		"I,s:I}}",
+		"guests", guests, "wrong", (json_int_t)wrong, "vmas", (json_int_t)vmas, "ept_bytes",
+		(json_int_t)ob_arena_bytes(c->arena_ept), "ksm_bytes",
+		(json_int_t)ob_arena_bytes(c->arena_ksm), "ksm", "passes", (json_int_t)k.passes,
+		"hashed", (json_int_t)k.hashed_pages, "candidates", (json_int_t)k.candidates,
+		"frames", (json_int_t)k.frames_made, "merged", (json_int_t)k.merged_pages, "runs",
+		(json_int_t)k.merge_runs, "zero", (json_int_t)k.zero_pages, "compare_failed",
+		(json_int_t)k.compare_failed, "broken", (json_int_t)k.broken, "skipped_vma",
+		(json_int_t)k.skipped_vma, "freezes", (json_int_t)k.freezes, "freeze_ns",
+		(json_int_t)k.freeze_ns, "freeze_max_ns", (json_int_t)k.freeze_max_ns, "cpu_ns",
+		(json_int_t)k.cpu_ns, "meta_bytes", (json_int_t)k.meta_bytes);
+}
+
+/* Park or release all guests; merging pauses as well, so that figures hold still. */
+static void cell_pause(struct cell *c, bool pause)
+{
+	if (pause == c->paused)
+		return;
+	if (pause)
+		pthread_mutex_lock(&c->scan_lock);
+	for (unsigned int i = 0; i < c->nguests; i++) {
+		if (pause)
+			vm_park(c->guest[i].vm);
+		else
+			vm_unpark(c->guest[i].vm);
+	}
+	if (!pause)
+		pthread_mutex_unlock(&c->scan_lock);
+	c->paused = pause;
+}
+
+/* Guests that are not warm by now are not going to be. */
+static void cell_fail_cold(struct cell *c)
+{
+	for (unsigned int i = 0; i < c->nguests; i++) {
+		struct vm *vm = c->guest[i].vm;
+		struct agent_report r = {0};
+
+		agent_read_report(&vm->agent, &r);
+		if (r.phase < AGENT_WARM && atomic_load(&vm->state) == VM_RUNNING)
+			vm_fail(vm, "was not ready in time (phase %llu)",
+				(unsigned long long)r.phase);
+	}
+}
+
+static json_t *cell_answer(struct cell *c, const json_t *doc, bool *quit)
+{
+	const char *what = proto_str(doc, "do");
+	struct ob_err e = {.msg = "unknown request"};
+	int r = 0;
+
+	if (!strcmp(what, "setup"))
+		r = cell_setup(c, doc, &e);
+	else if (!strcmp(what, "start"))
+		r = cell_start(c, &e);
+	else if (!strcmp(what, "engine"))
+		r = cell_engine_start(c, &e);
+	else if (!strcmp(what, "pause"))
+		cell_pause(c, true);
+	else if (!strcmp(what, "resume"))
+		cell_pause(c, false);
+	else if (!strcmp(what, "fail-cold"))
+		cell_fail_cold(c);
+	else if (!strcmp(what, "sample"))
+		return reply_sample(c, doc);
+	else if (!strcmp(what, "stop"))
+		*quit = true;
+	else
+		r = -EPROTO;
+	if (r)
+		return json_pack("{s:s,s:I}", "error", e.msg, "errno", (json_int_t)-r);
+	return !strcmp(what, "setup") ? reply_setup(c) : json_object();
+}
+
+static void cell_exit(struct cell *c)
+{
+	cell_pause(c, false);
+	scanner_stop(c);
+	if (c->ksm)
+		ksm_stop(c->ksm);
+	for (unsigned int i = 0; i < c->nguests; i++)
+		cell_guest_destroy(c, &c->guest[i]);
+	free(c->guest);
+	if (c->worker)
+		io_worker_stop(c->worker);
+	if (c->ksm)
+		ksm_free(c->ksm);
+	if (c->domain)
+		ksm_domain_close(c->domain);
+	if (c->meter)
+		c->host.ops->unmap(&c->host, hva_of(c->meter),
+				   ob_align_up((c->meter_pages + c->frames) * 8, OB_PAGE_SIZE));
+	if (c->image_fd >= 0)
+		close(c->image_fd);
+	free(c->kernel);
+	if (c->kvm.fd >= 0)
+		kvm_close(&c->kvm);
+	ob_arena_free(c->arena_ept);
+	ob_arena_free(c->arena_ksm);
+	ob_host_linux_exit(&c->host);
+}
+
+int cell_main(int argc, char **argv)
+{
+	struct cell c = {.image_fd = -1, .kvm.fd = -1};
+	struct rlimit nofile;
+	struct ob_err e;
+	bool quit = false;
+	json_t *doc;
+
+	(void)argc;
+	(void)argv;
+	/* The person's Ctrl-C is for the coordinator, which tells us. */
+	signal(SIGINT, SIG_IGN);
+	signal(SIGTERM, SIG_IGN);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (!getrlimit(RLIMIT_NOFILE, &nofile)) {
+		nofile.rlim_cur = nofile.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &nofile);
+	}
+	for (int fd = CELL_FD_CONTROL; fd < CELL_FDS; fd++)
+		if (fcntl(fd, F_SETFD, FD_CLOEXEC)) {
+			ob_warn("cell: this verb is for overbook itself");
+			return OB_EXIT_USAGE;
+		}
+	if (ob_host_linux_init(&c.host, &e)) {
+		ob_warn("%s", e.msg);
+		return OB_EXIT_FAILED;
+	}
+	c.arena_ept = ob_arena_new("ept");
+	c.arena_ksm = ob_arena_new("ksm");
+	pthread_mutex_init(&c.scan_lock, NULL);
+	while (!quit && !proto_recv(CELL_FD_CONTROL, &doc, -1)) {
+		json_t *answer = cell_answer(&c, doc, &quit);
+
+		json_decref(doc);
+		if (quit)
+			cell_exit(&c);
+		if (proto_send(CELL_FD_CONTROL, answer))
+			break;
+	}
+	if (!quit)
+		cell_exit(&c);
+	return OB_EXIT_OK;
+}

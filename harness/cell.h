@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cell.h: private to the cell process: its state, and its parts (cell.c, cell_guest.c). */
+#ifndef OVERBOOK_HARNESS_CELL_H
+#define OVERBOOK_HARNESS_CELL_H
+
+#include "harness/harness.h"
+
+struct cell_guest {
+	unsigned int id;
+	char workload[16];
+	uint64_t page_base; /* its first page among those of the fleet */
+	struct vm *vm;
+	struct ept ept;
+	int console_fd;
+	/* Watchdog: when its heartbeat last changed, by its CPU time and by the clock. */
+	uint64_t beat, beat_cpu_ns, beat_ns;
+	bool running;
+};
+
+struct cell {
+	unsigned int number;
+	struct ob_host host;
+	struct kvm kvm;
+	struct ob_arena *arena_ept, *arena_ksm;
+	struct io_worker *worker;
+	struct ksm_domain *domain; /* NULL: the engine needs none */
+	struct ksm *ksm;
+	struct cell_guest *guest;
+	unsigned int nguests;
+	uint64_t *meter;     /* the fleet's meter words */
+	uint64_t *frame_pfn; /* behind them: host frame of each pool frame, from the coordinator */
+	uint64_t meter_pages, frames;
+	int image_fd;
+	void *kernel;
+	size_t kernel_len;
+
+	pthread_t scanner;
+	bool has_scanner;
+	pthread_mutex_t scan_lock; /* held during a step; whoever holds it has paused merging */
+	pthread_cond_t scan_cond;
+	bool scan_quit;
+	bool paused;
+};
+
+/* Make guest @g of the cell from its part of the set-up document. */
+int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, struct ob_err *e);
+void cell_guest_destroy(struct cell *c, struct cell_guest *g);
+/* Stop a guest whose heartbeat has not changed although it had the CPU. */
+void cell_guest_watch(struct cell *c, struct cell_guest *g);
+/* Its state for a sample; @full adds latencies, mismatches and the last console line. */
+json_t *cell_guest_sample(struct cell *c, struct cell_guest *g, bool full);
+
+#endif

@@ -1,0 +1,472 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * coord.c: one run of one fleet, from the first process to the last figure.
+ *
+ *	set up: pool, index and meter; cells; guests in them		(boot)
+ *	start the guests, wait until all have filled their memory	(warm)
+ *	switch the engine on, take readings while they work		(measured)
+ *	park all guests, take the last reading; stop			(result)
+ *
+ * Merging starts over warm guests, so that all engines get the same work to do and the time that it
+ * takes is theirs alone. A guest or a cell that is lost on the way makes the run `degraded`; the
+ * others go on. A signal ends the run early with what was measured.
+ */
+#include "harness/coord.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "harness/proto.h"
+
+#define SAMPLE_NS	 (250 * OB_NS_PER_MS)
+#define WARM_POLL_NS	 (100 * OB_NS_PER_MS)
+#define SETUP_TIMEOUT_MS 120000
+#define REAP_BUDGET	 65536
+/* --inject flip-frame: begin when something has been merged, and go on: a flipped frame may be read
+ * by nobody for a while. */
+#define FLIP_AFTER 0.5
+
+static const char *mode_name(const struct coord *c)
+{
+	return c->engine->name;
+}
+
+/* --- progress -----------------------------------------------------------------------------------
+ */
+
+static void progress(const struct coord *c, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+static void progress(const struct coord *c, const char *fmt, ...)
+{
+	bool tty = isatty(STDERR_FILENO);
+	char line[200];
+	va_list ap;
+
+	if (c->cfg->quiet)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	fprintf(stderr, tty ? "\r\033[K%-6s  %s" : "%-6s  %s\n", mode_name(c), line);
+}
+
+static void progress_end(const struct coord *c)
+{
+	if (!c->cfg->quiet && isatty(STDERR_FILENO))
+		fputc('\n', stderr);
+}
+
+/* --- set-up -------------------------------------------------------------------------------------
+ */
+
+static int setup_shared(struct coord *c, struct ob_err *e)
+{
+	struct ob_host *h = &c->host;
+	uint64_t size;
+	void *p;
+	int r;
+
+	/* Engine hash: at worst every second page of the fleet is a frame, never more than all. */
+	c->frames = c->engine == ksm_engine_find("hash") ? c->fleet_pages : 0;
+	size = ob_align_up((c->fleet_pages + c->frames) * sizeof(uint64_t), OB_PAGE_SIZE);
+	c->meter_fd = h->ops->memfd(h, "ob:meter", size);
+	if (c->meter_fd < 0)
+		return ob_fail(e, -c->meter_fd, "meter: %s", strerror(-c->meter_fd));
+	r = h->ops->map_shared(h, c->meter_fd, size, &p);
+	if (r)
+		return ob_fail(e, -r, "meter: %s", strerror(-r));
+	c->meter = p;
+	c->frame_pfn = c->meter + c->fleet_pages;
+	if (!c->frames)
+		return 0;
+	r = ksm_domain_create(h, c->frames, c->ncells, &c->pool_fd, &c->meta_fd);
+	if (!r)
+		r = ksm_domain_open(h, c->pool_fd, c->meta_fd, KSM_NO_CELL, c->arena, &c->domain);
+	return r ? ob_fail(e, -r, "frame pool: %s", strerror(-r)) : 0;
+}
+
+static void layout_guests(struct coord *c)
+{
+	const struct fleet_config *cfg = c->cfg;
+	uint64_t pages = cfg->mem_bytes / OB_PAGE_SIZE;
+
+	c->ncells = (cfg->guests + cfg->cell - 1) / cfg->cell;
+	c->cell = calloc(c->ncells, sizeof(*c->cell));
+	c->guest = calloc(cfg->guests, sizeof(*c->guest));
+	OB_ASSERT(c->cell && c->guest);
+	for (unsigned int i = 0; i < c->ncells; i++)
+		c->cell[i] = (struct coord_cell){
+			.fd = -1,
+			.first = i * cfg->cell,
+			.n = OB_MIN(cfg->cell, cfg->guests - i * cfg->cell),
+		};
+	for (unsigned int i = 0; i < cfg->guests; i++) {
+		struct run_guest *g = &c->out->guest[i];
+
+		c->guest[i].id = g->id = i;
+		c->guest[i].cell = i / cfg->cell;
+		c->guest[i].page_base = (uint64_t)i * pages;
+		c->guest[i].pages = pages;
+		snprintf(g->workload, sizeof(g->workload), "%s",
+			 cfg->workload[i % cfg->nworkloads]);
+		snprintf(g->end, sizeof(g->end), "running");
+	}
+	c->fleet_pages = pages * cfg->guests;
+}
+
+static json_t *setup_doc(struct coord *c, unsigned int cell)
+{
+	const struct fleet_config *cfg = c->cfg;
+	json_t *guests = json_array(), *doc;
+
+	for (unsigned int i = c->cell[cell].first; i < c->cell[cell].first + c->cell[cell].n; i++) {
+		char cmdline[256], console[1200] = "";
+
+		snprintf(cmdline, sizeof(cmdline), "workload=%s seed=%llu common=%llu guest=%u",
+			 c->out->guest[i].workload,
+			 (unsigned long long)(cfg->seed * 1000003 + i + 1),
+			 (unsigned long long)cfg->seed, i);
+		if (cfg->console_fd > 0)
+			snprintf(console, sizeof(console), "-");
+		else if (cfg->out_dir)
+			snprintf(console, sizeof(console), "%s/console/%s-guest%u.log",
+				 cfg->out_dir, mode_name(c), i);
+		json_array_append_new(guests,
+				      json_pack("{s:I,s:I,s:I,s:s,s:s,s:s}", "id", (json_int_t)i,
+						"mem", (json_int_t)cfg->mem_bytes, "page_base",
+						(json_int_t)c->guest[i].page_base, "workload",
+						c->out->guest[i].workload, "cmdline", cmdline,
+						"console", console));
+	}
+	doc = json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:s,s:s,s:o}", "do", "setup", "sharing",
+			mode_name(c), "cell", (json_int_t)cell, "inject", (json_int_t)cfg->inject,
+			"fleet_pages", (json_int_t)c->fleet_pages, "frames", (json_int_t)c->frames,
+			"kernel", cfg->kernel_path, "image", cfg->image_path ? cfg->image_path : "",
+			"guests", guests);
+	OB_ASSERT(doc);
+	return doc;
+}
+
+static void take_setup(struct coord *c, const json_t *a)
+{
+	const json_t *guests = json_object_get(a, "guests"), *g, *ram, *r;
+	size_t i, k;
+
+	json_array_foreach (guests, i, g) {
+		unsigned int id = (unsigned int)proto_u64(g, "id");
+
+		if (id >= c->cfg->guests)
+			continue;
+		ram = json_object_get(g, "ram");
+		json_array_foreach (ram, k, r) {
+			if (k >= COORD_MAX_RAM)
+				break;
+			c->guest[id].ram[k].hva =
+				(uint64_t)json_integer_value(json_array_get(r, 0));
+			c->guest[id].ram[k].size =
+				(uint64_t)json_integer_value(json_array_get(r, 1));
+			c->guest[id].nram = (unsigned int)k + 1;
+		}
+	}
+}
+
+static int make_console_dir(const struct coord *c, struct ob_err *e)
+{
+	char dir[1100];
+
+	if (!c->cfg->out_dir)
+		return 0;
+	snprintf(dir, sizeof(dir), "%s/console", c->cfg->out_dir);
+	if (mkdir(dir, 0777) && errno != EEXIST)
+		return ob_fail(e, errno, "%s: %s", dir, strerror(errno));
+	return 0;
+}
+
+static int setup(struct coord *c, struct ob_err *e)
+{
+	struct rlimit nofile;
+	json_t *a;
+	int r;
+
+	/* One descriptor a cell here; the cells raise their own. */
+	if (!getrlimit(RLIMIT_NOFILE, &nofile)) {
+		nofile.rlim_cur = nofile.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &nofile);
+	}
+	r = make_console_dir(c, e);
+	if (!r)
+		r = setup_shared(c, e);
+	for (unsigned int i = 0; i < c->ncells && !r; i++)
+		r = coord_spawn(c, i, e);
+	if (r)
+		return r;
+	for (unsigned int i = 0; i < c->ncells && !ob_stop_signal; i++) {
+		progress(c, "making guests: %u of %u", c->cell[i].first, c->cfg->guests);
+		r = coord_ask_one(c, i, setup_doc(c, i), SETUP_TIMEOUT_MS, &a, e);
+		if (r == -EPIPE)
+			return ob_fail(e, EIO, "cell %u ended while its guests were made", i);
+		if (r)
+			return r;
+		take_setup(c, a);
+		json_decref(a);
+	}
+	return 0;
+}
+
+/* --- the run ------------------------------------------------------------------------------------
+ */
+
+static void nap_until(struct coord *c, uint64_t until_ns)
+{
+	uint64_t now = c->host.ops->now_ns(&c->host);
+
+	while (now < until_ns && !ob_stop_signal) {
+		uint64_t left = OB_MIN(until_ns - now, 50 * OB_NS_PER_MS);
+		struct timespec ts = {.tv_nsec = (long)left};
+
+		nanosleep(&ts, NULL);
+		now = c->host.ops->now_ns(&c->host);
+	}
+}
+
+static unsigned int count_guests(const struct coord *c, bool ended)
+{
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < c->cfg->guests; i++)
+		n += ended ? c->guest[i].ended
+			   : !c->guest[i].ended && c->guest[i].phase >= AGENT_WARM;
+	return n;
+}
+
+static int wait_warm(struct coord *c, struct ob_err *e)
+{
+	uint64_t limit = c->boot_ns + c->cfg->warm_timeout * OB_NS_PER_SEC;
+	unsigned int warm = 0, ended = 0;
+	uint64_t next = 0;
+	int r;
+
+	while (!ob_stop_signal) {
+		uint64_t now = c->host.ops->now_ns(&c->host);
+
+		r = coord_sample(c, false, e);
+		if (r)
+			return r;
+		c->out->sample[c->out->nsamples - 1].t = 0; /* set when t0 is known */
+		warm = count_guests(c, false);
+		ended = count_guests(c, true);
+		if (now >= next || isatty(STDERR_FILENO)) {
+			progress(c, "filling memory: %u of %u guests ready", warm, c->cfg->guests);
+			next = now + 2 * OB_NS_PER_SEC;
+		}
+		if (warm + ended == c->cfg->guests)
+			break;
+		if (now > limit) {
+			r = coord_ask(c, json_pack("{s:s}", "do", "fail-cold"), 10000, NULL, e);
+			if (r)
+				return r;
+		}
+		nap_until(c, now + WARM_POLL_NS);
+	}
+	c->out->warm_seconds = (double)(c->host.ops->now_ns(&c->host) - c->boot_ns) / OB_NS_PER_SEC;
+	if (!ob_stop_signal && !warm)
+		return ob_fail(e, EIO, "no guest came up: %s", c->out->guest[0].reason);
+	return 0;
+}
+
+static int switch_on(struct coord *c, struct ob_err *e)
+{
+	struct run_result *out = c->out;
+	struct ksm_sysfs_counters k;
+	uint64_t before = c->host.ops->now_ns(&c->host);
+	int r = coord_sample(c, true, e);
+
+	if (r)
+		return r;
+	c->ops_t0 = out->sample[out->nsamples - 1].ops;
+	for (unsigned int i = 0; i < c->cfg->guests; i++)
+		for (unsigned int b = 0; b < AGENT_LAT_BUCKETS; b++)
+			c->lat_t0[b] += c->guest[i].lat[b];
+	c->page_tables_t0 = coord_page_tables(c);
+	if (!strcmp(mode_name(c), "kernel")) {
+		r = ksm_driver_start(&c->driver, "/proc/self/exe", NULL, e);
+		if (r)
+			return r;
+		c->driving = true;
+		if (!ksm_sysfs_read(&k))
+			c->kernel_cpu_t0 = k.ksmd_cpu_ns;
+	}
+	c->t0_ns = c->host.ops->now_ns(&c->host);
+	/* The readings until now were taken at times before zero. */
+	for (unsigned int i = 0; i < out->nsamples; i++)
+		out->sample[i].t =
+			i + 1 == out->nsamples
+				? -(double)(c->t0_ns - before) / OB_NS_PER_SEC
+				: -((double)(out->nsamples - i) * WARM_POLL_NS) / OB_NS_PER_SEC;
+	return coord_ask(c, json_pack("{s:s}", "do", "engine"), 10000, NULL, e);
+}
+
+static void reap(struct coord *c)
+{
+	uint64_t cpu = c->host.ops->thread_cpu_ns(&c->host);
+
+	if (!c->domain)
+		return;
+	ksm_domain_reap(c->domain, REAP_BUDGET);
+	c->reap_cpu_ns += c->host.ops->thread_cpu_ns(&c->host) - cpu;
+}
+
+static int measure(struct coord *c, struct ob_err *e)
+{
+	uint64_t end = c->t0_ns + c->cfg->seconds * OB_NS_PER_SEC, next_line = 0;
+	struct ksm_sysfs_counters k;
+	char saved[24];
+	int r;
+
+	for (uint64_t next = c->t0_ns; !ob_stop_signal; next += SAMPLE_NS) {
+		uint64_t now;
+		const struct run_sample *s;
+
+		nap_until(c, OB_MIN(next, end));
+		r = coord_sample(c, false, e);
+		if (r)
+			return r;
+		reap(c);
+		s = &c->out->sample[c->out->nsamples - 1];
+		if (c->driving && !ksm_sysfs_read(&k))
+			c->out->converged |= ksm_settled(&c->settle, &k);
+		if (c->cfg->inject & KSM_INJECT_FLIP_FRAME && s->t > FLIP_AFTER)
+			ksm_domain_flip(c->domain, c->cfg->seed + c->out->nsamples);
+		now = c->host.ops->now_ns(&c->host);
+		if (isatty(STDERR_FILENO) || now >= next_line) {
+			progress(c, "%4.1f of %u s, saved %s, %llu pages verified",
+				 OB_MAX(s->t, 0.0), c->cfg->seconds,
+				 table_bytes(saved, (int64_t)s->saved_bytes),
+				 (unsigned long long)s->checked_pages);
+			next_line = now + 2 * OB_NS_PER_SEC;
+		}
+		if (now >= end)
+			break;
+		if (count_guests(c, true) == c->cfg->guests)
+			return ob_fail(e, EIO, "no guest is left: %s", c->out->guest[0].reason);
+	}
+	return 0;
+}
+
+/* The last reading: all stand still, so that our figures and the kernel's are of the same moment.
+ */
+static int measure_last(struct coord *c, struct ob_err *e)
+{
+	int r = coord_ask(c, json_pack("{s:s}", "do", "pause"), 10000, NULL, e);
+
+	reap(c);
+	if (!r)
+		r = coord_sample(c, true, e);
+	if (!r)
+		coord_finish(c);
+	return r;
+}
+
+static void judge(struct coord *c, int err, const struct ob_err *e)
+{
+	struct run_result *out = c->out;
+	unsigned int ended = count_guests(c, true), bad = 0;
+
+	for (unsigned int i = 0; i < c->cfg->guests; i++)
+		bad += !strcmp(out->guest[i].end, "failed") || !strcmp(out->guest[i].end, "lost");
+	if (err) {
+		out->status = RUN_FAILED;
+		snprintf(out->note, sizeof(out->note), "%.*s", (int)sizeof(out->note) - 1, e->msg);
+	} else if (out->mismatches) {
+		out->status = RUN_FAILED;
+		snprintf(out->note, sizeof(out->note), "%llu mismatches in guest memory",
+			 (unsigned long long)out->mismatches);
+	} else if (out->frame_check_errors) {
+		out->status = RUN_FAILED;
+		snprintf(out->note, sizeof(out->note), "%llu shared pages are not on their frames",
+			 (unsigned long long)out->frame_check_errors);
+	} else if (ob_stop_signal) {
+		out->status = RUN_INTERRUPTED;
+		snprintf(out->note, sizeof(out->note), "stopped by signal %d", (int)ob_stop_signal);
+	} else if (out->cells_lost || bad) {
+		out->status = RUN_DEGRADED;
+		snprintf(out->note, sizeof(out->note), "%u of %u guests did not run to the end",
+			 ended, c->cfg->guests);
+	} else if (c->driving && !out->converged) {
+		snprintf(out->note, sizeof(out->note), "not converged");
+	}
+}
+
+static void cleanup(struct coord *c)
+{
+	coord_stop_cells(c);
+	if (c->driving)
+		ksm_driver_stop(&c->driver);
+	if (c->domain)
+		ksm_domain_close(c->domain);
+	if (c->meter)
+		c->host.ops->unmap(&c->host, hva_of(c->meter),
+				   ob_align_up((c->fleet_pages + c->frames) * 8, OB_PAGE_SIZE));
+	for (int *fd = (int[]){c->pool_fd, c->meta_fd, c->meter_fd, -2}; *fd != -2; fd++)
+		if (*fd >= 0)
+			close(*fd);
+	free(c->cell);
+	free(c->guest);
+	ob_arena_free(c->arena);
+	ob_host_linux_exit(&c->host);
+}
+
+int coord_run(const struct fleet_config *cfg, const struct ksm_engine_ops *mode,
+	      struct run_result *out, struct ob_err *e)
+{
+	struct coord c = {
+		.cfg = cfg,
+		.engine = mode,
+		.out = out,
+		.pool_fd = -1,
+		.meta_fd = -1,
+		.meter_fd = -1,
+	};
+	uint64_t begin;
+	int r;
+
+	*out = (struct run_result){.guests = cfg->guests};
+	snprintf(out->sharing, sizeof(out->sharing), "%s", mode->name);
+	out->configured_bytes = cfg->guests * cfg->mem_bytes;
+	out->guest = calloc(cfg->guests, sizeof(*out->guest));
+	OB_ASSERT(out->guest);
+	r = ob_host_linux_init(&c.host, e);
+	if (r) {
+		out->status = RUN_FAILED;
+		return r;
+	}
+	c.arena = ob_arena_new("coord");
+	begin = c.host.ops->now_ns(&c.host);
+	layout_guests(&c);
+	out->cells = c.ncells;
+
+	r = setup(&c, e);
+	c.boot_ns = c.host.ops->now_ns(&c.host);
+	out->boot_seconds = (double)(c.boot_ns - begin) / OB_NS_PER_SEC;
+	if (!r && !ob_stop_signal)
+		r = coord_ask(&c, json_pack("{s:s}", "do", "start"), 30000, NULL, e);
+	if (!r && !ob_stop_signal)
+		r = wait_warm(&c, e);
+	if (!r && !ob_stop_signal)
+		r = switch_on(&c, e);
+	if (!r && !ob_stop_signal)
+		r = measure(&c, e);
+	if (!r)
+		r = measure_last(&c, e);
+	judge(&c, r, e);
+	progress(&c, "%s%s%s", run_status_name(out->status), *out->note ? ": " : "", out->note);
+	progress_end(&c);
+	cleanup(&c);
+	return r;
+}

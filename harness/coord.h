@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* coord.h: private to the coordinator: a running fleet, and its parts (coord*.c). */
+#ifndef OVERBOOK_HARNESS_COORD_H
+#define OVERBOOK_HARNESS_COORD_H
+
+#include <sys/types.h>
+
+#include "harness/harness.h"
+
+#define COORD_MAX_RAM 4
+
+/* What the coordinator knows of one guest. */
+struct coord_guest {
+	unsigned int id;
+	unsigned int cell;
+	uint64_t page_base, pages;
+	struct {
+		uint64_t hva, size;
+	} ram[COORD_MAX_RAM]; /* in its cell's address space */
+	unsigned int nram;
+	uint64_t phase, ops;
+	bool ended; /* by itself or by a fault, or its cell is lost */
+	uint64_t lat[AGENT_LAT_BUCKETS];
+};
+
+struct coord_cell {
+	pid_t pid;
+	int fd;		       /* control; -1: lost */
+	unsigned int first, n; /* its guests */
+	uint64_t cpu_ns, ept_bytes, ksm_bytes, meta_bytes, vmas;
+	struct ksm_stats ksm;
+	char why[200]; /* how it was lost */
+};
+
+struct coord {
+	const struct fleet_config *cfg;
+	const struct ksm_engine_ops *engine;
+	struct run_result *out;
+	struct ob_host host;
+	struct ob_arena *arena;
+	struct ksm_domain *domain; /* NULL: the engine needs none */
+	int pool_fd, meta_fd, meter_fd;
+	uint64_t fleet_pages, frames;
+	uint64_t *meter, *frame_pfn;
+	struct coord_cell *cell;
+	unsigned int ncells;
+	struct coord_guest *guest;
+	struct ksm_driver driver;
+	bool driving;
+	struct ksm_settle settle;
+	uint64_t t0_ns; /* the engine was switched on; 0: not yet */
+	uint64_t boot_ns;
+	uint64_t ops_t0;
+	uint64_t page_tables_t0; /* bytes of the cells' page tables then */
+	uint64_t kernel_cpu_t0;	 /* ksmd's */
+	uint64_t reap_cpu_ns;	 /* ours, for giving frames back */
+	uint64_t lat_t0[AGENT_LAT_BUCKETS];
+	unsigned int room; /* samples allocated */
+};
+
+/* --- coord_cell.c: the processes ----------------------------------------------------------------
+ */
+
+int coord_spawn(struct coord *c, unsigned int cell, struct ob_err *e);
+/*
+ * Ask all cells that are there the same thing (@doc is taken) and gather the answers: @each is
+ * called with each answer. A cell that does not answer in time, or whose end is closed, is lost.
+ * An answer that is an error ends the gathering: -errno with its line in @e.
+ */
+int coord_ask(struct coord *c, json_t *doc, int timeout_ms,
+	      void (*each)(struct coord *c, unsigned int cell, const json_t *answer),
+	      struct ob_err *e);
+int coord_ask_one(struct coord *c, unsigned int cell, json_t *doc, int timeout_ms, json_t **answer,
+		  struct ob_err *e);
+void coord_lose_cell(struct coord *c, unsigned int cell, const char *why);
+/* End all cells, kindly first; returns when no process is left. */
+void coord_stop_cells(struct coord *c);
+
+/* --- coord_measure.c: figures -------------------------------------------------------------------
+ */
+
+/* Ask for a sample and enter it into the result. @full: the last one, guests parked. */
+int coord_sample(struct coord *c, bool full, struct ob_err *e);
+/* Bytes of the cells' page tables now. */
+uint64_t coord_page_tables(struct coord *c);
+/* All that is computed from the last sample. */
+void coord_finish(struct coord *c);
+
+#endif

@@ -1,0 +1,463 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * coord_measure.c: what a fleet holds and what it saves.
+ *
+ * The cells write into the meter what backs each guest page; counting it is done here, over all
+ * cells at once, since frames are shared between them. What we say is resident is checked against
+ * the kernel's own account: Pss of the guests' anonymous mappings, the broken pages in their pool
+ * mappings (Anonymous), and the blocks of the pool file.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "harness/coord.h"
+#include "harness/proto.h"
+
+/* Bytes of kernel memory for one mapping (vm_area_struct with its maple-tree share; with anon_vma
+ * when its pages were broken): measured on Linux 6.x, docs/design.md. */
+#define VMA_BYTES	  248
+#define RMAP_ITEM_BYTES	  64
+#define STABLE_NODE_BYTES 64
+
+/* --- samples ------------------------------------------------------------------------------------
+ */
+
+static void take_guest(struct coord *c, const json_t *o)
+{
+	unsigned int id = (unsigned int)proto_u64(o, "id");
+	const json_t *states = json_object_get(o, "states"), *list, *m;
+	struct coord_guest *cg;
+	struct run_guest *g;
+	size_t i;
+
+	if (id >= c->cfg->guests)
+		return;
+	cg = &c->guest[id];
+	g = &c->out->guest[id];
+	cg->phase = proto_u64(o, "phase");
+	cg->ops = g->ops = proto_u64(o, "ops");
+	g->checked_pages = proto_u64(o, "checked");
+	g->checked_shared_pages = proto_u64(o, "checked_shared");
+	g->mismatches = proto_u64(o, "mismatches");
+	g->written_pages = proto_u64(o, "written");
+	g->disk_pages = proto_u64(o, "disk");
+	for (unsigned int s = 0; s < EPT_NSTATES; s++)
+		g->state_pages[s] = (uint64_t)json_integer_value(json_array_get(states, s));
+	if (!cg->ended && strcmp(proto_str(o, "end"), "running")) {
+		cg->ended = true;
+		ob_warn("guest %u ended: %s", id, proto_str(o, "reason"));
+	}
+	snprintf(g->end, sizeof(g->end), "%s", proto_str(o, "end"));
+	snprintf(g->reason, sizeof(g->reason), "%s", proto_str(o, "reason"));
+	list = json_object_get(o, "lat");
+	json_array_foreach (list, i, m)
+		if (i < AGENT_LAT_BUCKETS)
+			cg->lat[i] = (uint64_t)json_integer_value(m);
+	list = json_object_get(o, "mismatch");
+	json_array_foreach (list, i, m) {
+		if (i >= AGENT_MISMATCHES)
+			break;
+		g->mismatch[i] = (struct agent_mismatch){
+			.gpa = (uint64_t)json_integer_value(json_array_get(m, 0)),
+			.expect = (uint64_t)json_integer_value(json_array_get(m, 1)),
+			.got = (uint64_t)json_integer_value(json_array_get(m, 2)),
+			.kind = (uint64_t)json_integer_value(json_array_get(m, 3)),
+		};
+		g->nmismatch = (unsigned int)i + 1;
+	}
+}
+
+static void take_sample(struct coord *c, unsigned int cell, const json_t *a)
+{
+	const json_t *guests = json_object_get(a, "guests"), *k = json_object_get(a, "ksm"), *g;
+	struct coord_cell *cc = &c->cell[cell];
+	size_t i;
+
+	json_array_foreach (guests, i, g)
+		take_guest(c, g);
+	cc->ept_bytes = proto_u64(a, "ept_bytes");
+	cc->vmas = proto_u64(a, "vmas");
+	c->out->frame_check_errors += proto_u64(a, "wrong");
+	cc->ksm = (struct ksm_stats){
+		.passes = proto_u64(k, "passes"),
+		.hashed_pages = proto_u64(k, "hashed"),
+		.candidates = proto_u64(k, "candidates"),
+		.frames_made = proto_u64(k, "frames"),
+		.merged_pages = proto_u64(k, "merged"),
+		.merge_runs = proto_u64(k, "runs"),
+		.zero_pages = proto_u64(k, "zero"),
+		.compare_failed = proto_u64(k, "compare_failed"),
+		.broken = proto_u64(k, "broken"),
+		.skipped_vma = proto_u64(k, "skipped_vma"),
+		.freezes = proto_u64(k, "freezes"),
+		.freeze_ns = proto_u64(k, "freeze_ns"),
+		.freeze_max_ns = proto_u64(k, "freeze_max_ns"),
+		.cpu_ns = proto_u64(k, "cpu_ns"),
+		.meta_bytes = proto_u64(k, "meta_bytes"),
+	};
+	cc->cpu_ns = cc->ksm.cpu_ns;
+}
+
+static uint64_t merge_cpu_ns(struct coord *c)
+{
+	struct ksm_sysfs_counters k;
+	uint64_t ns = c->reap_cpu_ns;
+
+	for (unsigned int i = 0; i < c->ncells; i++)
+		ns += c->cell[i].cpu_ns;
+	if (c->driving && !ksm_sysfs_read(&k))
+		ns += k.ksmd_cpu_ns - c->kernel_cpu_t0;
+	return ns;
+}
+
+/* --- what backs the guests ----------------------------------------------------------------------
+ */
+
+static int count_meter(struct coord *c, const uint64_t *frame_pfn, struct ksm_meter_result *m)
+{
+	struct ksm_meter_vm *vm = calloc(c->cfg->guests, sizeof(*vm));
+	int r;
+
+	OB_ASSERT(vm);
+	for (unsigned int i = 0; i < c->cfg->guests; i++)
+		vm[i] = (struct ksm_meter_vm){
+			.words = c->meter + c->guest[i].page_base,
+			.pages = c->guest[i].pages,
+		};
+	r = ksm_meter_count(vm, c->cfg->guests, frame_pfn, c->frames, m);
+	free(vm);
+	return r;
+}
+
+/* Memory of the pool that no guest's page refers to (being filled, or not given back yet). */
+static uint64_t pool_extra_bytes(struct coord *c, const struct ksm_meter_result *m)
+{
+	struct ksm_domain_stats st;
+	uint64_t held;
+
+	if (!c->domain || ksm_domain_stats(c->domain, &st))
+		return 0;
+	held = (st.live + st.filling) * OB_PAGE_SIZE;
+	return held > m->pool_frames * OB_PAGE_SIZE ? held - m->pool_frames * OB_PAGE_SIZE : 0;
+}
+
+/* Host frame numbers of the pool's frames, through a mapping of our own that lasts a moment. */
+static void learn_frame_pfns(struct coord *c)
+{
+	struct ob_page view[512];
+	void *pool;
+
+	if (!c->domain || !c->host.knows_pfn)
+		return;
+	if (c->host.ops->map_shared(&c->host, c->pool_fd, c->frames * OB_PAGE_SIZE, &pool))
+		return;
+	for (uint64_t f = 0; f < c->frames; f += OB_ARRAY_SIZE(view)) {
+		uint64_t n = OB_MIN(OB_ARRAY_SIZE(view), c->frames - f);
+		volatile const uint8_t *p = (const uint8_t *)pool + f * OB_PAGE_SIZE;
+		bool any = false;
+
+		for (uint64_t i = 0; i < n; i++)
+			if (ksm_domain_frame_live(c->domain, (uint32_t)(f + i))) {
+				(void)p[i * OB_PAGE_SIZE];
+				any = true;
+			}
+		if (!any || c->host.ops->pages(&c->host, hva((uint64_t)(uintptr_t)p), n, view))
+			continue;
+		for (uint64_t i = 0; i < n; i++)
+			c->frame_pfn[f + i] = view[i].pfn;
+	}
+	c->host.ops->unmap(&c->host, hva_of(pool), c->frames * OB_PAGE_SIZE);
+}
+
+/* --- what the kernel says -----------------------------------------------------------------------
+ */
+
+static bool in_guest_ram(const struct coord *c, const struct coord_cell *k, uint64_t at)
+{
+	for (unsigned int i = k->first; i < k->first + k->n; i++)
+		for (unsigned int r = 0; r < c->guest[i].nram; r++)
+			if (at >= c->guest[i].ram[r].hva &&
+			    at < c->guest[i].ram[r].hva + c->guest[i].ram[r].size)
+				return true;
+	return false;
+}
+
+/* Memory of a cell's guests by /proc/PID/smaps, without the pool's frames. */
+static uint64_t smaps_bytes(const struct coord *c, const struct coord_cell *k)
+{
+	unsigned long long from, to, inode, kb;
+	bool guest = false, file = false;
+	uint64_t bytes = 0;
+	char path[64], line[512];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/smaps", (int)k->pid);
+	f = fopen(path, "re");
+	if (!f)
+		return 0;
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%llx-%llx %*4s %*x %*x:%*x %llu", &from, &to, &inode) == 3) {
+			guest = in_guest_ram(c, k, from);
+			file = inode != 0;
+		} else if (guest &&
+			   sscanf(line, file ? "Anonymous: %llu kB" : "Pss: %llu kB", &kb) == 1) {
+			bytes += kb * OB_KIB;
+		}
+	}
+	fclose(f);
+	return bytes;
+}
+
+static uint64_t proc_status_kb(pid_t pid, const char *key)
+{
+	char path[64], line[256];
+	unsigned long long kb = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	f = fopen(path, "re");
+	if (!f)
+		return 0;
+	while (fgets(line, sizeof(line), f))
+		if (!strncmp(line, key, strlen(key)) && line[strlen(key)] == ':') {
+			kb = strtoull(line + strlen(key) + 1, NULL, 10);
+			break;
+		}
+	fclose(f);
+	return kb;
+}
+
+uint64_t coord_page_tables(struct coord *c)
+{
+	uint64_t bytes = 0;
+
+	for (unsigned int i = 0; i < c->ncells; i++)
+		if (c->cell[i].fd >= 0)
+			bytes += proc_status_kb(c->cell[i].pid, "VmPTE") * OB_KIB;
+	return bytes;
+}
+
+static uint64_t ksm_rmap_items(pid_t pid)
+{
+	char path[64], line[128];
+	unsigned long long n = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/ksm_stat", (int)pid);
+	f = fopen(path, "re");
+	if (!f)
+		return 0;
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "ksm_rmap_items %llu", &n) == 1)
+			break;
+	fclose(f);
+	return n;
+}
+
+static void metadata(struct coord *c)
+{
+	struct run_result *out = c->out;
+	struct ksm_domain_stats st;
+	uint64_t ours = 0, kernel = 0, now = coord_page_tables(c);
+
+	for (unsigned int i = 0; i < c->ncells; i++) {
+		struct coord_cell *k = &c->cell[i];
+		uint64_t regions = 0;
+
+		if (k->fd < 0)
+			continue;
+		for (unsigned int g = k->first; g < k->first + k->n; g++)
+			regions += c->guest[g].nram;
+		if (c->domain)
+			ours += k->ept_bytes + k->ksm.meta_bytes;
+		if (c->domain && k->vmas > regions)
+			kernel += (k->vmas - regions) * VMA_BYTES;
+		if (c->driving)
+			kernel += ksm_rmap_items(k->pid) * RMAP_ITEM_BYTES;
+	}
+	if (c->domain && !ksm_domain_stats(c->domain, &st))
+		ours += st.meta_bytes;
+	if (c->driving)
+		kernel += out->kernel_ksm.pages_shared * STABLE_NODE_BYTES;
+	/* Page tables that have grown since the engine was switched on. */
+	if ((c->domain || c->driving) && now > c->page_tables_t0)
+		kernel += now - c->page_tables_t0;
+	out->metadata_ours = ours;
+	out->metadata_kernel = kernel;
+}
+
+/* --- the figures --------------------------------------------------------------------------------
+ */
+
+static struct run_sample *new_sample(struct coord *c)
+{
+	struct run_result *out = c->out;
+
+	if (out->nsamples == c->room) {
+		c->room = c->room ? c->room * 2 : 256;
+		out->sample = realloc(out->sample, c->room * sizeof(*out->sample));
+		OB_ASSERT(out->sample);
+	}
+	out->sample[out->nsamples] = (struct run_sample){0};
+	return &out->sample[out->nsamples++];
+}
+
+int coord_sample(struct coord *c, bool full, struct ob_err *e)
+{
+	struct run_result *out = c->out;
+	struct ksm_meter_result m;
+	struct run_sample *s;
+	uint64_t now;
+	int r;
+
+	out->frame_check_errors = 0;
+	if (full)
+		learn_frame_pfns(c);
+	r = coord_ask(c, json_pack("{s:s,s:b,s:b}", "do", "sample", "meter", 1, "full", (int)full),
+		      30000, take_sample, e);
+	if (r)
+		return r;
+	now = c->host.ops->now_ns(&c->host);
+	r = count_meter(c, full && c->host.knows_pfn ? c->frame_pfn : NULL, &m);
+	if (r)
+		return ob_fail(e, -r, "counting shared pages: %s", strerror(-r));
+	s = new_sample(c);
+	s->t = c->t0_ns ? (double)(now - c->t0_ns) / OB_NS_PER_SEC : 0;
+	s->touched_bytes = m.touched * OB_PAGE_SIZE;
+	s->resident_bytes = m.frames * OB_PAGE_SIZE + pool_extra_bytes(c, &m);
+	s->saved_bytes = (m.zero + m.intra + m.inter) * OB_PAGE_SIZE;
+	s->merge_cpu_ns = c->t0_ns ? merge_cpu_ns(c) : 0;
+	for (unsigned int i = 0; i < c->cfg->guests; i++) {
+		s->ops += out->guest[i].ops;
+		s->checked_pages += out->guest[i].checked_pages;
+		s->mismatches += out->guest[i].mismatches;
+	}
+	out->touched_bytes = s->touched_bytes;
+	out->resident_bytes = s->resident_bytes;
+	out->saved_zero = m.zero * OB_PAGE_SIZE;
+	out->saved_intra = m.intra * OB_PAGE_SIZE;
+	out->saved_inter = m.inter * OB_PAGE_SIZE;
+	return 0;
+}
+
+/* The bucket bounds are those of agent_abi.h: octave b / 4, its quarter b % 4. */
+static double bucket_us(unsigned int b)
+{
+	double base = (double)(1ULL << (b / 4));
+
+	return base * (1.0 + ((double)(b % 4) + 1.0) / 4.0) / 1000.0;
+}
+
+static double percentile(const uint64_t *lat, double part)
+{
+	uint64_t sum = 0, seen = 0;
+
+	for (unsigned int b = 0; b < AGENT_LAT_BUCKETS; b++)
+		sum += lat[b];
+	if (!sum)
+		return -1;
+	for (unsigned int b = 0; b < AGENT_LAT_BUCKETS; b++) {
+		seen += lat[b];
+		if ((double)seen >= part * (double)sum)
+			return bucket_us(b);
+	}
+	return bucket_us(AGENT_LAT_BUCKETS - 1);
+}
+
+static void latencies(struct coord *c)
+{
+	uint64_t lat[AGENT_LAT_BUCKETS] = {0};
+
+	for (unsigned int i = 0; i < c->cfg->guests; i++)
+		for (unsigned int b = 0; b < AGENT_LAT_BUCKETS; b++)
+			lat[b] += c->guest[i].lat[b];
+	for (unsigned int b = 0; b < AGENT_LAT_BUCKETS; b++)
+		lat[b] -= OB_MIN(lat[b], c->lat_t0[b]);
+	c->out->lat_p50_us = percentile(lat, 0.5);
+	c->out->lat_p99_us = percentile(lat, 0.99);
+}
+
+static void seconds_to_95(struct coord *c)
+{
+	struct run_result *out = c->out;
+	uint64_t first = 0, last = out->sample[out->nsamples - 1].saved_bytes;
+
+	out->merge_seconds_to_95 = -1;
+	/* What reading untouched memory saves (the zero page) was there before the engine. */
+	for (unsigned int i = 0; i < out->nsamples && out->sample[i].t <= 0; i++)
+		first = out->sample[i].saved_bytes;
+	if (last <= first || !(c->domain || c->driving))
+		return;
+	for (unsigned int i = 0; i < out->nsamples; i++) {
+		const struct run_sample *s = &out->sample[i];
+
+		if (s->t > 0 && s->saved_bytes >= first &&
+		    (double)(s->saved_bytes - first) >= 0.95 * (double)(last - first)) {
+			out->merge_seconds_to_95 = s->t;
+			return;
+		}
+	}
+}
+
+static void sum_ksm(struct coord *c)
+{
+	struct ksm_stats *t = &c->out->ksm;
+
+	*t = (struct ksm_stats){0};
+	for (unsigned int i = 0; i < c->ncells; i++) {
+		const struct ksm_stats *k = &c->cell[i].ksm;
+
+		t->passes += k->passes;
+		t->hashed_pages += k->hashed_pages;
+		t->candidates += k->candidates;
+		t->frames_made += k->frames_made;
+		t->merged_pages += k->merged_pages;
+		t->merge_runs += k->merge_runs;
+		t->zero_pages += k->zero_pages;
+		t->compare_failed += k->compare_failed;
+		t->broken += k->broken;
+		t->skipped_vma += k->skipped_vma;
+		t->freezes += k->freezes;
+		t->freeze_ns += k->freeze_ns;
+		t->freeze_max_ns = OB_MAX(t->freeze_max_ns, k->freeze_max_ns);
+		t->cpu_ns += k->cpu_ns;
+		t->meta_bytes += k->meta_bytes;
+	}
+}
+
+void coord_finish(struct coord *c)
+{
+	struct run_result *out = c->out;
+	struct ksm_domain_stats st;
+	const struct run_sample *s;
+
+	if (!out->nsamples)
+		return;
+	s = &out->sample[out->nsamples - 1];
+	out->pfn_known = c->host.knows_pfn;
+	out->checked_pages = s->checked_pages;
+	out->mismatches = s->mismatches;
+	out->checked_shared_pages = 0;
+	for (unsigned int i = 0; i < c->cfg->guests; i++)
+		out->checked_shared_pages += out->guest[i].checked_shared_pages;
+	out->measured_seconds = c->t0_ns ? s->t : 0;
+	if (out->measured_seconds > 0 && s->ops > c->ops_t0)
+		out->ops_per_second = (double)(s->ops - c->ops_t0) / out->measured_seconds;
+	out->merge_cpu_seconds = (double)s->merge_cpu_ns / OB_NS_PER_SEC;
+	if (c->driving)
+		ksm_sysfs_read(&out->kernel_ksm);
+	out->resident_bytes_kernel = 0;
+	for (unsigned int i = 0; i < c->ncells; i++)
+		if (c->cell[i].fd >= 0)
+			out->resident_bytes_kernel += smaps_bytes(c, &c->cell[i]);
+	if (c->domain && !ksm_domain_stats(c->domain, &st))
+		out->resident_bytes_kernel += st.pool_blocks_bytes;
+	metadata(c);
+	out->saved_bytes = (int64_t)(out->saved_zero + out->saved_intra + out->saved_inter) -
+			   (int64_t)(out->metadata_ours + out->metadata_kernel);
+	latencies(c);
+	seconds_to_95(c);
+	sum_ksm(c);
+}

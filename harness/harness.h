@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * harness.h: the header of harness/: experiments, their options and their results. The `overbook`
+ * command is main.c; one file a verb (cmd_*.c). A *run* is one fleet under one sharing mode; a
+ * *result* (schema overbook.result/1, docs/result.md) is a configuration with one or more runs.
+ */
+#ifndef OVERBOOK_HARNESS_HARNESS_H
+#define OVERBOOK_HARNESS_HARNESS_H
+
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+
+#include "ksm/ksm.h"
+
+/* Exit statuses of the command. */
+#define OB_EXIT_OK	    0
+#define OB_EXIT_FAILED	    1 /* it ran, and something was wrong (integrity, degraded, host failure) */
+#define OB_EXIT_USAGE	    2 /* bad input: nothing was started */
+#define OB_EXIT_INTERRUPTED 130
+
+#define FLEET_MAX_GUESTS 4096
+#define FLEET_MAX_MODES	 8
+#define FLEET_MAX_WORKLOADS 16
+#define FLEET_DEFAULT_CELL 8
+
+/* --- options: opts.c ---------------------------------------------------------------------------- */
+
+struct fleet_config {
+	unsigned int guests;
+	uint64_t mem_bytes;
+	char workload[FLEET_MAX_WORKLOADS][16]; /* guest i runs workload[i % nworkloads] */
+	unsigned int nworkloads;
+	const struct ksm_engine_ops *sharing[FLEET_MAX_MODES];
+	unsigned int nsharing;
+	unsigned int seconds; /* measured time, from the engine switched on over warm guests */
+	uint64_t seed;
+	unsigned int cell;    /* most guests in one cell */
+	unsigned int warm_timeout; /* seconds that the guests may take until they are warm */
+	unsigned int inject;  /* enum ksm_inject */
+	const char *json_path; /* --json FILE, or NULL; "-" is standard output */
+	const char *out_dir;   /* results/<run> of compare; NULL: none */
+	const char *kernel_path, *image_path;
+	bool quiet;
+	int console_fd; /* run: where the guests' consoles go; 0 or less: a file per guest */
+	/* What kernel_path, image_path and out_dir point to when they are defaults: do not let a copy of
+	 * this struct outlive it. */
+	char kernel_buf[1024], image_buf[1024], out_buf[96];
+};
+
+/*
+ * Parse a verb's command line (argp). Returns 0, or OB_EXIT_USAGE after one line on stderr, or -1
+ * when help was asked for and printed. Checks everything that can be checked without starting
+ * anything: counts, sizes, workloads, that the files are there and whole, that /dev/kvm opens, that
+ * the host has the memory.
+ */
+int opts_fleet(struct fleet_config *c, const char *verb, int argc, char **argv);
+/* "64M", "1G", "65536K", "16777216": bytes. -EINVAL, -ERANGE. Pure. */
+int opts_parse_size(const char *s, uint64_t *out);
+/* Is this a workload of the microguest? hostile-* are: they are for tests. */
+bool opts_known_workload(const char *name);
+extern const char *const opts_workloads[]; /* NULL-terminated */
+
+/* --- what a run gives: result.c, table.c, report.c ---------------------------------------------- */
+
+/* One reading while a run goes on. */
+struct run_sample {
+	double t;	 /* seconds from the engine switched on; negative before */
+	uint64_t touched_bytes, resident_bytes, saved_bytes; /* saved: zero + intra + inter */
+	uint64_t ops;	 /* of all guests since boot */
+	uint64_t checked_pages, mismatches;
+	uint64_t merge_cpu_ns;
+};
+
+enum run_status {
+	RUN_OK,
+	RUN_FAILED,	 /* a mismatch, or the host failed: no figure is to be used */
+	RUN_DEGRADED,	 /* a guest or a cell ended early, the others went on */
+	RUN_INTERRUPTED, /* stopped by a signal: figures are of the time until then */
+	RUN_NSTATUS,
+};
+const char *run_status_name(enum run_status s);
+
+struct run_guest {
+	unsigned int id;
+	char workload[16];
+	char end[16];	 /* "running", "exit", "failed", "lost" (its cell died) */
+	char reason[200]; /* when not running to the end */
+	uint64_t ops, checked_pages, checked_shared_pages, mismatches, written_pages, disk_pages;
+	uint64_t state_pages[EPT_NSTATES];
+	struct agent_mismatch mismatch[AGENT_MISMATCHES];
+	unsigned int nmismatch; /* of those filled in */
+};
+
+/* Result of one run. All byte figures are of the last reading, taken with all guests parked. */
+struct run_result {
+	char sharing[16];
+	enum run_status status;
+	char note[200];	    /* why it is not ok; "not converged" for the kernel engine */
+	bool converged;	    /* kernel engine: pages_sharing stable over two full scans */
+	unsigned int guests, cells, cells_lost;
+	double boot_seconds, warm_seconds, measured_seconds;
+	uint64_t configured_bytes, touched_bytes, resident_bytes, resident_bytes_kernel;
+	int64_t saved_bytes; /* net: zero + intra + inter - metadata */
+	uint64_t saved_zero, saved_intra, saved_inter; /* bytes */
+	uint64_t metadata_ours, metadata_kernel; /* bytes that sharing itself costs */
+	double merge_cpu_seconds;
+	double merge_seconds_to_95; /* negative: never (nothing was merged) */
+	double ops_per_second;
+	double lat_p50_us, lat_p99_us; /* of one operation, as the guests measured it; negative: none */
+	uint64_t checked_pages, checked_shared_pages, mismatches;
+	bool pfn_known;	     /* the meter saw host frame numbers (needs CAP_SYS_ADMIN) */
+	uint64_t frame_check_errors; /* shared pages whose host frame is not their pool frame's */
+	struct ksm_stats ksm; /* hash engine: sum over cells */
+	struct ksm_sysfs_counters kernel_ksm; /* kernel engine: at the end */
+	struct run_guest *guest; /* [guests] */
+	struct run_sample *sample;
+	unsigned int nsamples;
+};
+
+/* Free what a result owns, not the struct. */
+void run_result_free(struct run_result *r);
+
+/* The whole document, schema overbook.result/1. New reference. */
+json_t *result_json(const struct fleet_config *c, const struct run_result *runs, unsigned int nruns,
+		    enum run_status overall);
+/* host: kernel, CPU, memory, KVM mode, THP, KSM, swap settings. git: revision and dirty flag. */
+json_t *result_host_json(void);
+json_t *result_git_json(void);
+/* Write a document so that it is whole or not there (temporary file, rename). "-" is stdout. */
+int result_write(const json_t *doc, const char *path, struct ob_err *e);
+
+/* The table at the end of compare and fleet, for a person; one column a run. */
+void table_print(FILE *out, const struct fleet_config *c, const struct run_result *runs,
+		 unsigned int nruns);
+/* "512.0 MiB", "1.5 GiB". @buf at least 24 bytes; returns it. Negative values keep their sign. */
+char *table_bytes(char *buf, int64_t bytes);
+
+/* One self-contained HTML page (plots as inline SVG by gnuplot) from a result document. When gnuplot
+ * is not there the page says so in place of the plot. */
+int report_write(const json_t *doc, const char *path, struct ob_err *e);
+
+/* --- running: coord.c, cell.c ------------------------------------------------------------------- */
+
+/* Set by SIGINT and SIGTERM (main.c); looked at by everything that waits. */
+extern volatile sig_atomic_t ob_stop_signal;
+
+/*
+ * Run one fleet under one mode, start to end. @out is filled whatever happens; returns 0, or -errno
+ * with a line in @e when the run could not be started.
+ */
+int coord_run(const struct fleet_config *c, const struct ksm_engine_ops *mode,
+	      struct run_result *out, struct ob_err *e);
+/* main() of a cell process (hidden verb "cell"). */
+int cell_main(int argc, char **argv);
+
+/* --- verbs -------------------------------------------------------------------------------------- */
+
+int cmd_doctor(int argc, char **argv);
+int cmd_run(int argc, char **argv);
+int cmd_fleet(int argc, char **argv);
+int cmd_compare(int argc, char **argv);
+int cmd_bench(int argc, char **argv);
+
+/* --- the benchmark frame: bench.c --------------------------------------------------------------- */
+
+/*
+ * A figure is measured in alternating pairs, ours and a reference, in one run. Schema
+ * overbook.bench/1, written to results/bench/NAME.json (DESIGN: docs/benchmarks.md).
+ */
+#define BENCH_MAX_SAMPLES 64
+#define BENCH_MAX_FIGURES 64
+
+struct bench_figure {
+	char figure[96], unit[24], reference_is[96];
+	double ours[BENCH_MAX_SAMPLES], reference[BENCH_MAX_SAMPLES];
+	unsigned int nours, nreference; /* pairs: sample i of both belong together */
+	double goal;	/* for the median of ours / reference; 0: no goal, only reported */
+	bool goal_is_max; /* reached when the ratio is at most (else at least) the goal */
+};
+
+struct bench {
+	char name[32];
+	struct bench_figure fig[BENCH_MAX_FIGURES];
+	unsigned int nfig;
+};
+
+struct bench_figure *bench_figure(struct bench *b, const char *figure, const char *unit,
+				  const char *reference_is);
+void bench_add(struct bench_figure *f, double ours, double reference);
+/* For figures with no peer: a sample of ours alone. */
+void bench_add_ours(struct bench_figure *f, double ours);
+/* Print the table and write results/bench/NAME.json. */
+int bench_finish(struct bench *b, const char *dir, struct ob_err *e);
+double bench_median(const double *v, unsigned int n);
+
+#endif

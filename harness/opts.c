@@ -1,0 +1,438 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * opts.c: the command lines of run, fleet and compare.
+ *
+ * argp reads them, but says nothing itself: a person who mistypes gets one line that names the
+ * word, what is wrong with it and what would be right, where argp would print its usage as well. So
+ * the parser fills a struct ob_err and the caller prints it. Nothing here looks at the host; that
+ * is opts_check.c.
+ */
+#include <argp.h>
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness/opts.h"
+
+enum opts_key {
+	KEY_GUESTS = 0x100,
+	KEY_MEM,
+	KEY_WORKLOAD,
+	KEY_SHARING,
+	KEY_SECONDS,
+	KEY_SEED,
+	KEY_JSON,
+	KEY_GUEST,
+	KEY_CELL,
+	KEY_KERNEL,
+	KEY_IMAGE,
+	KEY_OUT,
+	KEY_QUIET,
+	KEY_INJECT,
+	KEY_WARM,
+	KEY_HELP,
+};
+
+const char *const opts_workloads[] = {"kv", "filecache", "churn", "idle", NULL};
+
+/* clang-format off */
+#define OPTS_COMMON \
+	{"mem", KEY_MEM, "SIZE", 0, "memory of each guest: 16M, 1G (default 64M)", 0}, \
+	{"workload", KEY_WORKLOAD, "NAME[,NAME...]", 0, \
+	 "kv, filecache, churn, idle; guest i runs the i-th, round and round (default kv)", 0}, \
+	{"seconds", KEY_SECONDS, "S", 0, "measured time over warm guests (default 10)", 0}, \
+	{"seed", KEY_SEED, "N", 0, "of everything random (default 1)", 0}, \
+	{"json", KEY_JSON, "FILE", 0, "write the result there; - is standard output", 0}, \
+	{"guest", KEY_GUEST, "KIND", 0, "microguest (default) or linux", 0}, \
+	{"kernel", KEY_KERNEL, "FILE", 0, "guest to boot (default: microguest.elf next to overbook)", 0}, \
+	{"image", KEY_IMAGE, "FILE", 0, "disk of the guests (default: guest.img next to overbook)", 0}, \
+	{"quiet", KEY_QUIET, NULL, 0, "no progress lines", 0}, \
+	{"warm-timeout", KEY_WARM, "S", OPTION_HIDDEN, NULL, 0}, \
+	{"help", KEY_HELP, NULL, 0, "print this and exit", -1}
+
+static const struct argp_option opts_run[] = {OPTS_COMMON, {0}};
+
+static const struct argp_option opts_many[] = {
+	OPTS_COMMON,
+	{"guests", KEY_GUESTS, "N", 0, "how many guests (default 16)", 0},
+	{"sharing", KEY_SHARING, "MODE[,MODE...]", 0,
+	 "off, hash (our merging) or kernel (Linux KSM; needs root). fleet: one, default hash. "
+	 "compare: several, default off,hash,kernel; off, the control, is always run", 0},
+	{"cell", KEY_CELL, "N", 0, "most guests in one process (default 8)", 0},
+	{"out", KEY_OUT, "DIR", 0,
+	 "folder for result.json and report.html (compare: default results/<time>)", 0},
+	{"inject", KEY_INJECT, "FAULT", OPTION_HIDDEN, NULL, 0},
+	{0},
+};
+/* clang-format on */
+
+struct opts_state {
+	struct fleet_config *c;
+	struct opts_given *given;
+	struct ob_err *e;
+	const struct argp *argp;
+	char name[32]; /* "overbook fleet" */
+	bool compare;
+	bool help;
+	bool explained; /* @e says what is wrong */
+};
+
+/* A whole decimal number and nothing else: no sign, no space. -EINVAL, -ERANGE. */
+static int parse_number(const char *s, uint64_t *out)
+{
+	uint64_t v = 0;
+
+	if (!*s)
+		return -EINVAL;
+	for (; *s; s++) {
+		if (!isdigit((unsigned char)*s))
+			return -EINVAL;
+		if (__builtin_mul_overflow(v, 10, &v) ||
+		    __builtin_add_overflow(v, (uint64_t)(*s - '0'), &v))
+			return -ERANGE;
+	}
+	*out = v;
+	return 0;
+}
+
+int opts_parse_size(const char *s, uint64_t *out)
+{
+	static const char units[] = "KMGT";
+	char digits[24];
+	size_t n = strspn(s, "0123456789");
+	uint64_t v, unit = 1;
+	int ret;
+
+	if (!n)
+		return -EINVAL;
+	if (s[n]) {
+		const char *u = strchr(units, toupper((unsigned char)s[n]));
+
+		if (!u || s[n + 1])
+			return -EINVAL;
+		unit = 1ULL << (10 * (u - units + 1));
+	}
+	if (n >= sizeof(digits))
+		return -ERANGE;
+	memcpy(digits, s, n);
+	digits[n] = '\0';
+	ret = parse_number(digits, &v);
+	if (ret)
+		return ret;
+	if (__builtin_mul_overflow(v, unit, out))
+		return -ERANGE;
+	return 0;
+}
+
+bool opts_known_workload(const char *name)
+{
+	static const char hostile[] = "hostile-";
+	size_t n = sizeof(hostile) - 1;
+
+	for (unsigned int i = 0; opts_workloads[i]; i++)
+		if (strcmp(name, opts_workloads[i]) == 0)
+			return true;
+	/* Which of these exist only the guest knows; it ends with a reason when it is none. */
+	return strncmp(name, hostile, n) == 0 && name[n] &&
+	       name[n + strspn(name + n, "abcdefghijklmnopqrstuvwxyz0123456789-")] == '\0';
+}
+
+/* Refuse with one line. */
+#define opts_bad(st, ...) ((st)->explained = true, ob_fail((st)->e, EINVAL, __VA_ARGS__), EINVAL)
+
+static int take_count(struct opts_state *st, const char *opt, const char *arg, uint64_t min,
+		      uint64_t max, uint64_t *out)
+{
+	uint64_t v = 0;
+	int ret = parse_number(arg, &v);
+
+	if (ret == -EINVAL)
+		return opts_bad(st, "%s '%.40s': not a whole number; give one from %llu to %llu",
+				opt, arg, (unsigned long long)min, (unsigned long long)max);
+	if (ret || v < min || v > max)
+		return opts_bad(st, "%s %.40s: out of range; give a number from %llu to %llu", opt,
+				arg, (unsigned long long)min, (unsigned long long)max);
+	*out = v;
+	return 0;
+}
+
+static int take_mem(struct opts_state *st, const char *arg)
+{
+	uint64_t v = 0;
+	int ret = opts_parse_size(arg, &v);
+
+	if (ret == -EINVAL)
+		return opts_bad(st,
+				"--mem '%.40s': not a size; give a whole number with K, M, G or T, "
+				"as in 64M",
+				arg);
+	if (ret || v > OPTS_MAX_MEM)
+		return opts_bad(st, "--mem %.40s: too much for one guest; at most 1T", arg);
+	if (v < OPTS_MIN_MEM)
+		return opts_bad(st, "--mem %.40s: too little for a guest; at least 8M", arg);
+	if (v & OB_PAGE_MASK)
+		return opts_bad(st, "--mem %.40s: not a multiple of a page (4K)", arg);
+	st->c->mem_bytes = v;
+	return 0;
+}
+
+/* The next word of a comma list into @word; false at its end. Empty words are words. */
+static bool list_next(const char **list, char *word, size_t len)
+{
+	size_t n;
+
+	if (!*list)
+		return false;
+	n = strcspn(*list, ",");
+	snprintf(word, len, "%.*s", (int)OB_MIN(n, len - 1), *list);
+	*list = (*list)[n] ? *list + n + 1 : NULL;
+	return true;
+}
+
+static int take_workload(struct opts_state *st, const char *arg)
+{
+	struct fleet_config *c = st->c;
+	char word[48];
+
+	c->nworkloads = 0;
+	while (list_next(&arg, word, sizeof(word))) {
+		if (!opts_known_workload(word) || strlen(word) >= sizeof(c->workload[0]))
+			return opts_bad(
+				st,
+				"--workload '%s': unknown; there are kv, filecache, churn and idle",
+				word);
+		if (c->nworkloads == FLEET_MAX_WORKLOADS)
+			return opts_bad(st, "--workload: more than %d names", FLEET_MAX_WORKLOADS);
+		strcpy(c->workload[c->nworkloads++], word);
+	}
+	return 0;
+}
+
+static int take_sharing(struct opts_state *st, const char *arg)
+{
+	struct fleet_config *c = st->c;
+	char word[48];
+
+	st->given->sharing = true;
+	c->nsharing = 0;
+	while (list_next(&arg, word, sizeof(word))) {
+		const struct ksm_engine_ops *ops = ksm_engine_find(word);
+
+		if (!ops)
+			return opts_bad(st,
+					"--sharing '%s': unknown; there are off, hash and kernel",
+					word);
+		for (unsigned int i = 0; i < c->nsharing; i++)
+			if (c->sharing[i] == ops)
+				return opts_bad(
+					st, "--sharing: '%s' is there twice; name each mode once",
+					word);
+		if (c->nsharing == FLEET_MAX_MODES)
+			return opts_bad(st, "--sharing: more than %d modes", FLEET_MAX_MODES);
+		c->sharing[c->nsharing++] = ops;
+	}
+	if (!st->compare && c->nsharing > 1)
+		return opts_bad(st,
+				"--sharing: %s takes one mode; several are for overbook compare",
+				st->name);
+	return 0;
+}
+
+static int take_inject(struct opts_state *st, const char *arg)
+{
+	static const struct {
+		const char *name;
+		unsigned int bit;
+	} faults[] = {
+		{"flip-frame", KSM_INJECT_FLIP_FRAME},
+		{"skip-compare", KSM_INJECT_SKIP_COMPARE},
+		{"lose-break", KSM_INJECT_LOSE_BREAK},
+	};
+
+	for (unsigned int i = 0; i < OB_ARRAY_SIZE(faults); i++)
+		if (strcmp(arg, faults[i].name) == 0) {
+			st->c->inject |= faults[i].bit;
+			return 0;
+		}
+	return opts_bad(
+		st, "--inject '%.40s': unknown; there are flip-frame, skip-compare and lose-break",
+		arg);
+}
+
+/* argp has stopped at @word without saying so: which of its two reasons was it? */
+static int explain_option(struct opts_state *st, const char *word)
+{
+	size_t n = strcspn(word, "=");
+	unsigned int hits = 0;
+	const struct argp_option *hit = NULL;
+	bool exact = false;
+
+	if (strncmp(word, "--", 2) == 0 && n > 2)
+		for (const struct argp_option *o = st->argp->options; o->name; o++) {
+			if (exact || strncmp(o->name, word + 2, n - 2) != 0)
+				continue;
+			exact = strlen(o->name) == n - 2;
+			hit = o;
+			hits++;
+		}
+	if (hits > 1 && !exact)
+		return opts_bad(st,
+				"option '%.60s' is short for several; spell it out (try %s --help)",
+				word, st->name);
+	if (hits && hit->arg && !word[n])
+		return opts_bad(st, "option '%.60s' needs a value: --%s=%s", word, hit->name,
+				hit->arg);
+	if (hits && !hit->arg && word[n])
+		return opts_bad(st, "option '--%s' takes no value", hit->name);
+	return opts_bad(st, "unknown option '%.60s' (try %s --help)", word, st->name);
+}
+
+static error_t opts_option(int key, char *arg, struct argp_state *state)
+{
+	struct opts_state *st = state->input;
+	struct fleet_config *c = st->c;
+	uint64_t v = 0;
+	int ret = 0;
+
+	switch (key) {
+	case KEY_GUESTS:
+		ret = take_count(st, "--guests", arg, 1, FLEET_MAX_GUESTS, &v);
+		c->guests = (unsigned int)v;
+		return ret;
+	case KEY_CELL:
+		ret = take_count(st, "--cell", arg, 1, FLEET_MAX_GUESTS, &v);
+		c->cell = (unsigned int)v;
+		return ret;
+	case KEY_SECONDS:
+		ret = take_count(st, "--seconds", arg, 1, OPTS_MAX_SECONDS, &v);
+		c->seconds = (unsigned int)v;
+		return ret;
+	case KEY_WARM:
+		ret = take_count(st, "--warm-timeout", arg, 1, OPTS_MAX_WARM, &v);
+		c->warm_timeout = (unsigned int)v;
+		return ret;
+	case KEY_SEED:
+		return take_count(st, "--seed", arg, 0, INT64_MAX, &c->seed);
+	case KEY_MEM:
+		return take_mem(st, arg);
+	case KEY_WORKLOAD:
+		return take_workload(st, arg);
+	case KEY_SHARING:
+		return take_sharing(st, arg);
+	case KEY_INJECT:
+		return take_inject(st, arg);
+	case KEY_GUEST:
+		if (strcmp(arg, "linux") == 0)
+			return opts_bad(st, "--guest linux: not available in this version; leave "
+					    "it out, or say "
+					    "--guest microguest");
+		if (strcmp(arg, "microguest") != 0)
+			return opts_bad(st,
+					"--guest '%.40s': unknown; there are microguest and linux",
+					arg);
+		return 0;
+	case KEY_JSON:
+		c->json_path = arg;
+		return *arg ? 0 : opts_bad(st, "--json: the file name is empty");
+	case KEY_KERNEL:
+		c->kernel_path = arg;
+		return *arg ? 0 : opts_bad(st, "--kernel: the file name is empty");
+	case KEY_IMAGE:
+		c->image_path = arg;
+		return *arg ? 0 : opts_bad(st, "--image: the file name is empty");
+	case KEY_OUT:
+		c->out_dir = arg;
+		st->given->out_dir = true;
+		return *arg ? 0 : opts_bad(st, "--out: the folder name is empty");
+	case KEY_QUIET:
+		c->quiet = true;
+		return 0;
+	case KEY_HELP:
+		st->help = true;
+		argp_help(st->argp, stdout, ARGP_HELP_STD_HELP & ~(unsigned int)ARGP_HELP_EXIT_OK,
+			  st->name);
+		state->next = state->argc;
+		return 0;
+	case ARGP_KEY_ARG:
+		return opts_bad(st, "unexpected word '%.60s' (try %s --help)", arg, st->name);
+	case ARGP_KEY_ERROR:
+		if (!st->explained && state->next > 0 && state->next <= state->argc)
+			explain_option(st, state->argv[state->next - 1]);
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+/* What no single option can say. */
+static int opts_together(struct opts_state *st)
+{
+	struct fleet_config *c = st->c;
+	const struct ksm_engine_ops *off = ksm_engine_find("off"), *hash = ksm_engine_find("hash");
+	bool has_hash = false, has_off = false;
+
+	for (unsigned int i = 0; i < c->nsharing; i++) {
+		has_hash |= c->sharing[i] == hash;
+		has_off |= c->sharing[i] == off;
+	}
+	if (c->inject && !has_hash)
+		return opts_bad(
+			st, "--inject plants a fault in our own merging; it needs --sharing hash");
+	if (st->compare && !has_off) { /* no experiment without its control */
+		OB_ASSERT(c->nsharing < FLEET_MAX_MODES);
+		memmove(c->sharing + 1, c->sharing, c->nsharing * sizeof(c->sharing[0]));
+		c->sharing[0] = off;
+		c->nsharing++;
+	}
+	if ((c->guests + c->cell - 1) / c->cell > KSM_MAX_CELLS)
+		return opts_bad(
+			st,
+			"--guests %u with --cell %u are more than %d cells; give a larger --cell",
+			c->guests, c->cell, KSM_MAX_CELLS);
+	return 0;
+}
+
+enum opts_outcome opts_parse(struct fleet_config *c, struct opts_given *given, const char *verb,
+			     int argc, char **argv, struct ob_err *e)
+{
+	static const char *const docs[] = {
+		"Boot one guest, its console on the terminal.",
+		"Boot many guests under one sharing mode and measure their memory.",
+		"Run the same guests under several sharing modes, the control (off) included.",
+	};
+	bool run = strcmp(verb, "run") == 0, compare = strcmp(verb, "compare") == 0;
+	const struct argp argp = {.options = run ? opts_run : opts_many,
+				  .parser = opts_option,
+				  .doc = docs[run	? 0
+					      : compare ? 2
+							: 1]};
+	struct opts_state st = {.c = c, .given = given, .e = e, .argp = &argp, .compare = compare};
+
+	snprintf(st.name, sizeof(st.name), "overbook %.16s", verb);
+	*given = (struct opts_given){0};
+	*c = (struct fleet_config){
+		.guests = run ? 1 : 16,
+		.mem_bytes = 64 * OB_MIB,
+		.workload = {"kv"},
+		.nworkloads = 1,
+		.seconds = 10,
+		.seed = 1,
+		.cell = FLEET_DEFAULT_CELL,
+		.warm_timeout = 120,
+	};
+	if (compare) {
+		c->sharing[c->nsharing++] = ksm_engine_find("off");
+		c->sharing[c->nsharing++] = ksm_engine_find("hash");
+		c->sharing[c->nsharing++] = ksm_engine_find("kernel");
+	} else {
+		c->sharing[c->nsharing++] = ksm_engine_find(run ? "off" : "hash");
+	}
+
+	/* argp says nothing and does not exit: what is wrong is in @e. */
+	if (argp_parse(&argp, argc, argv, ARGP_NO_ERRS | ARGP_NO_EXIT | ARGP_NO_HELP, NULL, &st))
+		return OPTS_BAD;
+	if (st.help)
+		return OPTS_HELP;
+	return opts_together(&st) ? OPTS_BAD : OPTS_OK;
+}

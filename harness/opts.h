@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * opts.h: private to harness/. opts_fleet (harness.h) in its parts, so that each can be tested
+ * without the other: opts_parse understands a command line and looks at nothing but its words;
+ * opts_check holds the result against the files and the host.
+ */
+#ifndef OVERBOOK_HARNESS_OPTS_H
+#define OVERBOOK_HARNESS_OPTS_H
+
+#include <sys/types.h>
+
+#include "harness/harness.h"
+
+#define OPTS_MIN_MEM	 (8 * OB_MIB)
+#define OPTS_MAX_MEM	 (1024 * OB_GIB)
+#define OPTS_MAX_SECONDS 86400
+#define OPTS_MAX_WARM	 86400
+
+enum opts_outcome {
+	OPTS_OK,
+	OPTS_HELP, /* help was printed on standard output */
+	OPTS_BAD,  /* the line is in the ob_err */
+};
+
+struct opts_given {
+	bool sharing; /* the sharing modes were named, not the default */
+	bool out_dir;
+};
+
+/* Fill @c from the command line of @verb ("run", "fleet", "compare"); argv[0] is the verb. */
+enum opts_outcome opts_parse(struct fleet_config *c, struct opts_given *given, const char *verb,
+			     int argc, char **argv, struct ob_err *e);
+
+/* What the host has, as far as a fleet can be refused for it. Tests fill in their own. */
+struct opts_host {
+	const char *kvm_path; /* /dev/kvm */
+	const char *ksm_dir;  /* /sys/kernel/mm/ksm */
+	uint64_t mem_total;   /* bytes */
+	uint64_t mem_limit;   /* smallest limit of our cgroups; UINT64_MAX: none */
+};
+int opts_host_read(struct opts_host *h, struct ob_err *e);
+
+/* Find kernel and image where none was named: next to the binary @self_exe. */
+int opts_default_paths(struct fleet_config *c, const char *self_exe, struct ob_err *e);
+/* The parts of opts_check, each 0 or -errno with one line in @e. */
+int opts_check_kernel(const char *path, struct ob_err *e);
+int opts_check_image(const char *path, struct ob_err *e);
+int opts_check_memory(const struct fleet_config *c, const struct opts_host *h, struct ob_err *e);
+int opts_check_kvm(const char *path, struct ob_err *e);
+int opts_check_ksm(const char *dir, struct ob_err *e);
+/* Can @path be written, its folder being there? "-" always. */
+int opts_check_output(const char *path, struct ob_err *e);
+/* Can folder @path be made (its first ancestor that exists is a writable folder)? */
+int opts_check_out_dir(const char *path, struct ob_err *e);
+/*
+ * All of them. When the sharing modes are the default and Linux KSM cannot be driven here, that
+ * mode is left out and @note (at least 400 bytes) says so; else @note is made empty.
+ */
+int opts_check(struct fleet_config *c, const struct opts_given *given, const struct opts_host *h,
+	       char *note, size_t note_len, struct ob_err *e);
+
+/* --- hostmem.c ----------------------------------------------------------------------------------
+ */
+
+/* A number of /proc/meminfo in bytes ("MemTotal"). @root is "" for the real host. 0 or -errno. */
+int hostmem_meminfo(const char *root, const char *field, uint64_t *bytes);
+/* The smallest memory limit that our cgroup or one above it sets, v1 and v2; UINT64_MAX: none. */
+uint64_t hostmem_cgroup_limit(const char *root);
+
+#endif

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * proto.h: what coordinator and cells say to each other: JSON documents, each after its length in
+ * four bytes, over a socket pair. The coordinator asks, a cell answers each question once, in
+ * order. Both ends are this program, started together; a document that does not parse is a broken
+ * invariant on the side of the cell, and a lost cell on the side of the coordinator.
+ */
+#ifndef OVERBOOK_HARNESS_PROTO_H
+#define OVERBOOK_HARNESS_PROTO_H
+
+#include <jansson.h>
+#include <stdint.h>
+
+/* File descriptors of a cell, as the coordinator lays them out. */
+#define CELL_FD_CONTROL 3
+#define CELL_FD_POOL	4
+#define CELL_FD_META	5
+#define CELL_FD_METER	6
+#define CELL_FD_CONSOLE 7 /* of the one guest of `run`; else /dev/null */
+#define CELL_FDS	8
+
+#define PROTO_MAX (64u << 20)
+
+/* Send @doc (the reference is taken). 0 or -errno (-EPIPE: the other end is gone). */
+int proto_send(int fd, json_t *doc);
+/* Receive a document within @timeout_ms (-1: for ever). 0, -EPIPE at the end, -ETIMEDOUT, -EPROTO.
+ */
+int proto_recv(int fd, json_t **doc, int timeout_ms);
+
+/* Numbers of a document that may be missing. */
+uint64_t proto_u64(const json_t *o, const char *key);
+const char *proto_str(const json_t *o, const char *key);
+
+#endif

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * report.h: private to harness/: the parts of the HTML report. All of them read a result document
+ * and nothing else, so a report can be made anew from a result.json that somebody sent; none of
+ * them trusts it: a field that is missing or of another type reads as "no such number".
+ */
+#ifndef OVERBOOK_HARNESS_REPORT_H
+#define OVERBOOK_HARNESS_REPORT_H
+
+#include "harness/result.h"
+
+/* A member by its path, "saved.zero"; NULL when it is not there. */
+const json_t *report_get(const json_t *o, const char *path);
+/* A number by its path; NAN when there is none. */
+double report_num(const json_t *o, const char *path);
+/* A string by its path; "" when there is none. */
+const char *report_str(const json_t *o, const char *path);
+/* The run of this sharing mode, when it has figures; else NULL. */
+const json_t *report_run(const json_t *doc, const char *sharing);
+/* The colour of a sharing mode, the same in plot and bars: "#rrggbb". */
+const char *report_colour(const char *sharing, size_t index);
+
+/* Text with everything escaped that HTML would read. */
+void report_text(FILE *out, const char *s);
+
+/* report_plot.c: resident memory over time as an SVG element, or a sentence that says why not. */
+void report_plot(FILE *out, const json_t *doc);
+/* report_body.c */
+void report_verdict(FILE *out, const json_t *doc);
+void report_bars(FILE *out, const json_t *doc);
+void report_figures(FILE *out, const json_t *doc);
+void report_guests(FILE *out, const json_t *doc);
+void report_setting(FILE *out, const json_t *doc);
+
+#endif

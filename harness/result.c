@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * result.c: from what was measured to a document of schema overbook.result/1 (docs/result.md says
+ * what each field means and in which unit).
+ *
+ * The rule that matters: a run that failed carries no figure. It found memory that was wrong, or
+ * the host let it down half way, so whatever it counted may not be compared with anything; the
+ * fields are there and null. What stays is what the failure itself has to say: the status, the
+ * reason, the integrity block and, per guest, how it ended and which words were wrong. Times that
+ * never came (the struct has them negative) are null too: null means "there is no such number", 0
+ * is a measurement.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness/result.h"
+
+const char *run_status_name(enum run_status s)
+{
+	static const char *const names[RUN_NSTATUS] = {
+		[RUN_OK] = "ok",
+		[RUN_FAILED] = "failed",
+		[RUN_DEGRADED] = "degraded",
+		[RUN_INTERRUPTED] = "interrupted",
+	};
+
+	OB_ASSERT((unsigned int)s < RUN_NSTATUS);
+	return names[s];
+}
+
+enum run_status result_overall(const struct run_result *runs, unsigned int nruns)
+{
+	static const unsigned int weight[RUN_NSTATUS] = {
+		[RUN_OK] = 0, [RUN_DEGRADED] = 1, [RUN_INTERRUPTED] = 2, [RUN_FAILED] = 3};
+	enum run_status worst = RUN_OK;
+
+	for (unsigned int i = 0; i < nruns; i++)
+		if (weight[runs[i].status] > weight[worst])
+			worst = runs[i].status;
+	return worst;
+}
+
+void run_result_free(struct run_result *r)
+{
+	free(r->guest);
+	free(r->sample);
+	r->guest = NULL;
+	r->sample = NULL;
+	r->nsamples = 0;
+}
+
+json_t *result_real(double v)
+{
+	return isfinite(v) ? json_real(v) : json_null();
+}
+
+/* A count; JSON numbers of the library are signed 64-bit. */
+static json_t *count(uint64_t v)
+{
+	return json_integer((json_int_t)OB_MIN(v, (uint64_t)INT64_MAX));
+}
+
+/* A figure: null in a run that failed. */
+static json_t *fig(const struct run_result *r, uint64_t v)
+{
+	return r->status == RUN_FAILED ? json_null() : count(v);
+}
+
+static json_t *fig_real(const struct run_result *r, double v)
+{
+	return r->status == RUN_FAILED ? json_null() : result_real(v);
+}
+
+/* The same for one that may not exist: negative says so. */
+static json_t *fig_time(const struct run_result *r, double v)
+{
+	return v < 0 ? json_null() : fig_real(r, v);
+}
+
+static json_t *text(const char *s, size_t max)
+{
+	char buf[512];
+	json_t *j;
+
+	/* Reasons quote what guests have written: whatever is not text becomes a question mark. */
+	snprintf(buf, sizeof(buf), "%.*s", (int)OB_MIN(max, sizeof(buf) - 1), s);
+	j = json_string(buf);
+	if (j)
+		return j;
+	for (char *p = buf; *p; p++)
+		if ((unsigned char)*p >= 0x80)
+			*p = '?';
+	return json_string(buf);
+}
+
+static json_t *states_json(const struct run_result *r, const uint64_t *pages)
+{
+	json_t *o = json_object();
+
+	for (int s = 0; s < EPT_NSTATES; s++)
+		json_object_set_new(o, ept_state_name((enum ept_state)s), fig(r, pages[s]));
+	return o;
+}
+
+static const char *kind_name(uint64_t kind)
+{
+	static const char *const names[] = {
+		[AGENT_KIND_CACHE] = "cache", [AGENT_KIND_HEAP] = "heap", [AGENT_KIND_KV] = "kv",
+		[AGENT_KIND_CHURN] = "churn", [AGENT_KIND_FREE] = "free",
+	};
+
+	return kind < OB_ARRAY_SIZE(names) && names[kind] ? names[kind] : "unknown";
+}
+
+/* Addresses and words as hexadecimal strings: they are 64 bits, which JSON readers round. */
+static json_t *hex(uint64_t v)
+{
+	char buf[24];
+
+	snprintf(buf, sizeof(buf), "0x%llx", (unsigned long long)v);
+	return json_string(buf);
+}
+
+static json_t *mismatches_json(const struct run_guest *g)
+{
+	json_t *list = json_array();
+
+	for (unsigned int i = 0; i < g->nmismatch && i < AGENT_MISMATCHES; i++) {
+		const struct agent_mismatch *m = &g->mismatch[i];
+		json_t *o = json_object();
+
+		json_object_set_new(o, "gpa", hex(m->gpa));
+		json_object_set_new(o, "kind", json_string(kind_name(m->kind)));
+		json_object_set_new(o, "expect", hex(m->expect));
+		json_object_set_new(o, "got", hex(m->got));
+		json_array_append_new(list, o);
+	}
+	return list;
+}
+
+static json_t *guest_json(const struct run_result *r, const struct run_guest *g)
+{
+	json_t *o = json_object();
+
+	json_object_set_new(o, "id", json_integer(g->id));
+	json_object_set_new(o, "workload", text(g->workload, sizeof(g->workload)));
+	json_object_set_new(o, "end", text(g->end, sizeof(g->end)));
+	json_object_set_new(o, "reason", text(g->reason, sizeof(g->reason)));
+	json_object_set_new(o, "ops", fig(r, g->ops));
+	json_object_set_new(o, "checked_pages", count(g->checked_pages));
+	json_object_set_new(o, "checked_shared_pages", count(g->checked_shared_pages));
+	json_object_set_new(o, "mismatches", count(g->mismatches));
+	json_object_set_new(o, "mismatch_list", mismatches_json(g));
+	json_object_set_new(o, "written_pages", fig(r, g->written_pages));
+	json_object_set_new(o, "disk_pages", fig(r, g->disk_pages));
+	json_object_set_new(o, "state_pages", states_json(r, g->state_pages));
+	return o;
+}
+
+static json_t *sample_json(const struct run_sample *s)
+{
+	json_t *o = json_object();
+
+	json_object_set_new(o, "t", result_real(s->t));
+	json_object_set_new(o, "touched_bytes", count(s->touched_bytes));
+	json_object_set_new(o, "resident_bytes", count(s->resident_bytes));
+	json_object_set_new(o, "saved_bytes", count(s->saved_bytes));
+	json_object_set_new(o, "ops", count(s->ops));
+	json_object_set_new(o, "checked_pages", count(s->checked_pages));
+	json_object_set_new(o, "mismatches", count(s->mismatches));
+	json_object_set_new(o, "merge_cpu_seconds", result_real((double)s->merge_cpu_ns / 1e9));
+	return o;
+}
+
+/* What our engine counted. */
+static json_t *hash_json(const struct run_result *r)
+{
+	const struct ksm_stats *k = &r->ksm;
+	const struct {
+		const char *name;
+		uint64_t v;
+	} rows[] = {
+		{"passes", k->passes},
+		{"hashed_pages", k->hashed_pages},
+		{"candidate_pages", k->candidates},
+		{"frames_made", k->frames_made},
+		{"merged_pages", k->merged_pages},
+		{"merge_runs", k->merge_runs},
+		{"zero_pages", k->zero_pages},
+		{"compare_failed_pages", k->compare_failed},
+		{"broken_pages", k->broken},
+		{"skipped_vma_pages", k->skipped_vma},
+		{"freezes", k->freezes},
+		{"freeze_ns", k->freeze_ns},
+		{"freeze_max_ns", k->freeze_max_ns},
+		{"scanner_cpu_ns", k->cpu_ns},
+		{"metadata_bytes", k->meta_bytes},
+	};
+	json_t *o = json_object();
+
+	for (unsigned int i = 0; i < OB_ARRAY_SIZE(rows); i++)
+		json_object_set_new(o, rows[i].name, fig(r, rows[i].v));
+	return o;
+}
+
+/* What Linux KSM counted. */
+static json_t *kernel_json(const struct run_result *r)
+{
+	const struct ksm_sysfs_counters *k = &r->kernel_ksm;
+	json_t *o = json_object();
+
+	json_object_set_new(o, "converged", json_boolean(r->converged));
+	json_object_set_new(o, "full_scans", fig(r, k->full_scans));
+	json_object_set_new(o, "pages_shared", fig(r, k->pages_shared));
+	json_object_set_new(o, "pages_sharing", fig(r, k->pages_sharing));
+	json_object_set_new(o, "pages_unshared", fig(r, k->pages_unshared));
+	json_object_set_new(o, "pages_volatile", fig(r, k->pages_volatile));
+	json_object_set_new(o, "zero_pages", fig(r, k->zero_pages));
+	json_object_set_new(o, "stable_node_dups", fig(r, k->stable_node_dups));
+	json_object_set_new(o, "stable_node_chains", fig(r, k->stable_node_chains));
+	json_object_set_new(o, "general_profit_bytes",
+			    r->status == RUN_FAILED ? json_null()
+						    : json_integer(k->general_profit));
+	json_object_set_new(o, "ksmd_cpu_ns", fig(r, k->ksmd_cpu_ns));
+	return o;
+}
+
+/* All that may be compared with another run: null as a whole when it failed. */
+static void figures_set(json_t *o, const struct run_result *r)
+{
+	bool failed = r->status == RUN_FAILED;
+	json_t *saved = json_object(), *meta = json_object(), *lat = json_object();
+
+	json_object_set_new(o, "boot_seconds", fig_time(r, r->boot_seconds));
+	json_object_set_new(o, "warm_seconds", fig_time(r, r->warm_seconds));
+	json_object_set_new(o, "measured_seconds", fig_time(r, r->measured_seconds));
+	json_object_set_new(o, "touched_bytes", fig(r, r->touched_bytes));
+	json_object_set_new(o, "resident_bytes", fig(r, r->resident_bytes));
+	json_object_set_new(o, "resident_bytes_kernel", fig(r, r->resident_bytes_kernel));
+	json_object_set_new(o, "saved_bytes", failed ? json_null() : json_integer(r->saved_bytes));
+	json_object_set_new(saved, "zero", fig(r, r->saved_zero));
+	json_object_set_new(saved, "intra", fig(r, r->saved_intra));
+	json_object_set_new(saved, "inter", fig(r, r->saved_inter));
+	json_object_set_new(o, "saved", saved);
+	json_object_set_new(o, "metadata_bytes", fig(r, r->metadata_ours + r->metadata_kernel));
+	json_object_set_new(meta, "ours", fig(r, r->metadata_ours));
+	json_object_set_new(meta, "kernel", fig(r, r->metadata_kernel));
+	json_object_set_new(o, "metadata", meta);
+	json_object_set_new(o, "merge_cpu_seconds", fig_time(r, r->merge_cpu_seconds));
+	json_object_set_new(o, "merge_seconds_to_95", fig_time(r, r->merge_seconds_to_95));
+	json_object_set_new(o, "ops_per_second", fig_time(r, r->ops_per_second));
+	json_object_set_new(lat, "p50_us", fig_time(r, r->lat_p50_us));
+	json_object_set_new(lat, "p99_us", fig_time(r, r->lat_p99_us));
+	json_object_set_new(o, "latency", lat);
+}
+
+static json_t *run_json(const struct run_result *r)
+{
+	json_t *o = json_object(), *integrity = json_object();
+	json_t *guests = json_array(), *samples = json_array();
+	uint64_t states[EPT_NSTATES] = {0};
+
+	json_object_set_new(o, "sharing", text(r->sharing, sizeof(r->sharing)));
+	json_object_set_new(o, "status", json_string(run_status_name(r->status)));
+	json_object_set_new(o, "note", text(r->note, sizeof(r->note)));
+	json_object_set_new(o, "guests", json_integer(r->guests));
+	json_object_set_new(o, "cells", json_integer(r->cells));
+	json_object_set_new(o, "cells_lost", json_integer(r->cells_lost));
+	json_object_set_new(o, "configured_bytes", count(r->configured_bytes));
+	figures_set(o, r);
+
+	json_object_set_new(integrity, "checked_pages", count(r->checked_pages));
+	json_object_set_new(integrity, "checked_shared_pages", count(r->checked_shared_pages));
+	json_object_set_new(integrity, "mismatches", count(r->mismatches));
+	json_object_set_new(integrity, "frame_check_errors", count(r->frame_check_errors));
+	json_object_set_new(o, "integrity", integrity);
+	json_object_set_new(o, "pfn_known", json_boolean(r->pfn_known));
+
+	for (unsigned int i = 0; r->guest && i < r->guests; i++) {
+		json_array_append_new(guests, guest_json(r, &r->guest[i]));
+		for (int s = 0; s < EPT_NSTATES; s++)
+			states[s] += r->guest[i].state_pages[s];
+	}
+	json_object_set_new(o, "state_pages", states_json(r, states));
+	json_object_set_new(o, "hash",
+			    strcmp(r->sharing, "hash") == 0 ? hash_json(r) : json_null());
+	json_object_set_new(o, "kernel_ksm",
+			    strcmp(r->sharing, "kernel") == 0 ? kernel_json(r) : json_null());
+	for (unsigned int i = 0; r->status != RUN_FAILED && i < r->nsamples; i++)
+		json_array_append_new(samples, sample_json(&r->sample[i]));
+	json_object_set_new(o, "guest_list", guests);
+	json_object_set_new(o, "samples", samples);
+	return o;
+}
+
+static json_t *config_json(const struct fleet_config *c)
+{
+	static const struct {
+		unsigned int bit;
+		const char *name;
+	} faults[] = {
+		{KSM_INJECT_FLIP_FRAME, "flip-frame"},
+		{KSM_INJECT_SKIP_COMPARE, "skip-compare"},
+		{KSM_INJECT_LOSE_BREAK, "lose-break"},
+	};
+	json_t *o = json_object(), *workload = json_array(), *sharing = json_array();
+	json_t *inject = json_array();
+
+	for (unsigned int i = 0; i < c->nworkloads; i++)
+		json_array_append_new(workload, text(c->workload[i], sizeof(c->workload[i])));
+	for (unsigned int i = 0; i < c->nsharing; i++)
+		json_array_append_new(sharing, json_string(c->sharing[i]->name));
+	for (unsigned int i = 0; i < OB_ARRAY_SIZE(faults); i++)
+		if (c->inject & faults[i].bit)
+			json_array_append_new(inject, json_string(faults[i].name));
+	json_object_set_new(o, "guests", json_integer(c->guests));
+	json_object_set_new(o, "mem_bytes", count(c->mem_bytes));
+	json_object_set_new(o, "workload", workload);
+	json_object_set_new(o, "sharing", sharing);
+	json_object_set_new(o, "seconds", json_integer(c->seconds));
+	json_object_set_new(o, "seed", count(c->seed));
+	json_object_set_new(o, "cell", json_integer(c->cell));
+	json_object_set_new(o, "warm_timeout_seconds", json_integer(c->warm_timeout));
+	json_object_set_new(o, "inject", inject);
+	json_object_set_new(o, "guest", json_string("microguest"));
+	json_object_set_new(o, "kernel", result_file_json(c->kernel_path));
+	json_object_set_new(o, "image", result_file_json(c->image_path));
+	return o;
+}
+
+json_t *result_json(const struct fleet_config *c, const struct run_result *runs, unsigned int nruns,
+		    enum run_status overall)
+{
+	json_t *o = json_object(), *list = json_array();
+
+	for (unsigned int i = 0; i < nruns; i++)
+		json_array_append_new(list, run_json(&runs[i]));
+	json_object_set_new(o, "schema", json_string(RESULT_SCHEMA));
+	json_object_set_new(o, "status", json_string(run_status_name(overall)));
+	json_object_set_new(o, "git", result_git_json());
+	json_object_set_new(o, "host", result_host_json());
+	json_object_set_new(o, "config", config_json(c));
+	json_object_set_new(o, "runs", list);
+	return o;
+}

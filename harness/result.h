@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * result.h: private to harness/: what result.c, result_host.c and report.c share.
+ */
+#ifndef OVERBOOK_HARNESS_RESULT_H
+#define OVERBOOK_HARNESS_RESULT_H
+
+#include "harness/harness.h"
+
+#define RESULT_SCHEMA "overbook.result/1"
+
+/* A number, or null when it is not one (a ratio of nothing, a time that never came). */
+json_t *result_real(double v);
+/* {name, bytes, xxh3}: which file it was, without saying where it lay. Nulls for what cannot be
+ * read. */
+json_t *result_file_json(const char *path);
+/* Write @len bytes so that a reader finds all or nothing of them; "-" is standard output. */
+int result_write_text(const char *text, size_t len, const char *path, struct ob_err *e);
+/* Make folder @path and those above it. 0 or -errno with a line. */
+int result_mkdirs(const char *path, struct ob_err *e);
+/* The status of several runs together: the worst of them. */
+enum run_status result_overall(const struct run_result *runs, unsigned int nruns);
+
+#endif

@@ -1,0 +1,8 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * stop.c: the one word that a signal handler writes and everything that waits looks at. It is the
+ * only variable of the process that is not owned by somebody: a handler has no other argument.
+ */
+#include "harness/harness.h"
+
+volatile sig_atomic_t ob_stop_signal;

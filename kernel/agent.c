@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * agent.c: the agent device, through which our own guest sleeps and says how it is (agent_abi.h).
+ * What it says is a claim: addresses are checked, counts are bounded, and nothing is decided on it
+ * but the figures of that guest.
+ */
+#include <errno.h>
+#include <linux/kvm.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "kernel/vcpu.h"
+#include "kernel/vm.h"
+
+#define SLEEP_MAX_NS (10 * OB_NS_PER_SEC)
+
+static uint64_t agent_tsc_khz(struct agent *a)
+{
+	int khz = ioctl(a->vm->vcpu[0].fd, KVM_GET_TSC_KHZ, 0);
+
+	return khz > 0 ? (uint64_t)khz : 0;
+}
+
+static uint64_t agent_mmio_read(void *dev, uint64_t off, unsigned int size)
+{
+	struct agent *a = dev;
+
+	if (size != 8)
+		return ~0ULL;
+	switch (off) {
+	case AGENT_REG_MAGIC:
+		return AGENT_MAGIC;
+	case AGENT_REG_TSC_KHZ:
+		return agent_tsc_khz(a);
+	default:
+		return ~0ULL;
+	}
+}
+
+static void agent_set_report(struct agent *a, uint64_t at)
+{
+	if (at & OB_PAGE_MASK || !gmem_ptr(&a->vm->mem, gpa(at), sizeof(struct agent_report))) {
+		vm_fail(a->vm, "agent report at gpa 0x%llx, which is not a page of RAM",
+			(unsigned long long)at);
+		return;
+	}
+	a->report_gpa = at;
+}
+
+static void agent_checked(struct agent *a, uint64_t value)
+{
+	uint64_t page = gmem_gfn_page(&a->vm->mem, gfn(value >> 16));
+	uint64_t n = value & 0xffff;
+
+	if (page == UINT64_MAX || n > a->vm->mem.pages - page) {
+		vm_fail(a->vm, "agent says it checked pages outside RAM (0x%llx)",
+			(unsigned long long)value);
+		return;
+	}
+	a->checked_pages += n;
+	if (a->count_shared)
+		a->checked_shared += a->count_shared(a->count_arg, page, n);
+}
+
+static void agent_mmio_write(void *dev, uint64_t off, unsigned int size, uint64_t value)
+{
+	struct agent *a = dev;
+
+	if (size != 8)
+		return;
+	switch (off) {
+	case AGENT_REG_SLEEP:
+		vcpu_sleep(a->vm, OB_MIN(value, SLEEP_MAX_NS));
+		break;
+	case AGENT_REG_REPORT:
+		agent_set_report(a, value);
+		break;
+	case AGENT_REG_CHECKED:
+		agent_checked(a, value);
+		break;
+	case AGENT_REG_MISMATCH:
+		a->mismatches++;
+		break;
+	case AGENT_REG_EXIT:
+		vm_exit(a->vm, (int)(value & 0xff));
+		break;
+	case AGENT_REG_PANIC2:
+		a->panic2 = value;
+		break;
+	case AGENT_REG_PANIC:
+		vm_fail(a->vm, "guest panic: exception %u at rip 0x%llx, address 0x%llx",
+			(unsigned int)(value >> 56), (unsigned long long)(value & ~(0xffULL << 56)),
+			(unsigned long long)a->panic2);
+		break;
+	default:
+		break; /* reserved registers ignore writes */
+	}
+}
+
+const struct bus_ops agent_bus_ops = {
+	.read = agent_mmio_read,
+	.write = agent_mmio_write,
+};
+
+bool agent_read_report(struct agent *a, struct agent_report *out)
+{
+	uint64_t at = a->report_gpa;
+	const uint64_t *from;
+	uint64_t *to = (uint64_t *)out;
+
+	if (!at)
+		return false;
+	from = gmem_ptr(&a->vm->mem, gpa(at), sizeof(*out));
+	OB_ASSERT(from); /* checked when it was set; regions do not go away */
+	/* Word by word: the guest writes each counter with one store and may be doing so now. */
+	for (size_t i = 0; i < sizeof(*out) / sizeof(*to); i++)
+		to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+	return out->magic == AGENT_REPORT_MAGIC;
+}

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * agent_abi.h: what the hypervisor and our own guest agree on. Included by both sides, so it needs
+ * nothing but <stdint.h>. The agent device is one MMIO page: the guest sleeps through it, says which
+ * pages it has just verified, and reports how it ended. Counters are not sent: the guest keeps them
+ * in a page of its own memory, whose address it tells once, and the host reads them when it likes.
+ *
+ * How the guest is told about its machine: by its command line (PVH start info), words NAME=VALUE:
+ *   workload=NAME seed=N common=N guest=N
+ *   virtio_mmio.device=4K@0xd0001000:5   (as Linux spells it)
+ *   agent=0xd0000000
+ */
+#ifndef OVERBOOK_KERNEL_AGENT_ABI_H
+#define OVERBOOK_KERNEL_AGENT_ABI_H
+
+#include <stdint.h>
+
+#define AGENT_GPA      0xd0000000ULL
+#define AGENT_SIZE     0x1000ULL
+#define VIRTIO_GPA     0xd0001000ULL /* device n at VIRTIO_GPA + n * VIRTIO_STRIDE */
+#define VIRTIO_STRIDE  0x1000ULL
+
+/* Registers: 8-byte, naturally aligned accesses only. */
+#define AGENT_REG_MAGIC	   0x00 /* r: AGENT_MAGIC */
+#define AGENT_REG_TSC_KHZ  0x08 /* r: guest TSC frequency in kHz */
+#define AGENT_REG_SLEEP	   0x10 /* w: sleep at most this many ns, or until a device interrupt */
+#define AGENT_REG_REPORT   0x18 /* w: gpa of struct agent_report, page-aligned */
+#define AGENT_REG_CHECKED  0x20 /* w: gfn << 16 | pages: these have just been verified */
+#define AGENT_REG_MISMATCH 0x28 /* w: gpa of a wrong word (also in the report) */
+#define AGENT_REG_EXIT	   0x30 /* w: the guest has ended: 0 well, else a code */
+#define AGENT_REG_PANIC	   0x38 /* w: fatal exception: vector << 56 | rip (48 bits) */
+#define AGENT_REG_PANIC2   0x40 /* w: before PANIC: the faulting address (cr2) or error code */
+
+#define AGENT_MAGIC	    0x31544e4547414f42ULL /* "BOAGENT1" */
+#define AGENT_REPORT_MAGIC  0x3154524f50455242ULL
+
+/* Where the guest is. A fleet is warm when all guests are. */
+enum agent_phase {
+	AGENT_BOOT = 0,
+	AGENT_LOADING = 1, /* reading the image into the page cache, filling the heap */
+	AGENT_WARM = 2,	   /* doing the workload's operations */
+};
+
+/* One wrong word of guest memory, as the guest saw it. */
+struct agent_mismatch {
+	uint64_t gpa;
+	uint64_t expect;
+	uint64_t got;
+	uint64_t kind; /* enum agent_kind */
+};
+
+enum agent_kind {
+	AGENT_KIND_CACHE = 1, /* page cache against the image's checksum: expect/got are checksums */
+	AGENT_KIND_HEAP = 2,  /* heap against its generator */
+	AGENT_KIND_KV = 3,    /* a value of the hash table */
+	AGENT_KIND_CHURN = 4, /* an allocated block */
+	AGENT_KIND_FREE = 5,  /* clean free memory that is not zero */
+};
+
+#define AGENT_MISMATCHES 16
+/* Latency buckets: bucket b counts operations of [2^(b/4), 2^((b+1)/4)) ns, roughly: octave b >> 2,
+ * quarter b & 3 of it, by the two bits below the leading one. */
+#define AGENT_LAT_BUCKETS 160
+
+/*
+ * The report. Only the guest writes it; every counter only grows (but phase) and each is one
+ * aligned 8-byte store, so the host reads any of them at any time and gets a whole value. The host
+ * believes none of it: these are the guest's claims, bounded before use.
+ */
+struct agent_report {
+	uint64_t magic;
+	uint64_t phase;
+	uint64_t heartbeat;	/* grows while the guest makes progress */
+	uint64_t ops;		/* operations of the workload */
+	uint64_t checked_pages; /* pages verified */
+	uint64_t mismatches;	/* wrong words found, each page counted once per check */
+	uint64_t written_pages; /* pages of the heap rewritten */
+	uint64_t disk_pages;	/* pages read from the disk */
+	uint64_t cache_pages;	/* sizes of the parts of memory, in pages */
+	uint64_t heap_pages;
+	uint64_t heap_common_pages;
+	uint64_t free_clean_pages;
+	uint64_t free_dirty_pages;
+	uint64_t reserved[3];
+	struct agent_mismatch mismatch[AGENT_MISMATCHES]; /* the first ones */
+	uint64_t lat[AGENT_LAT_BUCKETS];
+};
+_Static_assert(sizeof(struct agent_report) <= 4096, "the report is one page");
+
+#endif

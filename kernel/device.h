@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * device.h: how a device model hangs on a VM: the bus that MMIO and port accesses go through, the
+ * virtqueue that a virtio device reads its work from, and the devices of this folder.
+ *
+ * Everything that a guest passes (addresses, lengths, indices) is checked here or in the device;
+ * what the device cannot make sense of stops that VM with a reason (vm_fail), never the process.
+ */
+#ifndef OVERBOOK_KERNEL_DEVICE_H
+#define OVERBOOK_KERNEL_DEVICE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "kernel/mem.h"
+
+struct vm;
+
+/* --- bus.c: address ranges of devices ------------------------------------------------------- */
+
+struct bus_range;
+
+/* @off is from the start of the range, @size 1, 2, 4 or 8. Called on the vCPU's thread, with that
+ * vCPU counted as running (a park waits for it). */
+struct bus_ops {
+	uint64_t (*read)(void *dev, uint64_t off, unsigned int size);
+	void (*write)(void *dev, uint64_t off, unsigned int size, uint64_t value);
+};
+
+struct bus_range {
+	uint64_t base;
+	uint64_t len;
+	const struct bus_ops *ops;
+	void *dev;
+};
+
+#define BUS_MAX 16
+struct bus {
+	struct bus_range range[BUS_MAX];
+	unsigned int n;
+	_Atomic uint64_t unclaimed; /* accesses that no device claimed: reads are all ones */
+};
+
+/* -EEXIST when the range overlaps another, -ENOSPC when the bus is full. Before the VM runs only. */
+int bus_add(struct bus *b, uint64_t base, uint64_t len, const struct bus_ops *ops, void *dev);
+/* False when no device claims all of the access (reads then give all ones). */
+bool bus_read(struct bus *b, uint64_t addr, unsigned int size, uint64_t *value);
+bool bus_write(struct bus *b, uint64_t addr, unsigned int size, uint64_t value);
+
+/* --- serial.c: a 16550 whose output goes to a file descriptor --------------------------------- */
+
+#define SERIAL_COM1 0x3f8
+#define SERIAL_PORTS 8
+
+struct serial {
+	int fd;		/* where output goes; -1 drops it. Not owned. */
+	uint8_t ier, lcr, mcr, scr, dll, dlm, fcr;
+	char buf[256];	/* written out at a newline, when full, and by serial_flush */
+	unsigned int fill;
+	char tail[512];	/* the last output, for reports: a ring */
+	uint64_t total;	/* bytes ever written */
+	uint64_t limit;	/* of bytes written to a regular file: a guest may not fill the disk */
+	uint64_t sent;	/* bytes that were given to fd */
+	uint8_t rx;	/* loopback mode: the byte that came back */
+	bool rx_full;
+	bool thre;	/* the "transmitter empty" interrupt is pending */
+	pthread_mutex_t lock;
+};
+
+extern const struct bus_ops serial_bus_ops;
+void serial_init(struct serial *s, int fd);
+void serial_flush(struct serial *s);
+/* The last line of output that is not empty, cut to @n - 1 bytes, control characters replaced. */
+void serial_last_line(struct serial *s, char *out, size_t n);
+void serial_exit(struct serial *s);
+
+/* --- virtqueue.c: split virtqueues (virtio 1.2, 2.7) ------------------------------------------ */
+
+#define VIRTQ_MAX 256	  /* queue size that we offer */
+#define VIRTQ_MAX_CHAIN 128 /* buffers in one chain, indirect ones included */
+
+struct virtq_buf {
+	gpa_t gpa;
+	uint32_t len;
+	bool write; /* the device writes it */
+};
+
+struct virtq {
+	struct gmem *mem;
+	uint16_t size; /* power of two, 0 = not ready */
+	uint16_t last_avail;
+	uint16_t used_idx;
+	gpa_t desc, avail, used;
+	bool ready;
+	bool indirect;	    /* the driver may use indirect descriptors (set before enable) */
+	const char *broken; /* what the driver did wrong, until reset */
+};
+
+/* A chain taken from the available ring: checked to be finite and in order (device-readable buffers
+ * first), each buffer inside RAM. */
+struct virtq_chain {
+	uint16_t head;
+	unsigned int n;
+	uint64_t read_len, write_len; /* bytes of all readable / writable buffers */
+	struct virtq_buf buf[VIRTQ_MAX_CHAIN];
+};
+
+/* Check and enable with what the driver has set: sizes and addresses inside RAM, aligned, no wrap.
+ * -EINVAL otherwise, with the reason in @why. */
+int virtq_enable(struct virtq *q, const char **why);
+void virtq_reset(struct virtq *q);
+/*
+ * Take the next chain. 1 = taken, 0 = none, -errno = the driver has broken the ring: @why says how.
+ * A broken ring stays broken until reset; -EBUSY is not broken: nothing was taken, ask again.
+ * Not thread-safe: one consumer at a time per queue.
+ */
+int virtq_pop(struct virtq *q, struct virtq_chain *c, const char **why);
+/* Give a chain back with @len bytes written. 0, -EBUSY (nothing done, ask again), or broken. */
+int virtq_push(struct virtq *q, uint16_t head, uint32_t len, const char **why);
+/* Must the driver be interrupted (VIRTQ_AVAIL_F_NO_INTERRUPT not set)? */
+bool virtq_wants_irq(struct virtq *q);
+
+/* --- virtio_mmio.c: the transport (virtio 1.2, 4.2.2, version 2) ------------------------------ */
+
+#define VIRTIO_MAX_QUEUES 4
+#define VIRTIO_F_INDIRECT_DESC (1ULL << 28)
+#define VIRTIO_F_VERSION_1     (1ULL << 32)
+
+struct virtio_dev;
+
+struct virtio_dev_ops {
+	uint32_t device_id; /* 2 = block */
+	uint64_t features;  /* offered, VIRTIO_F_VERSION_1 is added */
+	unsigned int nqueues;
+	/* The driver rang queue @q. Runs on the vCPU's thread; long work goes to the I/O worker. */
+	void (*notify)(struct virtio_dev *d, unsigned int q);
+	/* Device-specific configuration, @off from 0x100. */
+	uint64_t (*config_read)(struct virtio_dev *d, uint64_t off, unsigned int size);
+	/* The driver reset the device: all work under way must be over when this returns. */
+	void (*reset)(struct virtio_dev *d);
+};
+
+struct virtio_dev {
+	const struct virtio_dev_ops *ops;
+	struct vm *vm;
+	struct gmem *mem;
+	struct virtq q[VIRTIO_MAX_QUEUES];
+	pthread_mutex_t lock; /* all of the below, and the queues while they are set up */
+	uint32_t status;
+	uint32_t dev_sel, drv_sel, q_sel;
+	uint64_t drv_features;
+	uint32_t irq_status;
+	bool broken; /* needs reset: the driver has done something impossible */
+	const char *why; /* what that was: a string constant */
+	bool resetting; /* a reset waits for work under way: registers do nothing until it is over */
+};
+
+extern const struct bus_ops virtio_mmio_bus_ops;
+void virtio_dev_init(struct virtio_dev *d, const struct virtio_dev_ops *ops, struct vm *vm,
+		     struct gmem *mem);
+void virtio_dev_exit(struct virtio_dev *d);
+/* Used buffers are there: set the interrupt status and wake the guest. Any thread. */
+void virtio_dev_interrupt(struct virtio_dev *d, unsigned int q);
+/* May the device take work? False when it was reset, is being reset, or is broken. Any thread. */
+bool virtio_dev_live(struct virtio_dev *d);
+/* The driver did something that the device cannot go on from: stops the VM with the reason, a string
+ * constant; the first one stays. Any thread. A device with no VM (tests) only becomes broken. */
+void virtio_dev_fail(struct virtio_dev *d, const char *why);
+
+/* --- io.c: one thread per cell that does the devices' slow work -------------------------------- */
+
+struct io_worker;
+struct io_work {
+	void (*run)(struct io_work *w);
+	struct io_work *next;
+	bool queued;
+};
+
+int io_worker_start(struct io_worker **out);
+void io_worker_stop(struct io_worker *w); /* finishes what is queued */
+/* Queue @work; queued twice before it runs, it runs once. Any thread. */
+void io_worker_queue(struct io_worker *w, struct io_work *work);
+/* Returns when @work is neither queued nor running. Not from the worker itself. */
+void io_worker_drain(struct io_worker *w, struct io_work *work);
+
+/* --- virtio_blk.c: a read-only disk over a raw image file -------------------------------------- */
+
+#define VIRTIO_BLK_SECTOR 512
+
+struct virtio_blk {
+	struct virtio_dev dev;
+	struct io_worker *worker;
+	struct io_work work;
+	int fd;		      /* image, not owned */
+	uint64_t sectors;     /* capacity */
+	_Atomic uint64_t read_bytes;
+	_Atomic uint64_t delay_ns; /* tests: wait so long in the middle of each read */
+	_Atomic uint64_t rejected; /* requests answered with an error status */
+};
+
+/* @fd is a regular file of at least one sector; a last partial sector is not seen by the guest. */
+int virtio_blk_init(struct virtio_blk *b, struct vm *vm, struct gmem *mem, struct io_worker *w,
+		    int fd, struct ob_err *e);
+void virtio_blk_exit(struct virtio_blk *b);
+
+#endif

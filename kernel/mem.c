@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * mem.c: guest RAM, and the one translation from guest physical to host addresses.
+ *
+ * A guest's RAM is one host mapping a region. There are two at most: [0, 3 GiB), and what is more
+ * from 4 GiB up, so that the gigabyte below 4 GiB stays free for devices. Whoever counts pages
+ * counts them without that hole (first_page).
+ *
+ * A translation takes a length and succeeds only when all of [at, at + len) lies in one region:
+ * host addresses of two regions are not neighbours. All comparisons subtract from what is known to
+ * be larger, so that no guest address can make them wrap.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "kernel/mem.h"
+
+/* More than any region may be: keeps page counts and sums far from wrapping. */
+#define GMEM_MAX_BYTES (1ULL << 46)
+
+static int add_region(struct gmem *gm, uint64_t at, uint64_t size)
+{
+	struct gmem_region *r = &gm->region[gm->nregions];
+	hva_t h;
+	int rc = gm->host->ops->ram_map(gm->host, size, gm->name, &h);
+
+	if (rc)
+		return rc;
+	*r = (struct gmem_region){
+		.gpa = gpa(at),
+		.hva = h,
+		.size = size,
+		.first_page = gm->pages,
+		.slot = gm->nregions,
+		.page_size = OB_PAGE_SIZE,
+	};
+	gm->pages += size >> OB_PAGE_SHIFT;
+	gm->nregions++;
+	return 0;
+}
+
+int gmem_init(struct gmem *gm, struct ob_host *host, uint64_t size, const char *name)
+{
+	uint64_t low = OB_MIN(size, GMEM_HOLE_START);
+	int rc;
+
+	*gm = (struct gmem){.host = host};
+	if (!size || size & OB_PAGE_MASK || size > GMEM_MAX_BYTES)
+		return -EINVAL;
+	snprintf(gm->name, sizeof(gm->name), "%s", name);
+	rc = add_region(gm, 0, low);
+	if (!rc && size > low)
+		rc = add_region(gm, GMEM_HOLE_END, size - low);
+	if (rc)
+		gmem_exit(gm);
+	return rc;
+}
+
+void gmem_exit(struct gmem *gm)
+{
+	for (unsigned int i = 0; i < gm->nregions; i++) {
+		struct gmem_region *r = &gm->region[i];
+		int rc = gm->host->ops->unmap(gm->host, r->hva, r->size);
+
+		/* Only a range that is not a mapping of ours can fail, and then we are lost. */
+		OB_ASSERT(rc == 0);
+	}
+	gm->nregions = 0;
+	gm->pages = 0;
+	gm->ops = NULL;
+	gm->ops_arg = NULL;
+}
+
+void *gmem_ptr(const struct gmem *gm, gpa_t at, uint64_t len)
+{
+	if (!len)
+		return NULL;
+	for (unsigned int i = 0; i < gm->nregions; i++) {
+		const struct gmem_region *r = &gm->region[i];
+
+		if (at.v < r->gpa.v || at.v - r->gpa.v >= r->size)
+			continue;
+		if (len > r->size - (at.v - r->gpa.v))
+			return NULL;
+		return hva_ptr(hva(r->hva.v + (at.v - r->gpa.v)));
+	}
+	return NULL;
+}
+
+/* The region of a RAM page. Page numbers come from our own code: a wrong one is a broken invariant.
+ */
+static const struct gmem_region *region_of_page(const struct gmem *gm, uint64_t page)
+{
+	OB_ASSERT(page < gm->pages);
+	for (unsigned int i = gm->nregions; i-- > 1;)
+		if (page >= gm->region[i].first_page)
+			return &gm->region[i];
+	return &gm->region[0];
+}
+
+hva_t gmem_page_hva(const struct gmem *gm, uint64_t page)
+{
+	const struct gmem_region *r = region_of_page(gm, page);
+
+	return hva(r->hva.v + ((page - r->first_page) << OB_PAGE_SHIFT));
+}
+
+gfn_t gmem_page_gfn(const struct gmem *gm, uint64_t page)
+{
+	const struct gmem_region *r = region_of_page(gm, page);
+
+	return gfn(gpa_gfn(r->gpa).v + (page - r->first_page));
+}
+
+uint64_t gmem_gfn_page(const struct gmem *gm, gfn_t g)
+{
+	for (unsigned int i = 0; i < gm->nregions; i++) {
+		const struct gmem_region *r = &gm->region[i];
+		uint64_t first = gpa_gfn(r->gpa).v;
+
+		if (g.v >= first && g.v - first < r->size >> OB_PAGE_SHIFT)
+			return r->first_page + (g.v - first);
+	}
+	return UINT64_MAX;
+}
+
+uint64_t gmem_page_span(const struct gmem *gm, uint64_t page)
+{
+	const struct gmem_region *r = region_of_page(gm, page);
+
+	return (r->size >> OB_PAGE_SHIFT) - (page - r->first_page);
+}
+
+int gmem_access_begin(struct gmem *gm, gpa_t at, uint64_t len, bool write, struct gmem_access *acc)
+{
+	void *ptr;
+
+	if (gm->ops)
+		return gm->ops->access_begin(gm->ops_arg, at, len, write, acc);
+	ptr = gmem_ptr(gm, at, len);
+	if (!ptr)
+		return -EFAULT;
+	*acc = (struct gmem_access){.ptr = ptr, .gpa = at, .len = len, .write = write};
+	return 0;
+}
+
+void gmem_access_end(struct gmem *gm, struct gmem_access *acc)
+{
+	if (gm->ops)
+		gm->ops->access_end(gm->ops_arg, acc);
+	acc->ptr = NULL;
+}
+
+/*
+ * The guest may change its memory while we copy it. Callers copy once and then check the copy; the
+ * barrier keeps the compiler from reading guest memory a second time in place of the copy.
+ */
+int gmem_read(struct gmem *gm, gpa_t at, void *buf, uint64_t len)
+{
+	struct gmem_access acc;
+	int rc = gmem_access_begin(gm, at, len, false, &acc);
+
+	if (rc)
+		return rc;
+	memcpy(buf, acc.ptr, len);
+	__asm__ volatile("" ::: "memory");
+	gmem_access_end(gm, &acc);
+	return 0;
+}
+
+int gmem_write(struct gmem *gm, gpa_t at, const void *buf, uint64_t len)
+{
+	struct gmem_access acc;
+	int rc = gmem_access_begin(gm, at, len, true, &acc);
+
+	if (rc)
+		return rc;
+	memcpy(acc.ptr, buf, len);
+	__asm__ volatile("" ::: "memory");
+	gmem_access_end(gm, &acc);
+	return 0;
+}

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * mem.h: guest RAM as a short sorted list of regions, and the one length-checked way from a guest
+ * physical address to host memory. The list has more than one region from 3 GiB up (the PCI hole).
+ *
+ * Devices do not touch guest memory through gmem_ptr: they bracket each access with
+ * gmem_access_begin/end, behind which ept implements ept_dma_begin/end. Parking the vCPUs does not
+ * stop a read from disk into guest memory, so whoever takes pages from a guest must be able to see
+ * which of them a device is about to write.
+ */
+#ifndef OVERBOOK_KERNEL_MEM_H
+#define OVERBOOK_KERNEL_MEM_H
+
+#include "kernel/host.h"
+
+#define GMEM_MAX_REGIONS 8
+#define GMEM_HOLE_START	 (3 * OB_GIB) /* devices live in [3 GiB, 4 GiB) */
+#define GMEM_HOLE_END	 (4 * OB_GIB)
+
+struct gmem_region {
+	gpa_t gpa;
+	hva_t hva;
+	uint64_t size;	     /* bytes, a multiple of the page size */
+	uint64_t first_page; /* index of its first page among all RAM pages, holes not counted */
+	uint32_t slot;	     /* KVM memslot */
+	uint32_t page_size;  /* what backs it: 4096 now, 2 MiB later */
+	bool log;	     /* KVM dirty log on */
+};
+
+struct gmem_ops;
+
+struct gmem {
+	struct ob_host *host;
+	char name[32]; /* of its mappings: "ob:vm3:ram" */
+	struct gmem_region region[GMEM_MAX_REGIONS];
+	unsigned int nregions;
+	uint64_t pages;		    /* all RAM pages */
+	const struct gmem_ops *ops; /* NULL until ept is attached */
+	void *ops_arg;
+};
+
+/* One device access under way. @priv is the implementation's. */
+struct gmem_access {
+	void *ptr; /* host address of the range, valid until end */
+	gpa_t gpa;
+	uint64_t len;
+	bool write;
+	uint32_t priv;
+};
+
+/* What ept implements for the devices. begin may sleep while the range is frozen; it returns
+ * -EFAULT when the range is not RAM, -EBUSY when there are too many accesses under way. */
+struct gmem_ops {
+	int (*access_begin)(void *arg, gpa_t at, uint64_t len, bool write, struct gmem_access *acc);
+	void (*access_end)(void *arg, struct gmem_access *acc);
+};
+
+/* Map @size bytes (page multiple) of RAM for a guest. The caller owns @gm. */
+int gmem_init(struct gmem *gm, struct ob_host *host, uint64_t size, const char *name);
+void gmem_exit(struct gmem *gm);
+
+/*
+ * Host address of [at, at+len), or NULL unless all of it lies inside one region. len 0 gives NULL.
+ * Does not bracket: for the loader (before the guest runs) and for whoever has frozen the range.
+ */
+void *gmem_ptr(const struct gmem *gm, gpa_t at, uint64_t len);
+
+/* RAM pages are also counted without holes: page 0 .. gm->pages - 1. */
+hva_t gmem_page_hva(const struct gmem *gm, uint64_t page);
+gfn_t gmem_page_gfn(const struct gmem *gm, uint64_t page);
+/* The page index of @g, or UINT64_MAX when it is not RAM. */
+uint64_t gmem_gfn_page(const struct gmem *gm, gfn_t g);
+/* How many pages from @page on lie in the same region: a host range may not be longer. */
+uint64_t gmem_page_span(const struct gmem *gm, uint64_t page);
+
+/*
+ * Device access. Returns 0, -EFAULT (not RAM, or not inside one region), -EBUSY. Each begin is
+ * followed by one end, from the same thread or another. Must not be called with the range frozen
+ * by the caller itself.
+ */
+int gmem_access_begin(struct gmem *gm, gpa_t at, uint64_t len, bool write, struct gmem_access *acc);
+void gmem_access_end(struct gmem *gm, struct gmem_access *acc);
+/* Bracketed copies, for rings and headers. Same errors. */
+int gmem_read(struct gmem *gm, gpa_t at, void *buf, uint64_t len);
+int gmem_write(struct gmem *gm, gpa_t at, const void *buf, uint64_t len);
+
+#endif

@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vcpu.c: the thread of a virtual CPU, and how it is stopped for a moment.
+ *
+ * Whoever changes guest memory first parks the guest. The protocol is Dekker's, between the vCPU's
+ * thread and the one that parks:
+ *
+ *	vCPU, to go in				parker
+ *	  immediate_exit = 0			  park_depth += 1
+ *	  state = IN				  if state == IN:
+ *	  if park_depth or stop:		      immediate_exit = 1, signal
+ *	      state = OUT, wake, wait		      wait until state == OUT
+ *
+ * Both write first and read then, in one total order (seq_cst), so at least one sees the other:
+ * never is the vCPU in while the parker believes it out. A vCPU that has seen park_depth == 0 and
+ *is on its way into KVM_RUN is caught by immediate_exit, which KVM looks at on the way in; one that
+ *is inside is caught by the signal. The parker writes immediate_exit only while it sees IN and
+ *holds park_depth up, and the vCPU clears it only on its way in, so a stale 1 costs one empty round
+ *at most and a needed 1 is never lost.
+ *
+ * Emulating an access (MMIO, ports) is part of being in: a park waits for it. A vCPU that sleeps
+ *for its guest is out: most guests sleep most of the time, and parking them costs two memory
+ *accesses.
+ */
+#include "kernel/vcpu.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <linux/kvm.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Enough for the run loop and the devices below it; 200 guests make the default of 8 MiB count. */
+#define VCPU_STACK (256 * OB_KIB)
+
+static void futex_wait(_Atomic uint32_t *at, uint32_t while_equal, const struct timespec *timeout)
+{
+	syscall(SYS_futex, at, FUTEX_WAIT_PRIVATE, while_equal, timeout, NULL, 0);
+}
+
+static void futex_wake(_Atomic uint32_t *at)
+{
+	syscall(SYS_futex, at, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+}
+
+int vcpu_create(struct vcpu *v, struct vm *vm, unsigned int index, struct ob_err *e)
+{
+	int err;
+
+	*v = (struct vcpu){.vm = vm, .index = index, .fd = -1, .run = MAP_FAILED};
+	v->fd = ioctl(vm->fd, KVM_CREATE_VCPU, index);
+	if (v->fd < 0)
+		return ob_fail(e, errno, "KVM_CREATE_VCPU: %s", strerror(errno));
+	v->run = mmap(NULL, vm->kvm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
+	if (v->run == MAP_FAILED) {
+		err = errno;
+		vcpu_destroy(v);
+		return ob_fail(e, err, "mapping kvm_run: %s", strerror(err));
+	}
+	if (ioctl(v->fd, KVM_SET_CPUID2, vm->kvm->cpuid)) {
+		err = errno;
+		vcpu_destroy(v);
+		return ob_fail(e, err, "KVM_SET_CPUID2: %s", strerror(err));
+	}
+	return 0;
+}
+
+int vcpu_set_pvh(struct vcpu *v, uint32_t entry, uint32_t start_info, struct ob_err *e)
+{
+	const struct kvm_segment code = {
+		.limit = 0xffffffff,
+		.selector = 0x08,
+		.type = 0xb,
+		.present = 1,
+		.db = 1,
+		.s = 1,
+		.g = 1,
+	};
+	const struct kvm_segment data = {
+		.limit = 0xffffffff,
+		.selector = 0x10,
+		.type = 0x3,
+		.present = 1,
+		.db = 1,
+		.s = 1,
+		.g = 1,
+	};
+	const struct kvm_segment tss = {.limit = 0x67, .type = 0xb, .present = 1};
+	struct kvm_regs regs = {.rip = entry, .rbx = start_info, .rflags = 2};
+	struct kvm_sregs s;
+
+	if (ioctl(v->fd, KVM_GET_SREGS, &s))
+		return ob_fail(e, errno, "KVM_GET_SREGS: %s", strerror(errno));
+	s.cs = code;
+	s.ds = s.es = s.fs = s.gs = s.ss = data;
+	s.tr = tss;
+	s.cr0 = 0x11; /* PE, ET */
+	s.cr3 = s.cr4 = 0;
+	s.efer = 0;
+	s.gdt.limit = s.idt.limit = 0;
+	if (ioctl(v->fd, KVM_SET_SREGS, &s))
+		return ob_fail(e, errno, "KVM_SET_SREGS: %s", strerror(errno));
+	if (ioctl(v->fd, KVM_SET_REGS, &regs))
+		return ob_fail(e, errno, "KVM_SET_REGS: %s", strerror(errno));
+	return 0;
+}
+
+/* Say that we are out, and tell a parker who may be waiting for it. */
+static void vcpu_leave(struct vcpu *v)
+{
+	atomic_store(&v->state, VCPU_OUT);
+	if (atomic_load(&v->vm->park_depth) || atomic_load(&v->vm->stop))
+		futex_wake(&v->state);
+}
+
+/* Go in, waiting while parked. False: the VM is to stop, and we are out. */
+static bool vcpu_enter(struct vcpu *v)
+{
+	struct vm *vm = v->vm;
+
+	for (;;) {
+		uint32_t depth;
+
+		__atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+		atomic_store(&v->state, VCPU_IN);
+		depth = atomic_load(&vm->park_depth);
+		if (atomic_load(&vm->stop)) {
+			vcpu_leave(v);
+			return false;
+		}
+		if (!depth)
+			return true;
+		vcpu_leave(v);
+		futex_wait(&vm->park_depth, depth, NULL);
+	}
+}
+
+void vcpu_sleep(struct vm *vm, uint64_t ns)
+{
+	struct vcpu *v = vm->vcpu;
+	struct timespec ts = {
+		.tv_sec = (time_t)(ns / OB_NS_PER_SEC),
+		.tv_nsec = (long)(ns % OB_NS_PER_SEC),
+	};
+
+	vcpu_leave(v);
+	/* wake_latch: set by vm_wake and by stop, taken here. */
+	if (!atomic_exchange(&vm->wake_latch, 0)) {
+		futex_wait(&vm->wake_latch, 0, &ts);
+		atomic_store(&vm->wake_latch, 0);
+	}
+	vcpu_enter(v); /* when it says stop, the run loop finds out by itself */
+}
+
+void vm_wake(struct vm *vm)
+{
+	atomic_store(&vm->wake_latch, 1);
+	futex_wake(&vm->wake_latch);
+}
+
+/* One access by port or MMIO, from the exit that KVM has written down. */
+static void vcpu_pio(struct vcpu *v)
+{
+	struct kvm_run *run = v->run;
+	uint8_t *data = (uint8_t *)run + run->io.data_offset;
+	uint64_t value;
+
+	for (uint32_t i = 0; i < run->io.count; i++, data += run->io.size) {
+		value = 0;
+		if (run->io.direction == KVM_EXIT_IO_OUT) {
+			memcpy(&value, data, run->io.size);
+			bus_write(&v->vm->pio, run->io.port, run->io.size, value);
+		} else {
+			bus_read(&v->vm->pio, run->io.port, run->io.size, &value);
+			memcpy(data, &value, run->io.size);
+		}
+	}
+}
+
+static void vcpu_mmio(struct vcpu *v)
+{
+	struct kvm_run *run = v->run;
+	uint64_t value = 0;
+	unsigned int len = OB_MIN(run->mmio.len, 8u);
+
+	if (run->mmio.is_write) {
+		memcpy(&value, run->mmio.data, len);
+		bus_write(&v->vm->mmio, run->mmio.phys_addr, len, value);
+	} else {
+		bus_read(&v->vm->mmio, run->mmio.phys_addr, len, &value);
+		memcpy(run->mmio.data, &value, len);
+	}
+}
+
+static uint64_t vcpu_rip(struct vcpu *v)
+{
+	struct kvm_regs regs;
+
+	return ioctl(v->fd, KVM_GET_REGS, &regs) ? 0 : regs.rip;
+}
+
+static void vcpu_exit(struct vcpu *v)
+{
+	struct kvm_run *run = v->run;
+
+	switch (run->exit_reason) {
+	case KVM_EXIT_IO:
+		vcpu_pio(v);
+		break;
+	case KVM_EXIT_MMIO:
+		vcpu_mmio(v);
+		break;
+	case KVM_EXIT_HLT:
+		/* No interrupts are delivered yet: a halted guest waits for a device, or for ever.
+		 */
+		vcpu_sleep(v->vm, 3600 * OB_NS_PER_SEC);
+		break;
+	case KVM_EXIT_INTR:
+		break;
+	case KVM_EXIT_SHUTDOWN:
+		vm_fail(v->vm, "triple fault near rip 0x%llx", (unsigned long long)vcpu_rip(v));
+		break;
+	case KVM_EXIT_INTERNAL_ERROR:
+		vm_fail(v->vm,
+			"KVM could not emulate the instruction at rip 0x%llx (internal error %u)",
+			(unsigned long long)vcpu_rip(v), run->internal.suberror);
+		break;
+	case KVM_EXIT_FAIL_ENTRY:
+		vm_fail(v->vm, "the CPU refused the guest's state (entry failure 0x%llx)",
+			(unsigned long long)run->fail_entry.hardware_entry_failure_reason);
+		break;
+	default:
+		vm_fail(v->vm, "KVM exit reason %u, which nobody handles", run->exit_reason);
+	}
+}
+
+static void *vcpu_thread(void *arg)
+{
+	struct vcpu *v = arg;
+	struct vm *vm = v->vm;
+	struct timespec ts;
+	bool in = vcpu_enter(v);
+
+	while (in) {
+		int r = ioctl(v->fd, KVM_RUN, 0);
+
+		if (!r)
+			vcpu_exit(v);
+		else if (errno != EINTR && errno != EAGAIN)
+			vm_fail(vm, "KVM_RUN: %s near rip 0x%llx", strerror(errno),
+				(unsigned long long)vcpu_rip(v));
+		if (atomic_load(&vm->stop) || atomic_load(&vm->park_depth)) {
+			vcpu_leave(v);
+			in = vcpu_enter(v);
+		}
+	}
+	OB_ASSERT(!clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts));
+	v->cpu_ns = (uint64_t)ts.tv_sec * OB_NS_PER_SEC + (uint64_t)ts.tv_nsec;
+	serial_flush(&vm->serial);
+	atomic_store(&vm->state, VM_STOPPED);
+	return NULL;
+}
+
+int vcpu_start(struct vcpu *v, struct ob_err *e)
+{
+	pthread_attr_t attr;
+	sigset_t all, old;
+	int r;
+
+	OB_ASSERT(!pthread_attr_init(&attr));
+	OB_ASSERT(!pthread_attr_setstacksize(&attr, VCPU_STACK));
+	/* Signals that people send belong to the main thread; a vCPU takes its kick only. */
+	sigfillset(&all);
+	sigdelset(&all, VCPU_KICK_SIGNAL);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	r = pthread_create(&v->thread, &attr, vcpu_thread, v);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_attr_destroy(&attr);
+	if (r)
+		return ob_fail(e, r, "cannot start a vCPU thread: %s", strerror(r));
+	if (pthread_getcpuclockid(v->thread, &v->cpu_clock))
+		v->cpu_clock = CLOCK_MONOTONIC; /* it has ended already: cpu_ns tells */
+	v->has_thread = true;
+	return 0;
+}
+
+uint64_t vcpu_cpu_ns(struct vcpu *v)
+{
+	uint64_t ended = v->cpu_ns;
+	struct timespec ts;
+
+	if (ended || !v->has_thread || v->cpu_clock == CLOCK_MONOTONIC)
+		return ended;
+	if (clock_gettime(v->cpu_clock, &ts))
+		return v->cpu_ns; /* ended just now */
+	return (uint64_t)ts.tv_sec * OB_NS_PER_SEC + (uint64_t)ts.tv_nsec;
+}
+
+void vcpu_kick(struct vcpu *v)
+{
+	if (atomic_load(&v->state) != VCPU_IN)
+		return;
+	__atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+	if (v->has_thread && !pthread_equal(v->thread, pthread_self()))
+		pthread_kill(v->thread, VCPU_KICK_SIGNAL);
+}
+
+void vcpu_wait_out(struct vcpu *v)
+{
+	while (atomic_load(&v->state) == VCPU_IN)
+		futex_wait(&v->state, VCPU_IN, NULL);
+}
+
+void vcpu_join(struct vcpu *v)
+{
+	if (v->has_thread)
+		pthread_join(v->thread, NULL);
+	v->has_thread = false;
+}
+
+void vcpu_destroy(struct vcpu *v)
+{
+	if (v->run != MAP_FAILED)
+		munmap(v->run, v->vm->kvm->run_size);
+	v->run = MAP_FAILED;
+	if (v->fd >= 0)
+		close(v->fd);
+	v->fd = -1;
+}
+
+void vm_unpark(struct vm *vm)
+{
+	OB_ASSERT(atomic_load(&vm->park_depth) > 0);
+	if (atomic_fetch_sub(&vm->park_depth, 1) == 1)
+		futex_wake(&vm->park_depth);
+}
+
+void vm_park(struct vm *vm)
+{
+	atomic_fetch_add(&vm->park_depth, 1);
+	for (unsigned int i = 0; i < vm->nvcpus; i++)
+		vcpu_kick(&vm->vcpu[i]);
+	for (unsigned int i = 0; i < vm->nvcpus; i++)
+		vcpu_wait_out(&vm->vcpu[i]);
+}

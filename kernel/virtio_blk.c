@@ -1,0 +1,437 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * virtio_blk.c: a read-only disk (virtio 1.2, section 5.2) over a raw image file that many guests
+ * may share.
+ *
+ * Requests are done one after another on the I/O worker. A request is a stream of readable bytes
+ * (the header) and a stream of writable ones (the data, then one status byte); where one buffer
+ * ends and the next begins means nothing, as the specification has it.
+ *
+ * A read goes straight from the file into guest memory: each buffer is bracketed by
+ * gmem_access_begin/end, held over the read, so that nobody merges or moves a page that the host
+ * kernel is just writing. A group of buffers is bracketed and read at a time, smaller than what one
+ * guest may have under way, so that the rings can always be reached too. While it holds a group the
+ * worker may wait for a page that is frozen just now: that ends well, since a freezer never waits
+ * for a device.
+ *
+ * What a request does wrong is answered with a status. Only a request that cannot be answered (no
+ * room for a status) or a broken queue stops the VM.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "kernel/vm.h"
+
+#define BLK_F_SEG_MAX  (1ULL << 2)
+#define BLK_F_RO       (1ULL << 5)
+#define BLK_F_BLK_SIZE (1ULL << 6)
+
+#define BLK_T_IN     0
+#define BLK_T_OUT    1
+#define BLK_T_FLUSH  4
+#define BLK_T_GET_ID 8
+
+#define BLK_S_OK     0
+#define BLK_S_IOERR  1
+#define BLK_S_UNSUPP 2
+
+#define BLK_ID_BYTES 20
+
+/* Buffers held in one go. */
+#define BLK_GROUP 16
+/* Requests done before other guests of the cell have their turn. */
+#define BLK_BATCH 32
+/* "Too many accesses under way": rest so long, so often (others hold theirs for microseconds). */
+#define BLK_BUSY_NS    50000
+#define BLK_BUSY_TRIES 20000
+
+struct blk_header {
+	uint32_t type;
+	uint32_t reserved;
+	uint64_t sector;
+};
+_Static_assert(sizeof(struct blk_header) == 16, "as the driver lays it out");
+
+/* Configuration space, as far as the offered features make it valid. */
+struct blk_config {
+	uint64_t capacity;
+	uint32_t size_max;
+	uint32_t seg_max;
+	uint32_t geometry;
+	uint32_t blk_size;
+};
+_Static_assert(sizeof(struct blk_config) == 24, "as the driver lays it out");
+
+static struct virtio_blk *blk_of(struct virtio_dev *d)
+{
+	return (struct virtio_blk *)(void *)((char *)d - offsetof(struct virtio_blk, dev));
+}
+
+static void rest(uint64_t ns)
+{
+	struct timespec ts = {
+		.tv_sec = (time_t)(ns / OB_NS_PER_SEC),
+		.tv_nsec = (long)(ns % OB_NS_PER_SEC),
+	};
+
+	while (nanosleep(&ts, &ts) && errno == EINTR)
+		;
+}
+
+/* Rest before trying again what said -EBUSY; false when it has been tried long enough. */
+static bool busy_again(unsigned int *tries)
+{
+	if (++*tries >= BLK_BUSY_TRIES)
+		return false;
+	rest(BLK_BUSY_NS);
+	return true;
+}
+
+static int copy_out(struct virtio_blk *b, gpa_t at, const void *buf, uint64_t len)
+{
+	unsigned int tries = 0;
+	int rc;
+
+	do
+		rc = gmem_write(b->dev.mem, at, buf, len);
+	while (rc == -EBUSY && busy_again(&tries));
+	return rc;
+}
+
+static int copy_in(struct virtio_blk *b, gpa_t at, void *buf, uint64_t len)
+{
+	unsigned int tries = 0;
+	int rc;
+
+	do
+		rc = gmem_read(b->dev.mem, at, buf, len);
+	while (rc == -EBUSY && busy_again(&tries));
+	return rc;
+}
+
+/* --- reading the image
+ * ----------------------------------------------------------------------------- */
+
+/* All of @iov from @off: 0, or -errno; the end of the file is an error. Changes @iov. */
+static int read_all(int fd, struct iovec *iov, unsigned int n, uint64_t off)
+{
+	while (n) {
+		ssize_t r = preadv(fd, iov, (int)n, (off_t)off);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r <= 0)
+			return r ? -errno : -EIO;
+		off += (uint64_t)r;
+		for (; n && (size_t)r >= iov->iov_len; iov++, n--)
+			r -= (ssize_t)iov->iov_len;
+		if (n) {
+			iov->iov_base = (char *)iov->iov_base + r;
+			iov->iov_len -= (size_t)r;
+		}
+	}
+	return 0;
+}
+
+/* As read_all; with a delay set, half of each buffer is there before the delay and half after. */
+static int read_group(struct virtio_blk *b, const struct iovec *iov, unsigned int n, uint64_t off)
+{
+	uint64_t delay = atomic_load(&b->delay_ns);
+	struct iovec part[BLK_GROUP];
+
+	memcpy(part, iov, n * sizeof(*iov));
+	if (!delay)
+		return read_all(b->fd, part, n, off);
+	for (int half = 0; half < 2; half++) {
+		uint64_t at = off;
+
+		for (unsigned int i = 0; i < n; i++) {
+			size_t first = iov[i].iov_len / 2;
+			struct iovec v = {
+				.iov_base = (char *)iov[i].iov_base + (half ? first : 0),
+				.iov_len = half ? iov[i].iov_len - first : first,
+			};
+			int rc = v.iov_len ? read_all(b->fd, &v, 1, at + (half ? first : 0)) : 0;
+
+			if (rc)
+				return rc;
+			at += iov[i].iov_len;
+		}
+		if (!half)
+			rest(delay);
+	}
+	return 0;
+}
+
+/* Bracket the first of @n buffers that can be had (one at least), read into them, let go. Returns
+ * how many buffers are done, or -errno. */
+static int read_some(struct virtio_blk *b, const struct virtq_buf *buf, unsigned int n,
+		     uint64_t off)
+{
+	struct gmem_access acc[BLK_GROUP];
+	struct iovec iov[BLK_GROUP];
+	unsigned int got = 0, tries = 0;
+	int rc = 0;
+
+	n = OB_MIN(n, BLK_GROUP);
+	while (got < n) {
+		rc = gmem_access_begin(b->dev.mem, buf[got].gpa, buf[got].len, true, &acc[got]);
+		if (rc == -EBUSY && !got && busy_again(&tries))
+			continue;
+		if (rc)
+			break;
+		iov[got] = (struct iovec){.iov_base = acc[got].ptr, .iov_len = buf[got].len};
+		got++;
+	}
+	/* Fewer than wanted is well; another fault than "busy" shows again when it is first in
+	 * line. */
+	if (got)
+		rc = read_group(b, iov, got, off);
+	for (unsigned int i = 0; i < got; i++)
+		gmem_access_end(b->dev.mem, &acc[i]);
+	return rc ? rc : (int)got;
+}
+
+/* --- requests
+ * --------------------------------------------------------------------------------------- */
+
+/* The writable part of a request: data, and where the status goes. */
+struct blk_out {
+	struct virtq_buf buf[VIRTQ_MAX_CHAIN];
+	unsigned int n;
+	uint64_t len;
+	gpa_t status;
+};
+
+/* Split off the status byte, the last of the writable stream. The chain has at least one. */
+static void split_status(const struct virtq_chain *c, struct blk_out *out)
+{
+	struct virtq_buf *last;
+
+	out->n = 0;
+	out->len = c->write_len - 1;
+	for (unsigned int i = 0; i < c->n; i++)
+		if (c->buf[i].write)
+			out->buf[out->n++] = c->buf[i];
+	OB_ASSERT(out->n);
+	last = &out->buf[out->n - 1];
+	out->status = gpa(last->gpa.v + last->len - 1);
+	if (!--last->len)
+		out->n--;
+}
+
+static int read_header(struct virtio_blk *b, const struct virtq_chain *c, struct blk_header *h)
+{
+	char *to = (char *)h;
+	uint64_t left = sizeof(*h);
+
+	for (unsigned int i = 0; left && i < c->n && !c->buf[i].write; i++) {
+		uint64_t take = OB_MIN(left, (uint64_t)c->buf[i].len);
+		int rc = copy_in(b, c->buf[i].gpa, to, take);
+
+		if (rc)
+			return rc;
+		to += take;
+		left -= take;
+	}
+	return left ? -EINVAL : 0;
+}
+
+static uint8_t do_read(struct virtio_blk *b, const struct blk_out *out, uint64_t sector)
+{
+	uint64_t n = out->len / VIRTIO_BLK_SECTOR, off;
+
+	if (out->len % VIRTIO_BLK_SECTOR || sector > b->sectors || n > b->sectors - sector)
+		return BLK_S_IOERR;
+	off = sector * VIRTIO_BLK_SECTOR;
+	for (unsigned int i = 0; i < out->n;) {
+		int done = read_some(b, &out->buf[i], out->n - i, off);
+
+		if (done < 0)
+			return BLK_S_IOERR;
+		for (unsigned int end = i + (unsigned int)done; i < end; i++)
+			off += out->buf[i].len;
+	}
+	atomic_fetch_add_explicit(&b->read_bytes, out->len, memory_order_relaxed);
+	return BLK_S_OK;
+}
+
+static uint8_t do_get_id(struct virtio_blk *b, struct blk_out *out)
+{
+	static const char id[BLK_ID_BYTES] = "overbook-disk";
+	uint64_t done = 0;
+
+	if (out->len < sizeof(id))
+		return BLK_S_IOERR;
+	out->len = sizeof(id);
+	for (unsigned int i = 0; done < sizeof(id) && i < out->n; i++) {
+		uint64_t take = OB_MIN(sizeof(id) - done, (uint64_t)out->buf[i].len);
+
+		if (copy_out(b, out->buf[i].gpa, id + done, take))
+			return BLK_S_IOERR;
+		done += take;
+	}
+	return BLK_S_OK;
+}
+
+static uint8_t do_request(struct virtio_blk *b, const struct blk_header *h, struct blk_out *out,
+			  uint64_t *written)
+{
+	uint8_t status;
+
+	*written = 0;
+	switch (h->type) {
+	case BLK_T_IN:
+		status = do_read(b, out, h->sector);
+		break;
+	case BLK_T_GET_ID:
+		status = do_get_id(b, out);
+		break;
+	case BLK_T_FLUSH:
+		return BLK_S_OK; /* nothing was ever written */
+	case BLK_T_OUT:
+		return BLK_S_IOERR; /* the disk is read-only */
+	default:
+		return BLK_S_UNSUPP;
+	}
+	if (status == BLK_S_OK)
+		*written = out->len;
+	return status;
+}
+
+/* Do one request and give it back. NULL, or why the device cannot go on. */
+static const char *do_chain(struct virtio_blk *b, const struct virtq_chain *c)
+{
+	struct virtq *q = &b->dev.q[0];
+	const char *why = NULL;
+	struct blk_header h;
+	struct blk_out out;
+	uint64_t written;
+	unsigned int tries = 0;
+	uint8_t status;
+	int rc;
+
+	if (c->read_len < sizeof(h))
+		return "disk request without a whole header";
+	if (!c->write_len)
+		return "disk request without room for its status";
+	split_status(c, &out);
+	if (read_header(b, c, &h))
+		return "disk request whose header cannot be read";
+	status = do_request(b, &h, &out, &written);
+	if (status != BLK_S_OK)
+		atomic_fetch_add_explicit(&b->rejected, 1, memory_order_relaxed);
+	if (copy_out(b, out.status, &status, sizeof(status)))
+		return "disk request whose status cannot be written";
+	/* Of the writable stream, what is written from its start without a gap. */
+	if (written == c->write_len - 1)
+		written++;
+	do
+		rc = virtq_push(q, c->head, (uint32_t)written, &why);
+	while (rc == -EBUSY && busy_again(&tries));
+	if (rc == -EBUSY)
+		return "used ring could not be reached";
+	return why;
+}
+
+static void blk_run(struct virtio_blk *b)
+{
+	struct virtq_chain c;
+	unsigned int done = 0, tries = 0;
+	const char *why = NULL;
+
+	while (!why && done < BLK_BATCH && virtio_dev_live(&b->dev)) {
+		int rc = virtq_pop(&b->dev.q[0], &c, &why);
+
+		if (rc == -EBUSY && busy_again(&tries))
+			continue;
+		if (rc == -EBUSY)
+			why = "available ring could not be reached";
+		if (rc <= 0)
+			break;
+		why = do_chain(b, &c);
+		done++;
+	}
+	if (done)
+		virtio_dev_interrupt(&b->dev, 0);
+	if (why)
+		virtio_dev_fail(&b->dev, why);
+	else if (done == BLK_BATCH)
+		b->dev.ops->notify(&b->dev, 0);
+}
+
+static void blk_work(struct io_work *w)
+{
+	blk_run((struct virtio_blk *)(void *)((char *)w - offsetof(struct virtio_blk, work)));
+}
+
+/* --- what the transport calls
+ * ------------------------------------------------------------------------ */
+
+static void blk_notify(struct virtio_dev *d, unsigned int q)
+{
+	struct virtio_blk *b = blk_of(d);
+
+	OB_ASSERT(q == 0);
+	io_worker_queue(b->worker, &b->work);
+}
+
+static uint64_t blk_config_read(struct virtio_dev *d, uint64_t off, unsigned int size)
+{
+	struct blk_config cfg = {
+		.capacity = blk_of(d)->sectors,
+		.seg_max = VIRTQ_MAX_CHAIN - 2, /* without header and status */
+		.blk_size = VIRTIO_BLK_SECTOR,
+	};
+	uint64_t v = 0;
+
+	if (off < sizeof(cfg) && size <= sizeof(cfg) - off)
+		memcpy(&v, (const char *)&cfg + off, size);
+	return v;
+}
+
+static void blk_reset(struct virtio_dev *d)
+{
+	struct virtio_blk *b = blk_of(d);
+
+	io_worker_drain(b->worker, &b->work);
+}
+
+static const struct virtio_dev_ops blk_ops = {
+	.device_id = 2,
+	.features = BLK_F_RO | BLK_F_SEG_MAX | BLK_F_BLK_SIZE | VIRTIO_F_INDIRECT_DESC,
+	.nqueues = 1,
+	.notify = blk_notify,
+	.config_read = blk_config_read,
+	.reset = blk_reset,
+};
+
+int virtio_blk_init(struct virtio_blk *b, struct vm *vm, struct gmem *mem, struct io_worker *w,
+		    int fd, struct ob_err *e)
+{
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return ob_fail(e, errno, "disk image: %s", strerror(errno));
+	if (!S_ISREG(st.st_mode))
+		return ob_fail(e, EINVAL, "disk image: not a regular file");
+	if (st.st_size < VIRTIO_BLK_SECTOR)
+		return ob_fail(e, EINVAL, "disk image: %lld bytes, but one sector is %d",
+			       (long long)st.st_size, VIRTIO_BLK_SECTOR);
+	memset(b, 0, sizeof(*b));
+	b->worker = w;
+	b->work.run = blk_work;
+	b->fd = fd;
+	b->sectors = (uint64_t)st.st_size / VIRTIO_BLK_SECTOR;
+	virtio_dev_init(&b->dev, &blk_ops, vm, mem);
+	return 0;
+}
+
+void virtio_blk_exit(struct virtio_blk *b)
+{
+	virtio_dev_exit(&b->dev);
+}

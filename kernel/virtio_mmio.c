@@ -1,0 +1,399 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * virtio_mmio.c: the MMIO transport of virtio 1.2 (section 4.2, version 2): the register file
+ * through which a driver finds a device, agrees on features, sets up its queues and rings the
+ * doorbell.
+ *
+ * A driver walks ACKNOWLEDGE, DRIVER, FEATURES_OK, (queues), DRIVER_OK. What it does out of turn is
+ * ignored where the specification says that it has no effect or must not be done and no harm can
+ * come of it (registers of a live queue, unknown registers, accesses of a wrong width). Where the
+ * two sides can no longer agree on what the device's state is, the device is broken: it needs a
+ * reset, and the VM is stopped with the reason.
+ *
+ * Locking. Registers are used on vCPU threads, the queues by the one thread that does the device's
+ * work, and the lock is not held while that works. What keeps them apart is the status:
+ *
+ *  - queues are changed by register writes only while the device is not live (before DRIVER_OK);
+ *  - the worker touches a queue only after it has seen virtio_dev_live, which takes the lock;
+ *  - to leave the live state (a reset, or a queue taken down), `resetting` is set, which makes the
+ *    device not live and lets no other vCPU change a register; then the worker is drained, with no
+ *    lock held; then the state is changed.
+ *
+ * So a worker that has seen the device live may use its queue until it returns. Nothing is waited
+ * for with the lock held, and no lock is taken inside it.
+ */
+#include "kernel/vm.h"
+
+enum {
+	REG_MAGIC = 0x000,
+	REG_VERSION = 0x004,
+	REG_DEVICE_ID = 0x008,
+	REG_VENDOR_ID = 0x00c,
+	REG_DEVICE_FEATURES = 0x010,
+	REG_DEVICE_FEATURES_SEL = 0x014,
+	REG_DRIVER_FEATURES = 0x020,
+	REG_DRIVER_FEATURES_SEL = 0x024,
+	REG_QUEUE_SEL = 0x030,
+	REG_QUEUE_NUM_MAX = 0x034,
+	REG_QUEUE_NUM = 0x038,
+	REG_QUEUE_READY = 0x044,
+	REG_QUEUE_NOTIFY = 0x050,
+	REG_INTERRUPT_STATUS = 0x060,
+	REG_INTERRUPT_ACK = 0x064,
+	REG_STATUS = 0x070,
+	REG_QUEUE_DESC_LOW = 0x080,
+	REG_QUEUE_DESC_HIGH = 0x084,
+	REG_QUEUE_DRIVER_LOW = 0x090,
+	REG_QUEUE_DRIVER_HIGH = 0x094,
+	REG_QUEUE_DEVICE_LOW = 0x0a0,
+	REG_QUEUE_DEVICE_HIGH = 0x0a4,
+	REG_SHM_LEN_LOW = 0x0b0,
+	REG_SHM_BASE_HIGH = 0x0bc,
+	REG_CONFIG_GENERATION = 0x0fc,
+	REG_CONFIG = 0x100,
+};
+
+#define MMIO_MAGIC   0x74726976 /* "virt" */
+#define MMIO_VERSION 2
+#define MMIO_VENDOR  0x4b4f424f /* "OBOK" */
+
+#define STATUS_ACKNOWLEDGE 0x01
+#define STATUS_DRIVER	   0x02
+#define STATUS_DRIVER_OK   0x04
+#define STATUS_FEATURES_OK 0x08
+#define STATUS_NEEDS_RESET 0x40 /* ours to set */
+#define STATUS_FAILED	   0x80
+#define STATUS_DRIVERS \
+	(STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_DRIVER_OK | STATUS_FEATURES_OK | STATUS_FAILED)
+
+#define IRQ_USED   1
+#define IRQ_CONFIG 2
+
+static uint64_t offered(const struct virtio_dev *d)
+{
+	return d->ops->features | VIRTIO_F_VERSION_1;
+}
+
+static bool live(const struct virtio_dev *d)
+{
+	return d->status & STATUS_DRIVER_OK && !d->resetting && !d->broken;
+}
+
+bool virtio_dev_live(struct virtio_dev *d)
+{
+	bool yes;
+
+	pthread_mutex_lock(&d->lock);
+	yes = live(d);
+	pthread_mutex_unlock(&d->lock);
+	return yes;
+}
+
+void virtio_dev_fail(struct virtio_dev *d, const char *why)
+{
+	pthread_mutex_lock(&d->lock);
+	if (!d->broken)
+		d->why = why;
+	d->broken = true;
+	d->status |= STATUS_NEEDS_RESET;
+	if (d->status & STATUS_DRIVER_OK)
+		d->irq_status |= IRQ_CONFIG;
+	pthread_mutex_unlock(&d->lock);
+	if (d->vm)
+		vm_fail(d->vm, "virtio device (type %u): %s", d->ops->device_id, why);
+}
+
+void virtio_dev_interrupt(struct virtio_dev *d, unsigned int q)
+{
+	OB_ASSERT(q < d->ops->nqueues);
+	if (!virtq_wants_irq(&d->q[q]))
+		return;
+	pthread_mutex_lock(&d->lock);
+	d->irq_status |= IRQ_USED;
+	pthread_mutex_unlock(&d->lock);
+	if (d->vm)
+		vm_wake(d->vm);
+}
+
+/* --- leaving the live state ----------------------------------------------------------------------
+ */
+
+/* With the lock held, dropped in between. False: another vCPU is at it already. */
+static bool quiesce_begin(struct virtio_dev *d)
+{
+	if (d->resetting)
+		return false;
+	d->resetting = true;
+	pthread_mutex_unlock(&d->lock);
+	d->ops->reset(d);
+	pthread_mutex_lock(&d->lock);
+	return true;
+}
+
+static void reset(struct virtio_dev *d)
+{
+	if (!quiesce_begin(d))
+		return;
+	for (unsigned int i = 0; i < d->ops->nqueues; i++)
+		virtq_reset(&d->q[i]);
+	d->status = 0;
+	d->dev_sel = d->drv_sel = d->q_sel = 0;
+	d->drv_features = 0;
+	d->irq_status = 0;
+	d->broken = false;
+	d->why = NULL;
+	d->resetting = false;
+}
+
+static void queue_stop(struct virtio_dev *d, struct virtq *q)
+{
+	if (!q->ready || !quiesce_begin(d))
+		return;
+	q->ready = false;
+	d->resetting = false;
+}
+
+/* --- writes: each returns NULL, or why the device cannot go on
+ * ------------------------------------ */
+
+static bool features_ok(const struct virtio_dev *d)
+{
+	return !(d->drv_features & ~offered(d)) && d->drv_features & VIRTIO_F_VERSION_1;
+}
+
+static const char *write_status(struct virtio_dev *d, uint32_t v)
+{
+	uint32_t old = d->status & STATUS_DRIVERS;
+
+	if (!v) {
+		reset(d);
+		return NULL;
+	}
+	v &= STATUS_DRIVERS;
+	if (old & ~v)
+		return "driver took back a status bit without a reset";
+	if (v & STATUS_DRIVER && !(v & STATUS_ACKNOWLEDGE))
+		return "status DRIVER without ACKNOWLEDGE";
+	if (v & STATUS_FEATURES_OK && !(v & STATUS_DRIVER))
+		return "status FEATURES_OK without DRIVER";
+	/* Refusing is done by not taking the bit; the driver reads it back. */
+	if (v & ~old & STATUS_FEATURES_OK && !features_ok(d))
+		v &= ~(uint32_t)STATUS_FEATURES_OK;
+	if (v & STATUS_DRIVER_OK && !(v & STATUS_FEATURES_OK))
+		return "status DRIVER_OK without features agreed on";
+	d->status = v | (d->status & STATUS_NEEDS_RESET);
+	return NULL;
+}
+
+static void write_features(struct virtio_dev *d, uint32_t v)
+{
+	if (d->status & STATUS_FEATURES_OK)
+		return; /* agreed on */
+	if (d->drv_sel == 0)
+		d->drv_features = (d->drv_features & ~0xffffffffULL) | v;
+	else if (d->drv_sel == 1)
+		d->drv_features = (d->drv_features & 0xffffffffULL) | (uint64_t)v << 32;
+	/* Higher words have no features of ours: a driver that sets one there is not agreed with.
+	 */
+	else if (v)
+		d->drv_features |= ~offered(d);
+}
+
+static void set_low(gpa_t *a, uint32_t v)
+{
+	a->v = (a->v & ~0xffffffffULL) | v;
+}
+
+static void set_high(gpa_t *a, uint32_t v)
+{
+	a->v = (a->v & 0xffffffffULL) | (uint64_t)v << 32;
+}
+
+static const char *write_ready(struct virtio_dev *d, struct virtq *q, uint32_t v)
+{
+	const char *why = NULL;
+
+	if (!(v & 1)) {
+		queue_stop(d, q);
+		return NULL;
+	}
+	if (q->ready)
+		return NULL;
+	if (!(d->status & STATUS_FEATURES_OK))
+		return "queue enabled before features were agreed on";
+	if (d->status & STATUS_DRIVER_OK)
+		return "queue enabled after DRIVER_OK";
+	q->indirect = d->drv_features & VIRTIO_F_INDIRECT_DESC;
+	virtq_enable(q, &why);
+	return why;
+}
+
+/* Registers of the selected queue: they may be set only while it is not in use. */
+static const char *write_queue(struct virtio_dev *d, uint64_t off, uint32_t v)
+{
+	struct virtq *q;
+
+	if (d->q_sel >= d->ops->nqueues)
+		return NULL;
+	q = &d->q[d->q_sel];
+	if (off == REG_QUEUE_READY)
+		return write_ready(d, q, v);
+	if (q->ready || d->status & STATUS_DRIVER_OK)
+		return NULL;
+	switch (off) {
+	case REG_QUEUE_NUM:
+		/* What is too large for the field stays too large; enabling it is refused. */
+		q->size = (uint16_t)OB_MIN(v, UINT16_MAX);
+		break;
+	case REG_QUEUE_DESC_LOW:
+		set_low(&q->desc, v);
+		break;
+	case REG_QUEUE_DESC_HIGH:
+		set_high(&q->desc, v);
+		break;
+	case REG_QUEUE_DRIVER_LOW:
+		set_low(&q->avail, v);
+		break;
+	case REG_QUEUE_DRIVER_HIGH:
+		set_high(&q->avail, v);
+		break;
+	case REG_QUEUE_DEVICE_LOW:
+		set_low(&q->used, v);
+		break;
+	case REG_QUEUE_DEVICE_HIGH:
+		set_high(&q->used, v);
+		break;
+	default: /* not a register that is written */
+		break;
+	}
+	return NULL;
+}
+
+static const char *write_reg(struct virtio_dev *d, uint64_t off, uint32_t v)
+{
+	switch (off) {
+	case REG_DEVICE_FEATURES_SEL:
+		d->dev_sel = v;
+		return NULL;
+	case REG_DRIVER_FEATURES:
+		write_features(d, v);
+		return NULL;
+	case REG_DRIVER_FEATURES_SEL:
+		d->drv_sel = v;
+		return NULL;
+	case REG_QUEUE_SEL:
+		d->q_sel = v;
+		return NULL;
+	case REG_INTERRUPT_ACK:
+		d->irq_status &= ~v;
+		return NULL;
+	case REG_STATUS:
+		return write_status(d, v);
+	default:
+		return write_queue(d, off, v);
+	}
+}
+
+static void mmio_write(void *dev, uint64_t off, unsigned int size, uint64_t value)
+{
+	struct virtio_dev *d = dev;
+	uint32_t v = (uint32_t)value;
+	const char *why = NULL;
+	bool ring = false;
+
+	if (size != 4 || off & 3 || off >= REG_CONFIG)
+		return; /* no register of ours is so wide, and no configuration can be written */
+	pthread_mutex_lock(&d->lock);
+	if (!d->resetting) {
+		if (off != REG_QUEUE_NOTIFY)
+			why = write_reg(d, off, v);
+		else if (v >= d->ops->nqueues)
+			why = "notification for a queue that there is not";
+		else
+			ring = live(d) && d->q[v].ready;
+	}
+	pthread_mutex_unlock(&d->lock);
+	/* Both take locks of their own. A late ring finds a device that is not live, and does
+	 * nothing. */
+	if (why)
+		virtio_dev_fail(d, why);
+	else if (ring)
+		d->ops->notify(d, v);
+}
+
+/* --- reads
+ * ----------------------------------------------------------------------------------------- */
+
+static uint32_t feature_word(const struct virtio_dev *d)
+{
+	return d->dev_sel > 1 ? 0 : (uint32_t)(offered(d) >> (32 * d->dev_sel));
+}
+
+static uint32_t read_reg(const struct virtio_dev *d, uint64_t off)
+{
+	bool have_q = d->q_sel < d->ops->nqueues;
+
+	switch (off) {
+	case REG_MAGIC:
+		return MMIO_MAGIC;
+	case REG_VERSION:
+		return MMIO_VERSION;
+	case REG_DEVICE_ID:
+		return d->ops->device_id;
+	case REG_VENDOR_ID:
+		return MMIO_VENDOR;
+	case REG_DEVICE_FEATURES:
+		return feature_word(d);
+	case REG_QUEUE_NUM_MAX:
+		return have_q ? VIRTQ_MAX : 0;
+	case REG_QUEUE_READY:
+		return have_q && d->q[d->q_sel].ready;
+	case REG_INTERRUPT_STATUS:
+		return d->irq_status;
+	case REG_STATUS:
+		return d->status;
+	case REG_CONFIG_GENERATION:
+		return 0; /* our devices' configuration never changes */
+	default:
+		/* There is no shared memory region: length and base are all ones. */
+		return off >= REG_SHM_LEN_LOW && off <= REG_SHM_BASE_HIGH ? UINT32_MAX : 0;
+	}
+}
+
+static uint64_t mmio_read(void *dev, uint64_t off, unsigned int size)
+{
+	struct virtio_dev *d = dev;
+	uint32_t v;
+
+	if (off & (size - 1))
+		return 0;
+	if (off >= REG_CONFIG)
+		return d->ops->config_read ? d->ops->config_read(d, off - REG_CONFIG, size) : 0;
+	if (size != 4)
+		return 0;
+	pthread_mutex_lock(&d->lock);
+	v = read_reg(d, off);
+	pthread_mutex_unlock(&d->lock);
+	return v;
+}
+
+const struct bus_ops virtio_mmio_bus_ops = {
+	.read = mmio_read,
+	.write = mmio_write,
+};
+
+void virtio_dev_init(struct virtio_dev *d, const struct virtio_dev_ops *ops, struct vm *vm,
+		     struct gmem *mem)
+{
+	OB_ASSERT(ops->nqueues && ops->nqueues <= VIRTIO_MAX_QUEUES);
+	*d = (struct virtio_dev){.ops = ops, .vm = vm, .mem = mem};
+	for (unsigned int i = 0; i < ops->nqueues; i++)
+		d->q[i].mem = mem;
+	pthread_mutex_init(&d->lock, NULL);
+}
+
+void virtio_dev_exit(struct virtio_dev *d)
+{
+	d->ops->reset(d);
+	pthread_mutex_destroy(&d->lock);
+}

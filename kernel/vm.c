@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vm.c: the life of a virtual machine: made, started, ended (by itself, by a fault, from outside),
+ * unmade. Each step undoes itself on failure, in reverse.
+ */
+#include "kernel/vm.h"
+
+#include <errno.h>
+#include <linux/kvm.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "kernel/vcpu.h"
+
+/* Three pages that Intel CPUs need when they cannot run real mode natively; in the device hole. */
+#define VM_TSS_GPA	    0xfffbd000UL
+#define VM_IDENTITY_MAP_GPA 0xfffbc000ULL
+#define VIRTIO_IRQ	    5 /* named on the command line as Linux wants it; no interrupts are sent yet */
+
+static int vm_set_memslots(struct vm *vm, struct ob_err *e)
+{
+	for (unsigned int i = 0; i < vm->mem.nregions; i++) {
+		struct gmem_region *r = &vm->mem.region[i];
+		struct kvm_userspace_memory_region slot = {
+			.slot = i,
+			.guest_phys_addr = r->gpa.v,
+			.memory_size = r->size,
+			.userspace_addr = r->hva.v,
+		};
+
+		if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &slot))
+			return ob_fail(e, errno, "vm %u: memory slot %u: %s", vm->id, i,
+				       strerror(errno));
+		r->slot = i;
+	}
+	return 0;
+}
+
+static int vm_create_kvm(struct vm *vm, struct ob_err *e)
+{
+	uint64_t ident = VM_IDENTITY_MAP_GPA;
+	int tries = 0;
+
+	/* KVM_CREATE_VM is interrupted by signals when it has much to do. */
+	do
+		vm->fd = ioctl(vm->kvm->fd, KVM_CREATE_VM, 0);
+	while (vm->fd < 0 && errno == EINTR && tries++ < 100);
+	if (vm->fd < 0)
+		return ob_fail(e, errno, "vm %u: KVM_CREATE_VM: %s", vm->id, strerror(errno));
+	/* Only Intel needs these; where they are not known, they are not needed. */
+	ioctl(vm->fd, KVM_SET_IDENTITY_MAP_ADDR, &ident);
+	ioctl(vm->fd, KVM_SET_TSS_ADDR, VM_TSS_GPA);
+	return 0;
+}
+
+static int vm_add_devices(struct vm *vm, const struct vm_config *cfg, struct ob_err *e)
+{
+	int r;
+
+	serial_init(&vm->serial, cfg->console_fd);
+	r = bus_add(&vm->pio, SERIAL_COM1, SERIAL_PORTS, &serial_bus_ops, &vm->serial);
+	OB_ASSERT(!r);
+	vm->agent.vm = vm;
+	r = bus_add(&vm->mmio, AGENT_GPA, AGENT_SIZE, &agent_bus_ops, &vm->agent);
+	OB_ASSERT(!r);
+	if (cfg->disk_fd < 0)
+		return 0;
+	r = virtio_blk_init(&vm->blk, vm, &vm->mem, cfg->worker, cfg->disk_fd, e);
+	if (r)
+		return r;
+	vm->has_blk = true;
+	r = bus_add(&vm->mmio, VIRTIO_GPA, VIRTIO_STRIDE, &virtio_mmio_bus_ops, &vm->blk.dev);
+	OB_ASSERT(!r);
+	return 0;
+}
+
+static int vm_load(struct vm *vm, const struct vm_config *cfg, struct ob_err *e)
+{
+	struct elf_image img;
+	char cmdline[PVH_CMDLINE_MAX], disk[64] = "";
+	int n, r;
+
+	r = elf_parse(cfg->kernel, cfg->kernel_len, &img, e);
+	if (r)
+		return r;
+	if (!img.has_pvh)
+		return ob_fail(e, ENOEXEC,
+			       "the guest has no PVH entry (an ELF note of type 18, Xen)");
+	r = elf_load(&img, cfg->kernel, cfg->kernel_len, &vm->mem, e);
+	if (r)
+		return r;
+	if (vm->has_blk)
+		snprintf(disk, sizeof(disk), " virtio_mmio.device=4K@0x%llx:%d",
+			 (unsigned long long)VIRTIO_GPA, VIRTIO_IRQ);
+	n = snprintf(cmdline, sizeof(cmdline), "%s agent=0x%llx%s", cfg->cmdline,
+		     (unsigned long long)AGENT_GPA, disk);
+	if (n < 0 || (size_t)n >= sizeof(cmdline))
+		return ob_fail(e, E2BIG, "the guest's command line is over %d bytes",
+			       PVH_CMDLINE_MAX);
+	r = pvh_write_boot_data(&vm->mem, cmdline, e);
+	if (r)
+		return r;
+	return vcpu_set_pvh(&vm->vcpu[0], img.pvh_entry, (uint32_t)PVH_START_INFO_GPA, e);
+}
+
+int vm_create(struct vm **out, struct kvm *kvm, struct ob_host *host, const struct vm_config *cfg,
+	      struct ob_err *e)
+{
+	struct vm *vm = calloc(1, sizeof(*vm));
+	char name[32];
+	int r;
+
+	OB_ASSERT(vm);
+	vm->kvm = kvm;
+	vm->host = host;
+	vm->id = cfg->id;
+	vm->fd = -1;
+	pthread_mutex_init(&vm->end_lock, NULL);
+
+	snprintf(name, sizeof(name), "ob:vm%u:ram", cfg->id);
+	r = gmem_init(&vm->mem, host, cfg->mem_bytes, name);
+	if (r) {
+		ob_fail(e, -r, "vm %u: cannot map %llu bytes of RAM: %s", cfg->id,
+			(unsigned long long)cfg->mem_bytes, strerror(-r));
+		goto free_vm;
+	}
+	r = vm_create_kvm(vm, e);
+	if (r)
+		goto free_mem;
+	r = vm_set_memslots(vm, e);
+	if (r)
+		goto close_vm;
+	vm->vcpu = calloc(1, sizeof(*vm->vcpu));
+	OB_ASSERT(vm->vcpu);
+	r = vcpu_create(&vm->vcpu[0], vm, 0, e);
+	if (r)
+		goto free_vcpu;
+	vm->nvcpus = 1;
+	r = vm_add_devices(vm, cfg, e);
+	if (r)
+		goto free_devices;
+	r = vm_load(vm, cfg, e);
+	if (r)
+		goto free_devices;
+	*out = vm;
+	return 0;
+
+free_devices:
+	if (vm->has_blk)
+		virtio_blk_exit(&vm->blk);
+	serial_exit(&vm->serial);
+	vcpu_destroy(&vm->vcpu[0]);
+free_vcpu:
+	free(vm->vcpu);
+close_vm:
+	close(vm->fd);
+free_mem:
+	gmem_exit(&vm->mem);
+free_vm:
+	pthread_mutex_destroy(&vm->end_lock);
+	free(vm);
+	return r;
+}
+
+int vm_start(struct vm *vm, struct ob_err *e)
+{
+	OB_ASSERT(vm->state == VM_CREATED);
+	vm->started_ns = vm->host->ops->now_ns(vm->host);
+	vm->state = VM_RUNNING;
+	for (unsigned int i = 0; i < vm->nvcpus; i++) {
+		int r = vcpu_start(&vm->vcpu[i], e);
+
+		if (r) {
+			vm_stop(vm);
+			return r;
+		}
+	}
+	return 0;
+}
+
+/* Note how it ended (the first one counts) and make the vCPUs end. */
+static void vm_end(struct vm *vm, enum vm_end end, int code, const char *reason)
+{
+	pthread_mutex_lock(&vm->end_lock);
+	if (vm->end == VM_END_NONE) {
+		vm->end = end;
+		vm->exit_code = code;
+		snprintf(vm->reason, sizeof(vm->reason), "%s", reason);
+	}
+	pthread_mutex_unlock(&vm->end_lock);
+	atomic_store(&vm->stop, true);
+	for (unsigned int i = 0; i < vm->nvcpus; i++)
+		vcpu_kick(&vm->vcpu[i]);
+	vm_wake(vm);
+}
+
+void vm_fail(struct vm *vm, const char *fmt, ...)
+{
+	char reason[sizeof(vm->reason)];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(reason, sizeof(reason), fmt, ap);
+	va_end(ap);
+	vm_end(vm, VM_END_FAILED, 0, reason);
+}
+
+void vm_exit(struct vm *vm, int code)
+{
+	char reason[64];
+
+	snprintf(reason, sizeof(reason), "the guest ended with code %d", code);
+	vm_end(vm, VM_END_EXIT, code, reason);
+}
+
+void vm_stop(struct vm *vm)
+{
+	vm_end(vm, VM_END_ASKED, 0, "stopped");
+	for (unsigned int i = 0; i < vm->nvcpus; i++)
+		vcpu_join(&vm->vcpu[i]);
+	vm->state = VM_STOPPED;
+}
+
+void vm_destroy(struct vm *vm)
+{
+	if (!vm)
+		return;
+	vm_stop(vm);
+	if (vm->has_blk)
+		virtio_blk_exit(&vm->blk);
+	for (unsigned int i = 0; i < vm->nvcpus; i++)
+		vcpu_destroy(&vm->vcpu[i]);
+	free(vm->vcpu);
+	close(vm->fd);
+	serial_exit(&vm->serial);
+	gmem_exit(&vm->mem);
+	pthread_mutex_destroy(&vm->end_lock);
+	free(vm);
+}
+
+uint64_t vm_cpu_ns(struct vm *vm)
+{
+	uint64_t sum = 0;
+
+	for (unsigned int i = 0; i < vm->nvcpus; i++)
+		sum += vcpu_cpu_ns(&vm->vcpu[i]);
+	return sum;
+}

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vm.h: KVM, virtual machines and their vCPUs.
+ *
+ * Each vCPU has a thread. It is in one of few states (enum vcpu_state) and the protocol between it
+ * and whoever parks it is in vcpu.c. Parking is counted: a VM runs only while nobody parks it.
+ */
+#ifndef OVERBOOK_KERNEL_VM_H
+#define OVERBOOK_KERNEL_VM_H
+
+#include "kernel/agent_abi.h"
+#include "kernel/device.h"
+#include "kernel/mem.h"
+
+/* How this host's KVM maps guest memory. */
+enum kvm_mode {
+	KVM_MODE_UNKNOWN,
+	KVM_MODE_TDP,	   /* nested paging: EPT or NPT */
+	KVM_MODE_SHADOW,   /* VMX or SVM without it: KVM shadows the guest's page tables */
+	KVM_MODE_SOFTWARE, /* no hardware virtualization below KVM */
+};
+const char *kvm_mode_name(enum kvm_mode m);
+/* From /proc/cpuinfo and the modules' parameters, as far as they tell. */
+enum kvm_mode kvm_mode_detect(void);
+
+struct kvm {
+	int fd;
+	unsigned int run_size; /* of struct kvm_run's mapping */
+	void *cpuid;	       /* struct kvm_cpuid2, what this KVM supports */
+};
+
+int kvm_open(struct kvm *k, struct ob_err *e);
+void kvm_close(struct kvm *k);
+
+/* --- elf.c, pvh.c: what to boot --------------------------------------------------------------- */
+
+struct elf_segment {
+	uint64_t file_off, file_size;
+	uint64_t paddr, mem_size;
+};
+
+#define ELF_MAX_SEGMENTS 16
+struct elf_image {
+	struct elf_segment seg[ELF_MAX_SEGMENTS];
+	unsigned int nseg;
+	uint64_t entry;	    /* e_entry */
+	uint32_t pvh_entry; /* from the XEN_ELFNOTE_PHYS32_ENTRY note */
+	bool has_pvh;
+};
+
+/*
+ * Understand an ELF64 x86-64 executable of @len bytes. Pure: every offset and length is checked
+ * against @len and against wrapping; segments may not overlap. -ENOEXEC with one line in @e.
+ */
+int elf_parse(const void *file, size_t len, struct elf_image *out, struct ob_err *e);
+/* Copy the segments into RAM. -ENOEXEC when one does not fit into it. */
+int elf_load(const struct elf_image *img, const void *file, size_t len, struct gmem *mem,
+	     struct ob_err *e);
+
+/* Where boot data lies in guest memory: below the kernel, which starts at 1 MiB. */
+#define PVH_START_INFO_GPA 0x6000ULL
+#define PVH_MEMMAP_GPA	   0x7000ULL
+#define PVH_CMDLINE_GPA	   0x20000ULL
+#define PVH_CMDLINE_MAX	   2048
+/* Write hvm_start_info (version 1), memory map and command line (Xen's pvh.html, start_info.h). */
+int pvh_write_boot_data(struct gmem *mem, const char *cmdline, struct ob_err *e);
+
+/* --- vm.c --------------------------------------------------------------------------------------- */
+
+enum vm_state {
+	VM_CREATED,
+	VM_RUNNING,
+	VM_STOPPED, /* its vCPU has ended, see vm->end */
+};
+
+enum vm_end {
+	VM_END_NONE,
+	VM_END_ASKED,	/* stopped from outside */
+	VM_END_EXIT,	/* the guest said it was done */
+	VM_END_FAILED,	/* the guest misbehaved: reason says how */
+};
+
+struct vm_config {
+	unsigned int id; /* in the whole fleet */
+	uint64_t mem_bytes;
+	const void *kernel; /* ELF file in memory; may be freed after vm_create */
+	size_t kernel_len;
+	const char *cmdline; /* devices are appended */
+	int disk_fd;	     /* -1: no disk. Not owned. */
+	int console_fd;	     /* -1: dropped. Not owned. */
+	struct io_worker *worker;
+};
+
+/* The agent device: what our own guest tells us through it (agent.c). */
+struct agent {
+	struct vm *vm;
+	_Atomic uint64_t report_gpa; /* 0: not told yet */
+	_Atomic uint64_t checked_pages;
+	_Atomic uint64_t checked_shared; /* of those, shared at that moment */
+	_Atomic uint64_t mismatches;
+	uint64_t panic2;
+	/* Of the pages [page, page + n), how many are shared right now? Set by the cell. NULL: none. */
+	uint64_t (*count_shared)(void *arg, uint64_t page, uint64_t n);
+	void *count_arg;
+};
+extern const struct bus_ops agent_bus_ops;
+/* Copy the guest's report; false when there is none (or it is not believable). Any thread. */
+bool agent_read_report(struct agent *a, struct agent_report *out);
+
+struct vcpu;
+
+struct vm {
+	struct kvm *kvm;
+	struct ob_host *host;
+	unsigned int id;
+	int fd;
+	struct gmem mem;
+	struct bus mmio, pio;
+	struct serial serial;
+	struct virtio_blk blk;
+	bool has_blk;
+	struct agent agent;
+	struct vcpu *vcpu; /* one for now */
+	unsigned int nvcpus;
+	_Atomic int state;
+	_Atomic uint32_t park_depth; /* a futex: vCPUs wait for it to become 0 */
+	_Atomic uint32_t wake_latch; /* a futex: a device has something for a sleeping guest */
+	_Atomic bool stop;	     /* vCPUs are to end */
+	pthread_mutex_t end_lock; /* end, reason, exit_code */
+	enum vm_end end;
+	int exit_code;
+	char reason[200];
+	uint64_t started_ns;
+};
+
+/*
+ * Make a VM: RAM, devices, kernel loaded, boot data written, vCPU set to its PVH entry. Does not
+ * run yet. On error nothing is left behind, @e says what was wrong.
+ */
+int vm_create(struct vm **out, struct kvm *kvm, struct ob_host *host, const struct vm_config *cfg,
+	      struct ob_err *e);
+/* Start the vCPU threads. Once. */
+int vm_start(struct vm *vm, struct ob_err *e);
+/* Stop from outside and join the threads; a no-op for one that has stopped. Not from a vCPU. */
+void vm_stop(struct vm *vm);
+void vm_destroy(struct vm *vm);
+
+/*
+ * Park: when it returns, no vCPU of @vm runs guest code or emulates an access, and none will until
+ * the matching vm_unpark. Nests; any thread but a vCPU's. Devices' DMA goes on (see gmem_access).
+ */
+void vm_park(struct vm *vm);
+void vm_unpark(struct vm *vm);
+
+/* End @vm with a reason. From any thread, also its own vCPU's; the first reason stays. */
+void vm_fail(struct vm *vm, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void vm_exit(struct vm *vm, int code);
+/* A device has something for the guest: ends its sleep. */
+void vm_wake(struct vm *vm);
+/* CPU time that the vCPU threads have used. */
+uint64_t vm_cpu_ns(struct vm *vm);
+
+#endif

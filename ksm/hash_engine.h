@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* hash_engine.h: private to the engine `hash`: hash_engine.c finds what to merge, hash_merge.c does
+ * it. */
+#ifndef OVERBOOK_KSM_HASH_ENGINE_H
+#define OVERBOOK_KSM_HASH_ENGINE_H
+
+#include "ksm/engine.h"
+
+#define HASH_WINDOW 512 /* pages scanned together: 2 MiB, what one split unmaps in KVM's tables */
+
+/*
+ * One freeze handles at most so many pages and mappings: comparing costs about 2 us a page, mapping
+ * up to 20 us a run, so a guest stands still for some hundred microseconds.
+ */
+#define HASH_BATCH_PAGES 128
+#define HASH_BATCH_RUNS	 8
+
+enum hash_what {
+	HASH_JOIN, /* the content is a frame already: hold it, compare, map */
+	HASH_MAKE, /* the second page of its content: fill a frame with it, map */
+	HASH_ZERO, /* drop */
+};
+
+/* One page to be merged. In page order within a window. */
+struct hash_plan {
+	uint32_t page;	/* within the guest */
+	uint32_t frame; /* JOIN: held by us. MAKE: filling, ours, and claimed in the index */
+	uint64_t hash;
+	uint8_t what;
+	bool keep; /* while frozen: it may be merged */
+};
+
+/* A frame that a page broke off, to be given back by the scanner's thread. */
+struct hash_broken {
+	uint32_t page, frame;
+};
+
+struct hash_guest {
+	uint32_t *last;	      /* per page: low half of its hash in the pass before, see hash_mark */
+	pthread_mutex_t lock; /* of the list below, which any thread that syncs appends to */
+	struct ob_arena *arena;
+	struct hash_broken *broken;
+	uint32_t nbroken, room;
+};
+
+struct hash {
+	unsigned int slot; /* where the pass is */
+	uint64_t page;
+	uint64_t pass_merged; /* pages merged or dropped in this pass */
+	uint64_t vma_room;    /* mappings that we may still add */
+	bool vma_warned;
+	uint64_t injected; /* breaks seen by lose-break */
+	uint8_t *scratch;  /* HASH_BATCH_PAGES pages, for comparing */
+	struct hash_plan plan[HASH_WINDOW];
+	unsigned int nplan;
+};
+
+/* Carry out the plan of one window of the guest in @slot, batch by batch. Empties it. */
+void hash_merge(struct ksm *k, struct hash *h, struct ksm_slot *slot);
+
+#endif

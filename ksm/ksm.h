@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ksm.h: the public header of ksm/, which merges identical pages.
+ *
+ * A *domain* is what may be merged with each other: a pool of frames and an index of page contents,
+ * in memfds shared by all cells of the domain, holding offsets only. An *engine* (off, hash, kernel)
+ * is what does the merging inside one cell. The *meter* says what was saved, the same for all.
+ */
+#ifndef OVERBOOK_KSM_KSM_H
+#define OVERBOOK_KSM_KSM_H
+
+#include "ept/ept.h"
+
+/* --- domain: pool.c and index.c ------------------------------------------------------------------ */
+
+#define KSM_MAX_CELLS 1024
+
+/* The worst bugs that we can have, planted on purpose to prove that they are caught. */
+enum ksm_inject {
+	KSM_INJECT_NONE = 0,
+	KSM_INJECT_FLIP_FRAME = 1,   /* flip a bit in a frame while guests share it */
+	KSM_INJECT_SKIP_COMPARE = 2, /* merge on equal short hashes, without comparing */
+	KSM_INJECT_LOSE_BREAK = 4,   /* map the frame again over a page that the guest has written */
+};
+
+struct ksm_domain; /* one process's view of it: pool.c */
+
+/*
+ * Create the two memfds of a domain for at most @frames frames and @cells cells; close-on-exec, the
+ * caller owns them. The coordinator does this, then opens the domain itself as cell KSM_NO_CELL.
+ */
+#define KSM_NO_CELL UINT32_MAX
+int ksm_domain_create(struct ob_host *h, uint64_t frames, unsigned int cells, int *pool_fd,
+		      int *meta_fd);
+/* Open what create made. The fds stay the caller's. -EINVAL when they are not a domain. */
+int ksm_domain_open(struct ob_host *h, int pool_fd, int meta_fd, unsigned int cell,
+		    struct ob_arena *arena, struct ksm_domain **out);
+void ksm_domain_close(struct ksm_domain *d);
+
+struct ksm_domain_stats {
+	uint64_t frames;      /* capacity */
+	uint64_t live, filling; /* frames in use, and being filled */
+	uint64_t hints, entries; /* of the index */
+	uint64_t reaped;      /* frames given back to the host so far */
+	uint64_t pool_blocks_bytes; /* what the pool file holds, as the kernel says */
+	uint64_t meta_bytes;  /* what index and frame table hold, as the kernel says */
+};
+int ksm_domain_stats(struct ksm_domain *d, struct ksm_domain_stats *out);
+
+/*
+ * Give frames back that no cell holds any more. The coordinator's work, alone: looks at up to
+ * @budget frames from where the last call ended, returns how many it freed (or -errno).
+ */
+int64_t ksm_domain_reap(struct ksm_domain *d, uint64_t budget);
+/* A cell has died: drop its holds, and whatever it was filling. The coordinator, when it is gone. */
+void ksm_domain_cell_died(struct ksm_domain *d, unsigned int cell);
+/* Is @frame live? For the meter. */
+bool ksm_domain_frame_live(struct ksm_domain *d, uint32_t frame);
+/* --inject flip-frame: flip one bit in a live frame that is held. 0 or -ENOENT. Coordinator. */
+int ksm_domain_flip(struct ksm_domain *d, uint64_t seed);
+
+/* --- engines: engine.c -------------------------------------------------------------------------- */
+
+struct ksm_guest {
+	struct ept *ept;
+	unsigned int vm;   /* fleet-wide number */
+	uint64_t page_base; /* fleet-wide number of its page 0: names a page in the index */
+};
+
+struct ksm_stats {
+	uint64_t passes;	/* full passes over all guests */
+	uint64_t hashed_pages;
+	uint64_t candidates;	/* pages whose hash stayed the same */
+	uint64_t frames_made;	/* frames filled by this cell */
+	uint64_t merged_pages;	/* pages replaced by a frame, again and again */
+	uint64_t merge_runs;	/* mmaps that took */
+	uint64_t zero_pages;	/* zero pages dropped */
+	uint64_t compare_failed; /* equal hash, other content (or changed under us) */
+	uint64_t broken;	/* copy-on-write breaks found */
+	uint64_t skipped_vma;	/* merges not done because mappings would run out */
+	uint64_t freezes;	/* parked batches */
+	uint64_t freeze_ns, freeze_max_ns;
+	uint64_t cpu_ns;	/* of the scanner */
+	uint64_t meta_bytes;	/* this cell's own metadata for merging */
+};
+
+struct ksm;
+
+struct ksm_opts {
+	unsigned int inject;	/* enum ksm_inject */
+	uint64_t step_pages;	/* pages looked at in one step, default 512 */
+	uint64_t pass_gap_ns;	/* rest between passes once a pass finds little, default 1 s */
+};
+
+struct ksm_engine_ops {
+	const char *name;
+	/* Begin merging; guests were added before. 0 or -errno with a line in @e. */
+	int (*start)(struct ksm *k, struct ob_err *e);
+	/*
+	 * Do up to about @budget_pages pages of work at time @now_ns. Returns how long to rest, in ns,
+	 * until the next step is worth it (0: go on at once). NULL: no work in this process.
+	 */
+	uint64_t (*step)(struct ksm *k, uint64_t now_ns, uint64_t budget_pages);
+	/* Stop merging; what is merged stays. */
+	void (*stop)(struct ksm *k);
+	/*
+	 * The guest in @slot (engine.h) leaves: free what is kept about it. Its holds of frames are
+	 * given back by engine.c, after this. NULL: nothing is kept.
+	 */
+	void (*remove)(struct ksm *k, unsigned int slot);
+};
+
+/* By name; NULL when there is none. */
+const struct ksm_engine_ops *ksm_engine_find(const char *name);
+
+/* @domain may be NULL for engines that need none (off, kernel). */
+int ksm_new(struct ksm **out, const struct ksm_engine_ops *ops, struct ob_host *host,
+	    struct ksm_domain *domain, const struct ksm_opts *opts, struct ob_arena *arena);
+int ksm_add_guest(struct ksm *k, const struct ksm_guest *g);
+/* A guest is gone (its memory still mapped): give its frames back. Never while a step runs. */
+void ksm_remove_guest(struct ksm *k, unsigned int vm);
+int ksm_start(struct ksm *k, struct ob_err *e);
+uint64_t ksm_step(struct ksm *k, uint64_t now_ns, uint64_t budget_pages);
+void ksm_stop(struct ksm *k);
+/* Does the engine want ksm_step calls? */
+bool ksm_engine_steps(const struct ksm *k);
+/* Any thread. */
+void ksm_read_stats(struct ksm *k, struct ksm_stats *out);
+void ksm_free(struct ksm *k);
+
+/* --- Linux KSM from outside: sysfs.c, guardian.c ------------------------------------------------ */
+
+struct ksm_sysfs_counters {
+	uint64_t full_scans, pages_shared, pages_sharing, pages_unshared, pages_volatile;
+	uint64_t zero_pages;	  /* ksm_zero_pages, 0 where the kernel has none */
+	uint64_t stable_node_dups, stable_node_chains;
+	int64_t general_profit;
+	uint64_t ksmd_cpu_ns;	/* user and system time of ksmd */
+};
+int ksm_sysfs_read(struct ksm_sysfs_counters *out);
+
+/*
+ * Drive Linux KSM at its fastest. A guardian process, spawned from @self_exe with the arguments
+ * "ksm-guardian FD", keeps the old settings and puts them back when the pipe closes, however this
+ * process ends. Several users at once are counted by a lock file (@lock_path, NULL: the default).
+ * -EACCES/-ENOENT with a line in @e when KSM cannot be driven here.
+ */
+struct ksm_driver {
+	int pipe_fd;
+	int guardian_pid;
+};
+int ksm_driver_start(struct ksm_driver *d, const char *self_exe, const char *lock_path,
+		     struct ob_err *e);
+/* Close the pipe and wait until the guardian has put everything back. */
+void ksm_driver_stop(struct ksm_driver *d);
+/* main() of the guardian. */
+int ksm_guardian_main(int pipe_fd, const char *lock_path);
+
+/*
+ * Has pages_sharing been stable over two full scans? A step function over readings of the counters.
+ */
+struct ksm_settle {
+	uint64_t last_scans, last_sharing;
+	unsigned int stable;
+	bool seen;
+};
+bool ksm_settled(struct ksm_settle *s, const struct ksm_sysfs_counters *c);
+
+/* --- the meter: meter.c ------------------------------------------------------------------------- */
+
+/*
+ * What backs each guest page, one word a page, written by the cells and counted by the coordinator:
+ * the same for all engines. A frame with s pages in v VMs saves v - 1 pages across VMs and s - v
+ * within one.
+ */
+#define KSM_METER_UNTOUCHED 0ULL
+#define KSM_METER_ZERO	    1ULL
+#define KSM_METER_PFN	    (1ULL << 60) /* | host frame number */
+#define KSM_METER_FRAME	    (2ULL << 60) /* | pool frame: host frame not in our page tables yet */
+#define KSM_METER_OWN	    (3ULL << 60) /* | fleet-wide page: memory of its own, pfn not known */
+#define KSM_METER_KIND(w)   ((w) >> 60)
+#define KSM_METER_VALUE(w)  ((w) & ((1ULL << 60) - 1))
+
+struct ksm_meter_vm {
+	const uint64_t *words;
+	uint64_t pages;
+};
+
+struct ksm_meter_result {
+	uint64_t pages, touched;
+	uint64_t zero, intra, inter; /* pages saved */
+	uint64_t frames; /* distinct frames behind the guests (zero page not counted) */
+	uint64_t pool_frames; /* of those, known to be frames of the pool */
+	uint64_t shared_pages; /* pages whose frame has more than one page */
+};
+
+/* Write the words of one guest: syncs, and looks at every page. 0 or -errno. */
+int ksm_meter_guest(struct ept *e, uint64_t page_base, uint64_t *words);
+/* @frame_pfn (may be NULL): host frame of each pool frame, 0 unknown, to make pool frames and host
+ * frame numbers one namespace. */
+int ksm_meter_count(const struct ksm_meter_vm *vm, unsigned int nvms, const uint64_t *frame_pfn,
+		    uint64_t nframes, struct ksm_meter_result *out);
+
+#endif

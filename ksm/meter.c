@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * meter.c: what sharing saves, measured the same way whoever shares.
+ *
+ * Each guest page is described by one word: which host frame backs it. Two words are equal exactly
+ * when the pages are the same memory. So the meter needs to know nothing of how pages came to be
+ * shared: it counts, for each frame, its pages s and the VMs v that they are in. Without sharing
+ * these pages would hold s frames; they hold one. Of the s - 1 saved, v - 1 are saved across VMs
+ * and s - v within one. Pages that the kernel's zero page backs, or that were dropped, are counted
+ * apart.
+ *
+ * A page of our pool that the guest has not touched since it was merged is not in our page tables:
+ * the kernel cannot say its host frame, but we know its pool frame. Another page of the same frame
+ * may be known by its host frame. The two names are made one by a table, from pool frame to host
+ * frame, that the caller learns from a mapping of the pool. Where the kernel tells no host frames
+ * at all (no CAP_SYS_ADMIN), pool frames alone still name all that we share.
+ *
+ * The count is one pass over the words and one hash table of frames. VMs come one after another, so
+ * "which VM had this frame last" is enough to count VMs without a set.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "ksm/ksm.h"
+
+#define CHUNK 512
+
+static uint64_t page_word(const struct ob_page *p, enum ept_state state, uint32_t frame,
+			  uint64_t fleet_page)
+{
+	bool shared = state == EPT_SHARED && !p->swapped && (!p->present || p->file);
+
+	if (p->present && p->zero)
+		return KSM_METER_ZERO;
+	if (p->present && p->pfn)
+		return KSM_METER_PFN | p->pfn;
+	if (shared)
+		return KSM_METER_FRAME | frame;
+	if (p->present || p->swapped)
+		return KSM_METER_OWN | fleet_page;
+	switch (state) {
+	case EPT_UNTOUCHED:
+		return KSM_METER_UNTOUCHED;
+	case EPT_ZERO:
+		return KSM_METER_ZERO;
+	default:
+		/* Private, and gone from the page tables for a moment: migrating, for example. */
+		return KSM_METER_OWN | fleet_page;
+	}
+}
+
+int ksm_meter_guest(struct ept *e, uint64_t page_base, uint64_t *words)
+{
+	struct ob_page view[CHUNK];
+	uint32_t frame[CHUNK];
+	uint8_t state[CHUNK];
+
+	for (uint64_t page = 0, n; page < e->pages; page += n) {
+		int r;
+
+		n = OB_MIN(CHUNK, e->pages - page);
+		r = ept_sync(e, page, n, view);
+		if (r)
+			return r;
+		/* The scanner may have merged some since: then the word is right for before. */
+		ept_states(e, page, n, state, frame);
+		for (uint64_t i = 0; i < n; i++)
+			words[page + i] =
+				page_word(&view[i], state[i], frame[i], page_base + page + i);
+	}
+	return 0;
+}
+
+/* One frame that backs guest pages. key 0: not used (the word UNTOUCHED names no frame). */
+struct seen {
+	uint64_t key;
+	uint64_t pages;
+	uint32_t vms, last_vm; /* last_vm counts from 1 */
+	bool pool;
+};
+
+struct seen_table {
+	struct seen *at;
+	uint64_t mask;
+	unsigned int shift;
+};
+
+static int table_init(struct seen_table *t, uint64_t keys)
+{
+	unsigned int bits = 4;
+
+	while (1ULL << bits < keys + keys / 2)
+		bits++;
+	t->mask = (1ULL << bits) - 1;
+	t->shift = 64 - bits;
+	t->at = calloc(t->mask + 1, sizeof(*t->at));
+	return t->at ? 0 : -ENOMEM;
+}
+
+/* The entry of @key, made when there is none. The table is larger than the number of keys. */
+static struct seen *table_get(struct seen_table *t, uint64_t key)
+{
+	uint64_t at = key * 0x9e3779b97f4a7c15ULL >> t->shift;
+
+	while (t->at[at].key && t->at[at].key != key)
+		at = (at + 1) & t->mask;
+	t->at[at].key = key;
+	return &t->at[at];
+}
+
+static bool word_valid(uint64_t w)
+{
+	return w <= KSM_METER_ZERO || (KSM_METER_KIND(w) >= KSM_METER_KIND(KSM_METER_PFN) &&
+				       KSM_METER_KIND(w) <= KSM_METER_KIND(KSM_METER_OWN));
+}
+
+int ksm_meter_count(const struct ksm_meter_vm *vm, unsigned int nvms, const uint64_t *frame_pfn,
+		    uint64_t nframes, struct ksm_meter_result *out)
+{
+	struct seen_table t;
+	uint64_t keys = 0;
+	int r;
+
+	*out = (struct ksm_meter_result){0};
+	if (!frame_pfn)
+		nframes = 0;
+	for (unsigned int v = 0; v < nvms; v++) {
+		for (uint64_t i = 0; i < vm[v].pages; i++) {
+			if (!word_valid(vm[v].words[i]))
+				return -EINVAL;
+			keys += vm[v].words[i] > KSM_METER_ZERO;
+		}
+	}
+	for (uint64_t f = 0; f < nframes; f++)
+		keys += frame_pfn[f] != 0;
+	r = table_init(&t, keys);
+	if (r)
+		return r;
+	/* Host frames that are known to be the pool's, whichever name a page has for them. */
+	for (uint64_t f = 0; f < nframes; f++)
+		if (frame_pfn[f])
+			table_get(&t, KSM_METER_PFN | KSM_METER_VALUE(frame_pfn[f]))->pool = true;
+
+	for (unsigned int v = 0; v < nvms; v++) {
+		out->pages += vm[v].pages;
+		for (uint64_t i = 0; i < vm[v].pages; i++) {
+			uint64_t w = vm[v].words[i], f = KSM_METER_VALUE(w);
+			struct seen *s;
+
+			out->touched += w != KSM_METER_UNTOUCHED;
+			out->zero += w == KSM_METER_ZERO;
+			if (w <= KSM_METER_ZERO)
+				continue;
+			if (KSM_METER_KIND(w) == KSM_METER_KIND(KSM_METER_FRAME) && f < nframes &&
+			    frame_pfn[f])
+				w = KSM_METER_PFN | KSM_METER_VALUE(frame_pfn[f]);
+			s = table_get(&t, w);
+			s->pool |= KSM_METER_KIND(w) == KSM_METER_KIND(KSM_METER_FRAME);
+			s->pages++;
+			if (s->last_vm != v + 1) {
+				s->last_vm = v + 1;
+				s->vms++;
+			}
+		}
+	}
+	for (uint64_t i = 0; i <= t.mask; i++) {
+		const struct seen *s = &t.at[i];
+
+		if (!s->pages)
+			continue;
+		out->frames++;
+		out->pool_frames += s->pool;
+		out->inter += s->vms - 1;
+		out->intra += s->pages - s->vms;
+		if (s->pages > 1)
+			out->shared_pages += s->pages;
+	}
+	free(t.at);
+	return 0;
+}

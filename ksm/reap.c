@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * reap.c: the coordinator's side of the pool: give frames back that nobody holds, clean up after a
+ * cell that died, and plant a fault. Why reaping is safe beside cells that look frames up is told
+ *in pool.c.
+ *
+ * The order in which a frame goes, each step harmless should it be the last:
+ *
+ *	LIVE -> DYING, nobody holds it	no cell can get it any more
+ *	its index entry goes		found by hashing its content, which nobody changes now
+ *	its block is punched		in runs, as neighbours often go together
+ *	DYING -> FREE			a cell may fill it anew
+ *
+ * So no frame is free while an entry names it. The entry may not be found by the content: a planted
+ * fault has changed it, or it was indexed under shortened hashes. Then all entries of frames that
+ * cannot come to life are swept, while this one is still DYING.
+ */
+#include <errno.h>
+
+#include "ksm/domain.h"
+
+#define BATCH 256
+
+struct batch {
+	uint32_t frame[BATCH]; /* DYING, ascending */
+	unsigned int n;
+	bool sweep; /* an entry was not found by content */
+};
+
+static bool frame_held(const struct ksm_domain *d, uint64_t f)
+{
+	for (unsigned int w = 0; w < d->words; w++)
+		if (atomic_load(&d->holder[f * d->words + w]))
+			return true;
+	return false;
+}
+
+/* LIVE and held by nobody -> DYING. False when it is not so, or is not any more. */
+static bool frame_condemn(struct ksm_domain *d, uint64_t f)
+{
+	uint32_t was = KSM_FRAME_LIVE;
+
+	if (atomic_load(&d->state[f]) != KSM_FRAME_LIVE || frame_held(d, f) ||
+	    !atomic_compare_exchange_strong(&d->state[f], &was, KSM_FRAME_DYING))
+		return false;
+	if (!frame_held(d, f))
+		return true;
+	atomic_store(&d->state[f], KSM_FRAME_LIVE);
+	return false;
+}
+
+/* Punch @n frames, ascending, in as few calls as they have runs, then free them. */
+static int frames_free(struct ksm_domain *d, const uint32_t *frame, unsigned int n)
+{
+	int err = 0;
+
+	for (unsigned int i = 0, len; i < n; i += len) {
+		int r;
+
+		for (len = 1; i + len < n && frame[i + len] == frame[i] + len;)
+			len++;
+		r = d->host->ops->punch(d->host, d->pool_fd, frame[i] * OB_PAGE_SIZE,
+					len * OB_PAGE_SIZE);
+		/* Not punched is not given back, but the frame can be used again all the same. */
+		if (r)
+			err = r;
+		for (unsigned int j = i; j < i + len; j++)
+			atomic_store(&d->state[frame[j]], KSM_FRAME_FREE);
+		atomic_fetch_add(d->freed, len);
+	}
+	return err;
+}
+
+static int batch_finish(struct ksm_domain *d, struct batch *b)
+{
+	int r = 0;
+
+	if (b->sweep)
+		ksm_index_sweep(d, KSM_NO_CELL);
+	if (b->n)
+		r = frames_free(d, b->frame, b->n);
+	if (!r)
+		atomic_fetch_add(d->reaped, b->n);
+	b->n = 0;
+	b->sweep = false;
+	return r;
+}
+
+int64_t ksm_domain_reap(struct ksm_domain *d, uint64_t budget)
+{
+	_Alignas(64) unsigned char page[OB_PAGE_SIZE];
+	struct batch b = {.n = 0};
+	uint64_t at = d->reap_cursor;
+	int64_t freed = 0;
+	int r = 0, r2;
+
+	for (uint64_t looked = 0; looked < OB_MIN(budget, d->frames); looked++, at++) {
+		if (!ksm_frame_next(d, &at)) {
+			/* The end: what is before the cursor comes with the next call. */
+			at = 0;
+			break;
+		}
+		if (!frame_condemn(d, at))
+			continue;
+		r = d->host->ops->file_read(d->host, d->pool_fd, page, OB_PAGE_SIZE,
+					    at * OB_PAGE_SIZE);
+		if (r) {
+			atomic_store(&d->state[at], KSM_FRAME_LIVE);
+			break;
+		}
+		if (!ksm_index_remove(d, ksm_hash(d, page), (uint32_t)at))
+			b.sweep = true;
+		b.frame[b.n++] = (uint32_t)at;
+		freed++;
+		if (b.n == BATCH) {
+			r = batch_finish(d, &b);
+			if (r)
+				break;
+		}
+	}
+	d->reap_cursor = at;
+	r2 = batch_finish(d, &b);
+	if (r || r2)
+		return r ? r : r2;
+	return freed;
+}
+
+void ksm_domain_cell_died(struct ksm_domain *d, unsigned int cell)
+{
+	uint32_t filling = KSM_FRAME_FILLING | cell << KSM_FRAME_CELL_SHIFT;
+	struct batch b = {.n = 0};
+
+	OB_ASSERT(cell < d->cells);
+	/* First the entries that it made for frames which never came to life, while these are not
+	 * free yet; its holds and what it was filling after that. */
+	ksm_index_sweep(d, cell);
+	for (uint64_t f = 0; ksm_frame_next(d, &f); f++) {
+		_Atomic uint64_t *word = &d->holder[f * d->words + cell / 64];
+		uint64_t bit = 1ULL << (cell & 63);
+
+		if (atomic_load(word) & bit)
+			atomic_fetch_and(word, ~bit);
+		if (atomic_load(&d->state[f]) != filling)
+			continue;
+		b.frame[b.n++] = (uint32_t)f;
+		if (b.n == BATCH) {
+			frames_free(d, b.frame, b.n);
+			b.n = 0;
+		}
+	}
+	frames_free(d, b.frame, b.n);
+}
+
+int ksm_domain_flip(struct ksm_domain *d, uint64_t seed)
+{
+	uint64_t f = seed % d->frames;
+	unsigned int bit = (unsigned int)(seed >> 32) % (8 * OB_PAGE_SIZE);
+	uint64_t off;
+	unsigned char byte;
+	int r;
+
+	/* From a frame that the seed chooses on, round to it again. */
+	for (uint64_t looked = 0;; looked++, f++) {
+		if (looked > d->frames)
+			return -ENOENT;
+		if (f == d->frames)
+			f = 0;
+		if (ksm_domain_frame_live(d, (uint32_t)f) && frame_held(d, f))
+			break;
+	}
+	off = f * OB_PAGE_SIZE + bit / 8;
+	r = d->host->ops->file_read(d->host, d->pool_fd, &byte, 1, off);
+	if (r)
+		return r;
+	byte ^= (unsigned char)(1u << bit % 8);
+	return d->host->ops->file_write(d->host, d->pool_fd, &byte, 1, off);
+}

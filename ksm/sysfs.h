@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * sysfs.h: private header of ksm/: the settings of Linux KSM, below a root directory ("" is the
+ * real one; tests give a tree of plain files), and the guardian with its root to be chosen.
+ */
+#ifndef OVERBOOK_KSM_SYSFS_H
+#define OVERBOOK_KSM_SYSFS_H
+
+#include "ksm/ksm.h"
+
+#define KSM_VALUE_MAX 64
+
+/* The settings that the guardian may change, in the order in which they are put back. */
+enum ksm_setting {
+	KSM_SET_MERGE_ACROSS_NODES,
+	KSM_SET_USE_ZERO_PAGES,
+	KSM_SET_SLEEP_MILLISECS,
+	KSM_SET_PAGES_TO_SCAN,
+	KSM_SET_ADVISOR_MODE,
+	KSM_SET_RUN,
+	KSM_NSETTINGS,
+};
+extern const char *const ksm_setting_name[KSM_NSETTINGS];
+
+/* Values as written back; an empty one means that this kernel has no such setting. */
+struct ksm_settings {
+	char value[KSM_NSETTINGS][KSM_VALUE_MAX];
+};
+
+/* Read one file of <root>/sys/kernel/mm/ksm: its line, or the choice in brackets of several. */
+int ksm_sysfs_get(const char *root, const char *name, char *value, size_t size);
+int ksm_sysfs_set(const char *root, const char *name, const char *value);
+
+int ksm_settings_read(const char *root, struct ksm_settings *s);
+/* Make KSM as fast as it can be made and start it; settings that @s has not are left alone. */
+int ksm_settings_fastest(const char *root, const struct ksm_settings *s, struct ob_err *e);
+/* Put @s back, all that can be, `run` last. 0, or the last -errno with a line in @e. */
+int ksm_settings_restore(const char *root, const struct ksm_settings *s, struct ob_err *e);
+/* To and from text. format returns the length; parse -EINVAL for what format has not written, also
+ * when it is only a part of it. */
+int ksm_settings_format(const struct ksm_settings *s, char *buf, size_t size);
+int ksm_settings_parse(const char *buf, size_t len, struct ksm_settings *s);
+
+int ksm_sysfs_read_at(const char *root, struct ksm_sysfs_counters *out);
+
+/* As the public ones, below @root. */
+int ksm_driver_start_at(struct ksm_driver *d, const char *self_exe, const char *lock_path,
+			const char *root, struct ob_err *e);
+int ksm_guardian_run(int pipe_fd, const char *lock_path, const char *root);
+
+#endif

@@ -1,0 +1,47 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Install what the build and the tests need, and only what is missing. With root or sudo through
+# apt; otherwise one line that names the packages. Usage: setup.sh [build|test|bench]
+set -eu
+
+build="gcc make libc6-dev libxxhash-dev libjansson-dev libjemalloc-dev gnuplot-nox"
+test="$build clang clang-format libclang-rt-14-dev libcriterion-dev"
+bench="$build qemu-system-x86"
+
+case "${1:-build}" in
+build) want=$build ;;
+test) want=$test ;;
+bench) want=$bench ;;
+*)
+	echo "setup.sh: unknown set '$1' (build, test or bench)" >&2
+	exit 2
+	;;
+esac
+
+missing=""
+for p in $want; do
+	s=$(dpkg-query -W -f='${db:Status-Status}' "$p" 2>/dev/null || true)
+	[ "$s" = installed ] || missing="$missing $p"
+done
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" = 0 ]; then
+	as=""
+elif command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
+	as="sudo"
+else
+	echo "overbook: missing packages, install them with: sudo apt-get install$missing" >&2
+	exit 1
+fi
+
+echo "installing:$missing"
+log=$(mktemp)
+# shellcheck disable=SC2086
+if ! { $as apt-get update -qq &&
+	DEBIAN_FRONTEND=noninteractive $as apt-get install -y -qq --no-install-recommends $missing; } >"$log" 2>&1; then
+	tail -5 "$log" >&2
+	rm -f "$log"
+	echo "overbook: could not install:$missing" >&2
+	exit 1
+fi
+rm -f "$log"

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fake_host.h: a host that is only memory: a struct ob_host for tests that may make no system call.
+ *
+ * What it models, page by page, is what the mechanisms above depend on:
+ *  - guest RAM is real memory (reads through an hva work), but what the "kernel" holds for each
+ * page is kept beside it: untouched, the zero page, private with a host frame of its own, a frame
+ * of a pool file (present once somebody read it), broken off from that frame, or swapped out;
+ *  - pool files are memory buffers whose pages get a host frame when they are first written;
+ *  - mappings are counted as the kernel counts them (adjacent pages of one file with consecutive
+ *    offsets are one), and running out of them fails with -ENOMEM;
+ *  - the clocks stand still until a test moves them.
+ *
+ * Nothing here traps a store, so guest accesses go through fake_host_write and fake_host_read,
+ * which do what a page fault would. A store through a plain pointer (a device model's memcpy) is
+ * noticed late, by its content: when the host is next asked about the page, an untouched page that
+ * is not zero has been touched, and an unbroken page that differs from its frame has been broken. A
+ * store of the same bytes is not noticed, unlike on a real host.
+ *
+ * Where a real kernel is lenient in a way that hides bugs, this host is strict: asking about memory
+ * that is not mapped is -EFAULT, mapping beyond a file's end is -EINVAL.
+ */
+#ifndef OVERBOOK_TESTS_FAKE_HOST_H
+#define OVERBOOK_TESTS_FAKE_HOST_H
+
+#include "kernel/host.h"
+
+enum fake_op {
+	FAKE_RAM_MAP,
+	FAKE_UNMAP,
+	FAKE_MAP_FRAMES,
+	FAKE_MAP_EMPTY,
+	FAKE_DISCARD,
+	FAKE_MERGEABLE,
+	FAKE_PAGES,
+	FAKE_MEMFD,
+	FAKE_MAP_SHARED,
+	FAKE_FILE_READ,
+	FAKE_FILE_WRITE,
+	FAKE_PUNCH,
+	FAKE_FILE_BLOCKS,
+	FAKE_VMA_COUNT,
+	FAKE_NOPS,
+};
+
+/* For fake_host_fail: every call from now on. */
+#define FAKE_EVERY 0
+
+/* Make and free a host. Freeing it also frees whatever was mapped and not unmapped. */
+struct ob_host *fake_host_new(void);
+void fake_host_free(struct ob_host *h);
+
+/*
+ * RAM without memory behind it: ram_map gives addresses that nobody may touch. For tests of layout
+ * with more RAM than a test should ask for. Before the first ram_map.
+ */
+void fake_host_no_memory(struct ob_host *h);
+
+/* Let the @nth call of @op from now (1 = the next one, FAKE_EVERY = all) fail with @err (positive).
+ * @err 0 disarms. One setting per operation. */
+void fake_host_fail(struct ob_host *h, enum fake_op op, uint64_t nth, int err);
+/* How often @op was called, failures included. */
+uint64_t fake_host_calls(struct ob_host *h, enum fake_op op);
+/* Called before and after each operation, without any lock held: the place for "the guest writes
+ * just now". NULL: none. */
+typedef void (*fake_hook_fn)(void *arg, struct ob_host *h, enum fake_op op, bool after);
+void fake_host_hook(struct ob_host *h, fake_hook_fn fn, void *arg);
+
+/* The guest writes or reads memory, as a vCPU would: faults pages in, breaks them off their frame.
+ * Any alignment and length inside one mapping; anything else aborts the test. */
+void fake_host_write(struct ob_host *h, hva_t at, const void *buf, uint64_t len);
+void fake_host_read(struct ob_host *h, hva_t at, void *buf, uint64_t len);
+/* The kernel swaps [at, at + n pages) out: private pages stop being present, others are left. */
+void fake_host_swap_out(struct ob_host *h, hva_t at, uint64_t n);
+
+/* Time: both clocks start at 1 s. */
+void fake_host_advance(struct ob_host *h, uint64_t ns);
+void fake_host_advance_cpu(struct ob_host *h, uint64_t ns);
+
+/* Limit of mappings (default 65530) and how many there are besides guest RAM (default 100). */
+void fake_host_vma_limit(struct ob_host *h, uint64_t limit, uint64_t others);
+/* May this process read host frame numbers (default yes)? */
+void fake_host_knows_pfn(struct ob_host *h, bool yes);
+
+/* What a test wants to know of the model. */
+uint64_t fake_host_private_pages(struct ob_host *h);	  /* anonymous memory held, in pages */
+uint64_t fake_host_file_pages(struct ob_host *h, int fd); /* blocks that a file holds, in pages */
+uint64_t fake_host_mapped_bytes(struct ob_host *h);	  /* RAM mapped and not unmapped */
+bool fake_host_is_mergeable(struct ob_host *h, hva_t at);
+/* Is the page mapped from (@fd, @off), unbroken? -1 and 0 when it is not. */
+bool fake_host_frame_of(struct ob_host *h, hva_t at, int *fd, uint64_t *off);
+
+#endif

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * main.c: the life of the guest in ring 3: find out about the machine, divide memory, load, then
+ * the loop: a batch of operations, some verification, some heap writes, a sleep.
+ *
+ * Verification and heap writes go by time, so that their rates do not depend on how busy the host
+ * is; time that was lost is made up only in part, lest a guest that was held up makes things worse.
+ */
+#include "workloads/microguest/mg.h"
+
+/* Work that is due at a rate. What is left over of a unit is kept, as time. */
+struct rate {
+	uint64_t period; /* ns for one */
+	uint64_t last;
+};
+
+static uint64_t rate_due(struct rate *r, uint64_t now, uint64_t most)
+{
+	uint64_t n;
+
+	if (!r->period || now <= r->last)
+		return 0;
+	n = (now - r->last) / r->period;
+	if (n > most) {
+		r->last = now;
+		return most;
+	}
+	r->last += n * r->period;
+	return n;
+}
+
+static const struct workload *find_workload(struct guest *g)
+{
+	const struct workload *const plain[] = {&work_idle, &work_filecache, &work_kv, &work_churn};
+
+	for (unsigned int i = 0; i < sizeof(plain) / sizeof(plain[0]); i++)
+		if (str_equal(plain[i]->name, g->cfg.workload))
+			return plain[i];
+	for (unsigned int i = 0; i < work_nhostile; i++)
+		if (str_equal(work_hostile[i].name, g->cfg.workload))
+			return &work_hostile[i];
+	guest_fail(g, MG_EXIT_WORKLOAD, "no workload is called %s", g->cfg.workload);
+}
+
+/* Memory from its lowest usable page on: bookkeeping, page cache, heap, the workload's area, free.
+ */
+static void divide(struct guest *g, const struct image_super *sb)
+{
+	struct layout l;
+	uint64_t at, have = g->ram.pages - g->ram.taken;
+
+	if (layout_divide(&l, have, sb->data_pages, sb->nfiles, g->work->needs_area))
+		guest_fail(g, MG_EXIT_MEMORY, "%u KiB of memory cannot be divided", have * 4);
+	at = g->ram.taken + (l.meta + PAGE_SIZE - 1) / PAGE_SIZE;
+	g->ram.limit = at;
+	g->cache.base = at;
+	g->cache.pages = l.cache;
+	at += l.cache;
+	g->heap.base = at;
+	g->heap.pages = l.heap;
+	g->heap.common = l.heap_common;
+	at += l.heap;
+	g->area = (struct area){at, l.area};
+	at += l.area;
+	g->free = (struct freemem){at, l.clean, l.untouched, l.dirty};
+}
+
+static void load(struct guest *g)
+{
+	struct agent_report *r;
+	struct image_super sb;
+
+	ram_init(g);
+	g->report = r = ram_take(g, PAGE_SIZE);
+	r->magic = AGENT_REPORT_MAGIC;
+	r->phase = AGENT_LOADING;
+	agent_write(&g->agent, AGENT_REG_REPORT, (uint64_t)r);
+	g->work = find_workload(g);
+	if (g->work->needs_disk && !g->cfg.virtio)
+		guest_fail(g, MG_EXIT_DISK, "%s needs a disk: no virtio_mmio.device= was given",
+			   g->work->name);
+	blk_init(g);
+	cache_probe(g, &sb);
+	divide(g, &sb);
+	cache_load(g, &sb);
+	heap_init(g);
+	freemem_init(g);
+	if (g->work->init)
+		g->work->init(g);
+	r->cache_pages = g->cache.pages;
+	r->heap_pages = g->heap.pages;
+	r->heap_common_pages = g->heap.common;
+	r->free_clean_pages = g->free.clean;
+	r->free_dirty_pages = g->free.dirty;
+}
+
+static void run_batch(struct guest *g)
+{
+	for (unsigned int i = 0; i < g->work->batch; i++) {
+		uint64_t start = rdtsc();
+
+		g->work->op(g);
+		g->report->lat[lat_bucket(cycles_ns(g, rdtsc() - start))]++;
+		g->report->ops++;
+	}
+}
+
+static void run(struct guest *g) __attribute__((noreturn));
+static void run(struct guest *g)
+{
+	const struct workload *w = g->work;
+	uint64_t now = clock_ns(g);
+	struct rate verify = {SECOND / w->verify_rate, now};
+	struct rate writes = {SECOND / w->write_rate, now};
+
+	for (;;) {
+		if (w->op)
+			run_batch(g);
+		now = clock_ns(g);
+		/* Verify in whole batches: telling the host costs the same for one page as for 256.
+		 */
+		if (now - verify.last >= VERIFY_BATCH * verify.period)
+			verify_step(g, rate_due(&verify, now, 2 * VERIFY_BATCH));
+		for (uint64_t n = rate_due(&writes, now, 16); n; n--)
+			heap_write(g);
+		g->report->heartbeat++;
+		agent_sleep(g, w->sleep_ns);
+	}
+}
+
+void guest_main(uint64_t start_info)
+{
+	struct guest guest, *g = &guest;
+
+	memset(g, 0, sizeof(*g));
+	con_printf("verbook microguest\n"); /* the entry code has written the O */
+	boot_parse(g, start_info);
+	if (!g->cfg.agent) {
+		con_printf("microguest: no agent= on the command line, nothing to do\n");
+		guest_halt();
+	}
+	agent_init(g);
+	load(g);
+	g->report->phase = AGENT_WARM;
+	con_printf("microguest %u: %s is warm, %u cached, %u heap pages\n", g->cfg.guest,
+		   g->work->name, g->cache.pages, g->heap.pages);
+	if (g->work->misdeed)
+		g->work->misdeed(g);
+	run(g);
+}
