@@ -78,3 +78,28 @@ $(BUILD)/guest.img: $(BUILD)/mkimage
 	@echo "built $@"
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+
+# --- tests ----------------------------------------------------------------------------------------
+# Three classes by what they may do: pure (memory and libc only), host (memory system calls), kvm
+# (boots guests). One binary each.
+
+TESTHELP := $(filter-out $(wildcard tests/pure_*.c tests/host_*.c tests/kvm_*.c tests/fuzz_*.c),$(wildcard tests/*.c))
+
+define test_class
+$(BUILD)/tests/$(1): $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/$(1)_*.c) $(TESTHELP)) $(BUILD)/liboverbook.a
+	$$(Q)$$(CC) $$(CFLAGS) $$(LDFLAGS) $$^ -lcriterion $$(LDLIBS) -o $$@
+endef
+$(foreach c,pure host kvm,$(eval $(call test_class,$(c))))
+
+.PHONY: tests
+tests: all $(BUILD)/tests/pure $(BUILD)/tests/host $(BUILD)/tests/kvm
+
+# The loaders and the virtqueue under libFuzzer, with everything that they link to instrumented.
+FUZZERS	:= $(patsubst tests/%.c,%,$(wildcard tests/fuzz_*.c))
+FUZZFLAGS := -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -DOB_PLAIN_MALLOC
+.PHONY: fuzzers
+fuzzers: $(addprefix $(BUILD)/fuzz/,$(FUZZERS))
+$(BUILD)/fuzz/%: tests/%.c $(wildcard kernel/*.[ch]) $(TESTHELP)
+	@mkdir -p $(@D)
+	$(Q)clang $(CSTD) $(filter-out -DOB_PLAIN_MALLOC,$(CPPFLAGS)) $(FUZZFLAGS) $(WARN) $< \
+		$(filter-out tests/%,$(wildcard kernel/*.c)) $(TESTHELP) -lpthread -o $@

@@ -69,12 +69,14 @@ void doctor_print(FILE *out, const struct doctor *d)
 	for (unsigned int i = 0; i < d->n; i++) {
 		const struct doctor_check *c = &d->check[i];
 
-		fprintf(out, "%-4s  %-22s %s\n", state_name(c->state), c->name, c->found);
-		if (c->state == DOCTOR_OK)
+		if (c->state == DOCTOR_OK) {
+			fprintf(out, "ok    %-26s %s (%s)\n", c->name, c->found, c->need);
 			continue;
-		fprintf(out, "%-30s%sfor %s\n", "", c->required ? "REQUIRED " : "", c->need);
+		}
+		fprintf(out, "%-4s  %-26s %s\n%33s%sfor: %s\n", state_name(c->state), c->name,
+			c->found, "", c->required ? "REQUIRED " : "", c->need);
 		if (*c->advice)
-			fprintf(out, "%-30s-> %s\n", "", c->advice);
+			fprintf(out, "%33sdo: %s\n", "", c->advice);
 	}
 	fprintf(out, "\n%s\n",
 		doctor_ready(d) ? "This host can run the main job: overbook compare"

@@ -49,7 +49,7 @@ const char *const opts_workloads[] = {"kv", "filecache", "churn", "idle", NULL};
 	{"image", KEY_IMAGE, "FILE", 0, "disk of the guests (default: guest.img next to overbook)", 0}, \
 	{"quiet", KEY_QUIET, NULL, 0, "no progress lines", 0}, \
 	{"warm-timeout", KEY_WARM, "S", OPTION_HIDDEN, NULL, 0}, \
-	{"help", KEY_HELP, NULL, 0, "print this and exit", -1}
+	{"help", KEY_HELP, NULL, 0, "print this and exit", 0}
 
 static const struct argp_option opts_run[] = {OPTS_COMMON, {0}};
 

@@ -46,7 +46,7 @@ static const char page_style[] =
 	".key span{display:inline-block;width:.8rem;height:.8rem;border-radius:.15rem;"
 	"margin:0 .35rem 0 1rem;vertical-align:-.08rem}\n"
 	".key span:first-child{margin-left:0}\n"
-	"svg{width:100%;height:auto;display:block}\n"
+	"svg{width:100%;height:auto;display:block}svg text{fill:var(--dim)}\n"
 	"code{font:.9em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}\n"
 	"dl{display:grid;grid-template-columns:max-content 1fr;gap:.15rem 1.2rem;margin:.5rem 0;"
 	"font-size:.925rem}dt{color:var(--dim)}dd{margin:0;overflow-wrap:anywhere}\n"

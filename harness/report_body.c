@@ -132,8 +132,11 @@ void report_verdict(FILE *out, const json_t *doc)
 			continue;
 		fputs("<p>The run with sharing <b>", out);
 		report_text(out, report_str(run, "sharing"));
-		fputs("</b> is ", out);
-		chip(out, status);
+		fputs("</b>", out);
+		if (strcmp(status, "ok") != 0) {
+			fputs(" is ", out);
+			chip(out, status);
+		}
 		fputs(*note ? ": " : "", out);
 		report_text(out, note);
 		fputs(strcmp(status, "failed") == 0 ? ". None of its figures may be used.</p>\n"

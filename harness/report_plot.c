@@ -112,19 +112,20 @@ static bool plot_program(FILE *out, const json_t *doc)
 			widest = run;
 	}
 	plot_block(out, widest, "touched_bytes", "t", 0, unit);
-	fputs("plot $t0 using 1:2 with lines lw 1.2 dt 2 lc rgb '#8a929e' title \"touched (", out);
-	plot_word(out, report_str(widest, "sharing"));
-	fputs(")\"", out);
+	fputs("plot ", out);
 	json_array_foreach (runs, i, run) {
 		const char *name = report_str(run, "sharing");
 
 		if (json_array_size(json_object_get(run, "samples")) == 0)
 			continue;
-		fprintf(out, ", $r%zu using 1:2 with lines lw 2.2 lc rgb '%s' title \"", i,
+		fprintf(out, "$r%zu using 1:2 with lines lw 2.2 lc rgb '%s' title \"", i,
 			report_colour(name, i));
 		plot_word(out, name);
-		fputs("\"", out);
+		fputs("\", ", out);
 	}
+	fputs("$t0 using 1:2 with lines lw 2 dt (5,4) lc rgb '#a45fb5' title \"touched (", out);
+	plot_word(out, report_str(widest, "sharing"));
+	fputs(")\"", out);
 	fputs("\n", out);
 	return points > 1;
 }

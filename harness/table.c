@@ -178,7 +178,9 @@ static void notes(const struct table *t)
 		unsigned int bad = 0;
 
 		if (r->note[0] || r->status != RUN_OK) {
-			fprintf(t->out, "%s: %s: ", r->sharing, run_status_name(r->status));
+			fprintf(t->out, "%s: ", r->sharing);
+			if (r->status != RUN_OK)
+				fprintf(t->out, "%s: ", run_status_name(r->status));
 			plain(t->out, r->note[0] ? r->note : "no reason given");
 			fputc('\n', t->out);
 		}

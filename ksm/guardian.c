@@ -155,9 +155,8 @@ static int first_user(struct guardian *g, struct ob_err *e)
 	int r = ksm_settings_read(g->root, &now);
 
 	if (r)
-		return ob_fail(e, -r, "cannot read %s/sys/kernel/mm/ksm: %s%s", g->root,
-			       strerror(-r),
-			       r == -ENOENT ? " (is the kernel built with CONFIG_KSM?)" : "");
+		return ob_fail(e, -r, "cannot read %s/sys/kernel/mm/ksm: %s", g->root,
+			       strerror(-r));
 	r = saved_read(g, &saved, e);
 	if (r < 0)
 		return r;
@@ -200,11 +199,29 @@ static int guardian_leave(struct guardian *g, struct ob_err *e)
 	return r;
 }
 
+/* Can KSM be driven here at all? Asked first, as its answer helps more than one about the lock. */
+static int check_access(const struct guardian *g, struct ob_err *e)
+{
+	char path[PATH_MAX];
+	int n = snprintf(path, sizeof(path), "%s/sys/kernel/mm/ksm/run", g->root);
+
+	if (n < 0 || (size_t)n >= sizeof(path))
+		return ob_fail(e, ENAMETOOLONG, "the root of the settings is too long");
+	if (!access(path, W_OK))
+		return 0;
+	if (errno == ENOENT)
+		return ob_fail(e, ENOENT, "no %s: this kernel is built without CONFIG_KSM", path);
+	return ob_fail(e, errno, "cannot write %s: %s (Linux KSM is set up by root only)", path,
+		       strerror(errno));
+}
+
 static int guardian_enter(struct guardian *g, struct ob_err *e)
 {
 	struct ksm_settings saved;
-	int r = lock_open(g, e);
+	int r = check_access(g, e);
 
+	if (!r)
+		r = lock_open(g, e);
 	if (r)
 		return r;
 	for (unsigned int i = 0; i < START_TRIES; i++) {

@@ -143,7 +143,7 @@ static void read_files(struct guest *g, uint64_t from, uint64_t to)
 	struct cache *c = &g->cache;
 	struct pending ring[BLK_SLOTS];
 	unsigned int max = blk_max(&g->blk), depth = g->blk.nslots;
-	uint64_t head = 0, tail = 0;
+	uint64_t head = 0, tail = 0, disk;
 
 	for (uint64_t i = from; i < to; i++) {
 		for (uint32_t done = 0; done < c->file[i].pages;) {
@@ -154,8 +154,9 @@ static void read_files(struct guest *g, uint64_t from, uint64_t to)
 				finish(g, &ring[tail++ % BLK_SLOTS]);
 			p->n = left < max ? left : max;
 			p->page = c->file[i].first + done;
-			submit(g, c->data_page + c->file[i].disk + done, p->page, p->n,
-			       (g->report->heartbeat + head) % SCATTER_EVERY == 0, &p->slot);
+			disk = c->data_page + c->file[i].disk + done;
+			submit(g, disk, p->page, p->n,
+			       gen_mix(g->cfg.seed ^ disk) % SCATTER_EVERY == 0, &p->slot);
 			head++;
 			done += p->n;
 		}

@@ -18,9 +18,7 @@ static uint64_t rate_due(struct rate *r, uint64_t now, uint64_t most)
 {
 	uint64_t n;
 
-	if (!r->period || now <= r->last)
-		return 0;
-	n = (now - r->last) / r->period;
+	n = now <= r->last ? 0 : (now - r->last) / r->period;
 	if (n > most) {
 		r->last = now;
 		return most;

@@ -82,8 +82,8 @@ static void churn_op(struct guest *g)
 const struct workload work_churn = {
 	.name = "churn",
 	.needs_area = true,
-	.batch = 1,
-	.sleep_ns = 3 * MS,
+	.batch = 2,
+	.sleep_ns = 4 * MS,
 	.verify_rate = 12000,
 	.write_rate = 100,
 	.init = churn_init,

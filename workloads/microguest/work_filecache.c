@@ -36,8 +36,8 @@ static void filecache_op(struct guest *g)
 const struct workload work_filecache = {
 	.name = "filecache",
 	.needs_disk = true,
-	.batch = 32,
-	.sleep_ns = 2 * MS,
+	.batch = 64,
+	.sleep_ns = 4 * MS,
 	.verify_rate = 12000,
 	.write_rate = 100,
 	.init = filecache_init,
@@ -46,7 +46,7 @@ const struct workload work_filecache = {
 
 const struct workload work_idle = {
 	.name = "idle",
-	.sleep_ns = 20 * MS,
-	.verify_rate = 2000,
+	.sleep_ns = 200 * MS,
+	.verify_rate = 512,
 	.write_rate = 10,
 };

@@ -103,8 +103,8 @@ static void kv_op(struct guest *g)
 const struct workload work_kv = {
 	.name = "kv",
 	.needs_area = true,
-	.batch = 64,
-	.sleep_ns = 2 * MS,
+	.batch = 128,
+	.sleep_ns = 4 * MS,
 	.verify_rate = 12000,
 	.write_rate = 100,
 	.init = kv_init,

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * host_opts.c: a configuration held against files and a host: a guest that is none, an image cut
+ * short, a device that is not there, limits of cgroups, places that cannot be written.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "harness/opts.h"
+#include "harness/result.h"
+#include "workloads/image.h"
+
+struct place {
+	char dir[64];
+	char path[160];
+};
+
+static void place_init(struct place *p)
+{
+	strcpy(p->dir, "/tmp/ob-opts-XXXXXX");
+	cr_assert(mkdtemp(p->dir));
+}
+
+static const char *place_at(struct place *p, const char *name)
+{
+	snprintf(p->path, sizeof(p->path), "%s/%s", p->dir, name);
+	return p->path;
+}
+
+static void place_exit(struct place *p)
+{
+	char cmd[128];
+
+	snprintf(cmd, sizeof(cmd), "rm -rf '%s'", p->dir);
+	cr_assert_eq(system(cmd), 0);
+}
+
+/* A file of @len bytes that begins with @head. */
+static const char *put(struct place *p, const char *name, const void *head, size_t n, off_t len)
+{
+	const char *path = place_at(p, name);
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+	cr_assert_geq(fd, 0);
+	cr_assert_eq(write(fd, head, n), (ssize_t)n);
+	cr_assert_eq(ftruncate(fd, len), 0);
+	close(fd);
+	return path;
+}
+
+static struct image_super good_super(void)
+{
+	return (struct image_super){
+		.magic = IMAGE_MAGIC,
+		.version = IMAGE_VERSION,
+		.total_pages = 20,
+		.nfiles = 1,
+		.files_page = 1,
+		.sums_page = 2,
+		.data_page = 3,
+		.data_pages = 17,
+	};
+}
+
+Test(opts_host, image)
+{
+	struct image_super s = good_super();
+	struct place p;
+	struct ob_err e = {""};
+
+	place_init(&p);
+	cr_expect_eq(opts_check_image(put(&p, "i", &s, sizeof(s), 20 * 4096), &e), 0, "%s", e.msg);
+	cr_expect_neq(opts_check_image(put(&p, "i", &s, sizeof(s), 20 * 4096 - 1), &e), 0);
+	cr_expect(strstr(e.msg, "too short"), "%s", e.msg);
+	cr_expect_neq(opts_check_image(put(&p, "i", &s, 16, 16), &e), 0);
+	cr_expect_neq(opts_check_image(put(&p, "i", "", 0, 0), &e), 0);
+	cr_expect_neq(opts_check_image(put(&p, "i", "not an image", 12, 20 * 4096), &e), 0);
+	cr_expect(strstr(e.msg, "not an image"), "%s", e.msg);
+	s.total_pages = UINT64_MAX; /* times 4096 it would wrap */
+	cr_expect_neq(opts_check_image(put(&p, "i", &s, sizeof(s), 20 * 4096), &e), 0);
+	s = good_super();
+	s.data_pages = UINT64_MAX;
+	cr_expect_neq(opts_check_image(put(&p, "i", &s, sizeof(s), 20 * 4096), &e), 0);
+	s = good_super();
+	s.version++;
+	cr_expect_neq(opts_check_image(put(&p, "i", &s, sizeof(s), 20 * 4096), &e), 0);
+	cr_expect(strstr(e.msg, "version"), "%s", e.msg);
+	cr_expect_eq(opts_check_image(place_at(&p, "none"), &e), -ENOENT);
+	cr_expect_neq(opts_check_image(p.dir, &e), 0);
+	place_exit(&p);
+}
+
+Test(opts_host, guest)
+{
+	static const char elf[64] = "\177ELF\2\1\1";
+	struct place p;
+	struct ob_err e = {""};
+
+	place_init(&p);
+	cr_expect_eq(opts_check_kernel(place_at(&p, "none"), &e), -ENOENT);
+	cr_expect(strstr(e.msg, "make"), "what to do: %s", e.msg);
+	cr_expect_neq(opts_check_kernel(p.dir, &e), 0);
+	cr_expect_neq(opts_check_kernel(put(&p, "k", "", 0, 0), &e), 0);
+	cr_expect(strstr(e.msg, "empty"), "%s", e.msg);
+	cr_expect_neq(opts_check_kernel(put(&p, "k", "#!/bin/sh\n", 10, 4096), &e), 0);
+	cr_expect_neq(opts_check_kernel(put(&p, "k", elf, sizeof(elf), 64), &e), 0);
+	cr_expect_neq(opts_check_kernel(put(&p, "k", elf, 7, 7), &e), 0);
+	cr_expect(strstr(e.msg, p.path) && !strchr(e.msg, '\n'), "names the file: %s", e.msg);
+	/* A pipe must not hang the check. */
+	cr_assert_eq(mkfifo(place_at(&p, "fifo"), 0600), 0);
+	cr_expect_neq(opts_check_kernel(p.path, &e), 0);
+	place_exit(&p);
+}
+
+Test(opts_host, kvm_and_ksm)
+{
+	struct place p;
+	struct ob_err e = {""};
+
+	place_init(&p);
+	cr_expect_neq(opts_check_kvm(place_at(&p, "kvm"), &e), 0);
+	cr_expect(strstr(e.msg, "load the kvm module"), "%s", e.msg);
+	put(&p, "kvm", "x", 1, 1);
+	cr_expect_neq(opts_check_kvm(p.path, &e), 0, "a plain file is no KVM");
+	cr_expect_eq(opts_check_ksm(place_at(&p, "ksm"), &e), -ENOENT);
+	cr_assert_eq(mkdir(p.path, 0700), 0);
+	put(&p, "ksm/run", "0\n", 2, 2);
+	cr_expect_eq(opts_check_ksm(place_at(&p, "ksm"), &e), 0, "%s", e.msg);
+	place_exit(&p);
+}
+
+/* The default list loses what cannot be driven here; a list that was named is refused. */
+Test(opts_host, kernel_left_out)
+{
+	const struct ksm_engine_ops *off = ksm_engine_find("off"), *kernel = ksm_engine_find("kernel");
+	struct fleet_config c = {.guests = 1, .mem_bytes = OPTS_MIN_MEM, .sharing = {off, kernel}, .nsharing = 2};
+	struct opts_given given = {.sharing = true};
+	struct opts_host h = {.kvm_path = "/dev/kvm", .mem_total = OB_GIB, .mem_limit = UINT64_MAX};
+	struct image_super s = good_super();
+	struct ob_err e = {""};
+	struct place p;
+	char note[400], image[160], ksm[160];
+	int ret;
+
+	if (access("/dev/kvm", R_OK | W_OK) != 0)
+		cr_skip_test("no /dev/kvm that we may open");
+	if (access("build/microguest.elf", R_OK) != 0)
+		cr_skip_test("build/microguest.elf is not there");
+	place_init(&p);
+	strcpy(image, put(&p, "i", &s, sizeof(s), 20 * 4096));
+	strcpy(ksm, place_at(&p, "no-ksm"));
+	c.kernel_path = "build/microguest.elf";
+	c.image_path = image;
+	h.ksm_dir = ksm;
+	ret = opts_check(&c, &given, &h, note, sizeof(note), &e);
+	cr_expect_neq(ret, 0);
+	cr_expect(strstr(e.msg, "--sharing kernel"), "%s", e.msg);
+	given.sharing = false;
+	ret = opts_check(&c, &given, &h, note, sizeof(note), &e);
+	cr_expect_eq(ret, 0, "%s", e.msg);
+	cr_expect_eq(c.nsharing, 1);
+	cr_expect_eq(c.sharing[0], off);
+	cr_expect(note[0]);
+	place_exit(&p);
+}
+
+Test(opts_host, outputs)
+{
+	struct place p;
+	struct ob_err e = {""};
+
+	place_init(&p);
+	cr_expect_eq(opts_check_output("-", &e), 0);
+	cr_expect_eq(opts_check_output("/dev/null", &e), 0);
+	cr_expect_eq(opts_check_output(place_at(&p, "new.json"), &e), 0);
+	cr_expect_neq(access(p.path, F_OK), 0, "checking leaves nothing behind");
+	cr_expect_neq(opts_check_output(place_at(&p, "no/new.json"), &e), 0);
+	cr_expect_neq(opts_check_output(p.dir, &e), 0);
+	cr_expect_eq(opts_check_out_dir(place_at(&p, "a/b/c"), &e), 0);
+	cr_expect_neq(access(place_at(&p, "a"), F_OK), 0, "checking leaves nothing behind");
+	put(&p, "file", "", 0, 0);
+	cr_expect_neq(opts_check_out_dir(place_at(&p, "file/x"), &e), 0);
+	cr_expect_neq(opts_check_out_dir(place_at(&p, "file"), &e), 0);
+	cr_expect_eq(result_mkdirs(place_at(&p, "a/b/c"), &e), 0);
+	cr_expect_eq(result_mkdirs(p.path, &e), 0, "twice is no error");
+	cr_expect_neq(result_mkdirs(place_at(&p, "file/x"), &e), 0);
+	place_exit(&p);
+}
+
+/* A tree that looks like /proc and /sys/fs/cgroup. */
+static void fake_file(struct place *p, const char *name, const char *text)
+{
+	char path[200];
+	struct ob_err e = {""};
+
+	snprintf(path, sizeof(path), "%s", place_at(p, name));
+	*strrchr(path, '/') = '\0';
+	cr_assert_eq(result_mkdirs(path, &e), 0, "%s", e.msg);
+	put(p, name, text, strlen(text), (off_t)strlen(text));
+}
+
+Test(opts_host, limits)
+{
+	struct place p;
+	uint64_t v = 0;
+
+	place_init(&p);
+	cr_expect_eq(hostmem_cgroup_limit(p.dir), UINT64_MAX, "no /proc, no limit");
+	cr_expect_neq(hostmem_meminfo(p.dir, "MemTotal", &v), 0);
+	fake_file(&p, "proc/meminfo", "MemTotal:  2048 kB\nMem: 7 kB\nSwapTotal:  0 kB\n");
+	cr_expect_eq(hostmem_meminfo(p.dir, "MemTotal", &v), 0);
+	cr_expect_eq(v, 2 * OB_MIB);
+	cr_expect_eq(hostmem_meminfo(p.dir, "SwapTotal", &v), 0);
+	cr_expect_eq(v, 0);
+	cr_expect_eq(hostmem_meminfo(p.dir, "Swap", &v), -ENOENT);
+
+	fake_file(&p, "proc/self/cgroup", "0::/a/b\n");
+	fake_file(&p, "sys/fs/cgroup/a/b/memory.max", "max\n");
+	cr_expect_eq(hostmem_cgroup_limit(p.dir), UINT64_MAX);
+	fake_file(&p, "sys/fs/cgroup/a/memory.max", "1048576\n");
+	cr_expect_eq(hostmem_cgroup_limit(p.dir), OB_MIB, "the limit of a group above binds");
+	fake_file(&p, "sys/fs/cgroup/a/b/memory.max", "4096\n");
+	cr_expect_eq(hostmem_cgroup_limit(p.dir), 4096);
+
+	fake_file(&p, "proc/self/cgroup", "5:cpu:/x\n4:memory:/m\n0::/\n");
+	fake_file(&p, "sys/fs/cgroup/memory/m/memory.limit_in_bytes", "8192\n");
+	fake_file(&p, "sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+	cr_expect_eq(hostmem_cgroup_limit(p.dir), 8192, "version 1");
+	place_exit(&p);
+}

@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * pure_meter.c: the count of what is saved against a quadratic oracle that compares every page with
+ * every other; and the words of a guest on a fake host, through first touches, merges and breaks.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ksm/ksm.h"
+#include "tests/fake_host.h"
+
+static uint64_t rnd(uint64_t *s)
+{
+	*s ^= *s << 13;
+	*s ^= *s >> 7;
+	*s ^= *s << 17;
+	return *s * 0x2545f4914f6cdd1dULL;
+}
+
+/* --- the count ---------------------------------------------------------------------------------
+ */
+
+static uint64_t identity(uint64_t w, const uint64_t *pfn, uint64_t n)
+{
+	if (KSM_METER_KIND(w) == 2 && pfn && KSM_METER_VALUE(w) < n && pfn[KSM_METER_VALUE(w)])
+		return KSM_METER_PFN | pfn[KSM_METER_VALUE(w)];
+	return w;
+}
+
+static bool is_pool(uint64_t id, const uint64_t *pfn, uint64_t n)
+{
+	if (KSM_METER_KIND(id) == 2)
+		return true;
+	for (uint64_t f = 0; pfn && f < n; f++)
+		if (pfn[f] && id == (KSM_METER_PFN | pfn[f]))
+			return true;
+	return false;
+}
+
+/* One page at a time, the first of each frame looks for all others. */
+static struct ksm_meter_result oracle(const struct ksm_meter_vm *vm, unsigned int nvms,
+				      const uint64_t *pfn, uint64_t n)
+{
+	struct ksm_meter_result r = {0};
+
+	for (unsigned int v = 0; v < nvms; v++)
+		for (uint64_t i = 0; i < vm[v].pages; i++) {
+			uint64_t id = identity(vm[v].words[i], pfn, n), s = 0, vms = 0;
+			bool first = true;
+
+			r.pages++;
+			r.touched += id != 0;
+			r.zero += id == 1;
+			if (id <= 1)
+				continue;
+			for (unsigned int w = 0; w < nvms; w++) {
+				bool here = false;
+
+				for (uint64_t j = 0; j < vm[w].pages; j++) {
+					if (identity(vm[w].words[j], pfn, n) != id)
+						continue;
+					s++;
+					here = true;
+					if (w < v || (w == v && j < i))
+						first = false;
+				}
+				vms += here;
+			}
+			r.shared_pages += s > 1;
+			if (!first)
+				continue;
+			r.frames++;
+			r.pool_frames += is_pool(id, pfn, n);
+			r.inter += vms - 1;
+			r.intra += s - vms;
+		}
+	return r;
+}
+
+static void run_random(uint64_t seed, bool with_pfn)
+{
+	uint64_t s = seed, nframes = 1 + rnd(&s) % 40, pfn[40], words[6][60];
+	struct ksm_meter_vm vm[6];
+	struct ksm_meter_result got, want;
+	unsigned int nvms = (unsigned int)(rnd(&s) % 7);
+
+	for (uint64_t f = 0; f < nframes; f++)
+		pfn[f] = rnd(&s) % 3 ? 0 : 5000 + f;
+	for (unsigned int v = 0; v < nvms; v++) {
+		vm[v] = (struct ksm_meter_vm){words[v], rnd(&s) % 60};
+		for (uint64_t i = 0; i < vm[v].pages; i++) {
+			switch (rnd(&s) % 6) {
+			case 0:
+				words[v][i] = KSM_METER_UNTOUCHED;
+				break;
+			case 1:
+				words[v][i] = KSM_METER_ZERO;
+				break;
+			case 2:
+				words[v][i] = KSM_METER_PFN | (1 + rnd(&s) % 50);
+				break;
+			case 3:
+				words[v][i] = KSM_METER_PFN | (5000 + rnd(&s) % 40);
+				break;
+			case 4:
+				words[v][i] = KSM_METER_FRAME | rnd(&s) % 45;
+				break;
+			default:
+				words[v][i] = KSM_METER_OWN | (v * 60 + i);
+			}
+		}
+	}
+	want = oracle(vm, nvms, with_pfn ? pfn : NULL, nframes);
+	cr_assert_eq(ksm_meter_count(vm, nvms, with_pfn ? pfn : NULL, nframes, &got), 0);
+	cr_assert_eq(memcmp(&got, &want, sizeof(got)), 0,
+		     "seed %llx: frames %llu/%llu pool %llu/%llu inter %llu/%llu intra %llu/%llu",
+		     (unsigned long long)seed, (unsigned long long)got.frames,
+		     (unsigned long long)want.frames, (unsigned long long)got.pool_frames,
+		     (unsigned long long)want.pool_frames, (unsigned long long)got.inter,
+		     (unsigned long long)want.inter, (unsigned long long)got.intra,
+		     (unsigned long long)want.intra);
+	/* What each page is must add up. */
+	cr_assert_eq(got.touched, got.zero + got.frames + got.intra + got.inter);
+}
+
+Test(meter, count_against_oracle)
+{
+	for (uint64_t seed = 1; seed <= 150; seed++) {
+		run_random(seed * 0x9e3779b97f4a7c15ULL, false);
+		run_random(seed * 0x9e3779b97f4a7c15ULL, true);
+	}
+}
+
+Test(meter, a_frame_with_s_pages_in_v_vms)
+{
+	uint64_t a[] = {KSM_METER_PFN | 9, KSM_METER_PFN | 9, KSM_METER_PFN | 9, 0};
+	uint64_t b[] = {KSM_METER_PFN | 9, KSM_METER_ZERO};
+	struct ksm_meter_vm vm[] = {{a, 4}, {b, 2}};
+	struct ksm_meter_result r;
+
+	cr_assert_eq(ksm_meter_count(vm, 2, NULL, 0, &r), 0);
+	cr_assert_eq(r.inter, 1);
+	cr_assert_eq(r.intra, 2);
+	cr_assert_eq(r.zero, 1);
+	cr_assert_eq(r.frames, 1);
+	cr_assert_eq(r.shared_pages, 4);
+	cr_assert_eq(r.touched, 5);
+	cr_assert_eq(r.pages, 6);
+}
+
+Test(meter, words_that_nobody_writes_are_refused)
+{
+	uint64_t bad[] = {2, 1ULL << 59, 4ULL << 60, UINT64_MAX};
+
+	for (unsigned int i = 0; i < 4; i++) {
+		struct ksm_meter_vm vm = {&bad[i], 1};
+		struct ksm_meter_result r;
+
+		cr_assert_eq(ksm_meter_count(&vm, 1, NULL, 0, &r), -EINVAL);
+	}
+}
+
+/* --- the words of a guest ------------------------------------------------------------------------
+ */
+
+static void park(void *arg)
+{
+	(void)arg;
+}
+
+struct fix {
+	struct ob_host *h;
+	struct ob_arena *arena;
+	struct gmem mem;
+	struct ept ept;
+	int pool;
+	uint64_t words[1024];
+};
+
+static struct fix *fix_new(bool pfn)
+{
+	struct fix *x = calloc(1, sizeof(*x));
+	struct ept_parker parker = {park, park, NULL};
+
+	x->h = fake_host_new();
+	fake_host_knows_pfn(x->h, pfn);
+	x->arena = ob_arena_new("test");
+	cr_assert_eq(gmem_init(&x->mem, x->h, 1024 * OB_PAGE_SIZE, "guest"), 0);
+	cr_assert_eq(ept_init(&x->ept, x->h, &x->mem, parker, x->arena), 0);
+	x->pool = x->h->ops->memfd(x->h, "pool", 64 * OB_PAGE_SIZE);
+	cr_assert_geq(x->pool, 0);
+	return x;
+}
+
+static void fix_free(struct fix *x)
+{
+	ept_exit(&x->ept);
+	gmem_exit(&x->mem);
+	ob_arena_free(x->arena);
+	fake_host_free(x->h);
+	free(x);
+}
+
+static void guest_write(struct fix *x, uint64_t page, const char *text)
+{
+	fake_host_write(x->h, gmem_page_hva(&x->mem, page), text, strlen(text));
+}
+
+static void words_of_a_guest(bool pfn)
+{
+	struct fix *x = fix_new(pfn);
+	unsigned char page[OB_PAGE_SIZE] = "same";
+	uint64_t own = pfn ? KSM_METER_KIND(KSM_METER_PFN) : KSM_METER_KIND(KSM_METER_OWN);
+
+	guest_write(x, 1, "alone");
+	guest_write(x, 2, "same");
+	guest_write(x, 600, "same");
+	guest_write(x, 601, "same");
+	cr_assert_eq(ksm_meter_guest(&x->ept, 5000, x->words), 0);
+	cr_assert_eq(x->words[0], KSM_METER_UNTOUCHED);
+	cr_assert_eq(KSM_METER_KIND(x->words[1]), own);
+	cr_assert_neq(x->words[2], x->words[600]);
+	if (!pfn)
+		cr_assert_eq(x->words[600], KSM_METER_OWN | 5600);
+
+	/* Merged, and not touched since: known by the pool frame. */
+	cr_assert_eq(x->h->ops->file_write(x->h, x->pool, page, OB_PAGE_SIZE, 3 * OB_PAGE_SIZE), 0);
+	for (uint64_t p = 600; p <= 601; p++) {
+		ept_freeze(&x->ept, p, 1);
+		cr_assert_geq(ept_share(&x->ept, p, 1, x->pool, 3), 0);
+		ept_thaw(&x->ept);
+	}
+	cr_assert_eq(ksm_meter_guest(&x->ept, 5000, x->words), 0);
+	cr_assert_eq(x->words[600], KSM_METER_FRAME | 3);
+	cr_assert_eq(x->words[601], KSM_METER_FRAME | 3);
+
+	/* Read: in the page tables, known by the host frame where we may see it. */
+	fake_host_read(x->h, gmem_page_hva(&x->mem, 600), page, 16);
+	cr_assert_eq(ksm_meter_guest(&x->ept, 5000, x->words), 0);
+	if (pfn)
+		cr_assert_eq(KSM_METER_KIND(x->words[600]), KSM_METER_KIND(KSM_METER_PFN));
+	else
+		cr_assert_eq(x->words[600], KSM_METER_FRAME | 3);
+
+	/* Written: broken off. */
+	guest_write(x, 601, "other");
+	cr_assert_eq(ksm_meter_guest(&x->ept, 5000, x->words), 0);
+	cr_assert_eq(KSM_METER_KIND(x->words[601]), own);
+	cr_assert_eq(ept_state_of(&x->ept, 601), EPT_PRIVATE, "it syncs");
+
+	/* Swapped out: its own, whatever is known. */
+	fake_host_swap_out(x->h, gmem_page_hva(&x->mem, 1), 1);
+	cr_assert_eq(ksm_meter_guest(&x->ept, 5000, x->words), 0);
+	cr_assert_eq(x->words[1], KSM_METER_OWN | 5001);
+
+	/* All zero, and dropped. */
+	fake_host_write(x->h, gmem_page_hva(&x->mem, 2), (char[4]){0}, 4);
+	ept_freeze(&x->ept, 2, 1);
+	cr_assert_eq(ept_drop_zero(&x->ept, 2, 1), OB_PAGE_SIZE);
+	ept_thaw(&x->ept);
+	cr_assert_eq(ksm_meter_guest(&x->ept, 5000, x->words), 0);
+	cr_assert_eq(x->words[2], KSM_METER_ZERO);
+	fix_free(x);
+}
+
+Test(meter, words_with_host_frames)
+{
+	words_of_a_guest(true);
+}
+
+Test(meter, words_without_host_frames)
+{
+	words_of_a_guest(false);
+}
+
+Test(meter, failure_to_read_is_passed_on)
+{
+	struct fix *x = fix_new(true);
+
+	fake_host_fail(x->h, FAKE_PAGES, 2, EIO);
+	cr_assert_eq(ksm_meter_guest(&x->ept, 0, x->words), -EIO);
+	fix_free(x);
+}
