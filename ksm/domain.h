@@ -190,7 +190,8 @@ bool ksm_page_is_zero(const void *page);
 /* The fastest implementation that this CPU has. */
 typedef uint64_t (*ksm_hash_fn)(const void *page, const void *secret);
 ksm_hash_fn ksm_hash_pick(void);
-/* hash_avx2.c */
+/* The implementations, all with the same result: for any x86-64, and in hash_avx2.c. */
+uint64_t ksm_hash_baseline(const void *page, const void *secret);
 uint64_t ksm_hash_page_avx2(const void *page, const void *secret);
 
 /* --- the shared bitmaps

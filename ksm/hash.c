@@ -20,7 +20,7 @@
 
 _Static_assert(KSM_SECRET_BYTES >= XXH3_SECRET_SIZE_MIN, "XXH3 wants a longer secret");
 
-static uint64_t hash_baseline(const void *page, const void *secret)
+uint64_t ksm_hash_baseline(const void *page, const void *secret)
 {
 	return XXH3_64bits_withSecret(page, OB_PAGE_SIZE, secret, KSM_SECRET_BYTES);
 }
@@ -28,7 +28,7 @@ static uint64_t hash_baseline(const void *page, const void *secret)
 ksm_hash_fn ksm_hash_pick(void)
 {
 	__builtin_cpu_init();
-	return __builtin_cpu_supports("avx2") ? ksm_hash_page_avx2 : hash_baseline;
+	return __builtin_cpu_supports("avx2") ? ksm_hash_page_avx2 : ksm_hash_baseline;
 }
 
 uint64_t ksm_hash(const struct ksm_domain *d, const void *page)
