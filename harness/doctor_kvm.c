@@ -92,6 +92,7 @@ static void kvm_vm(struct doctor *d, int fd)
 void doctor_kvm(struct doctor *d, const char *kvm_path)
 {
 	static const char need[] = "booting guests";
+	struct stat st;
 	int version, err, fd = open(kvm_path, O_RDWR | O_CLOEXEC);
 
 	err = errno;
@@ -102,7 +103,9 @@ void doctor_kvm(struct doctor *d, const char *kvm_path)
 			advice = "sudo modprobe kvm_intel (or kvm_amd); virtualization on in the "
 				 "firmware";
 		else if (err == EACCES || err == EPERM)
-			advice = "sudo usermod -aG kvm $USER, then log in anew";
+			advice = stat(kvm_path, &st) == 0 && st.st_gid == 0
+					 ? "sudo setfacl -m u:$USER:rw /dev/kvm, or run as root"
+					 : "sudo usermod -aG kvm $USER, then log in anew";
 		doctor_add(d, "kvm device", DOCTOR_LACK, need, advice, "%s: %s", kvm_path,
 			   strerror(err))
 			->required = true;

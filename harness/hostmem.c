@@ -38,7 +38,8 @@ int hostmem_meminfo(const char *root, const char *field, uint64_t *bytes)
 	return ret;
 }
 
-/* One limit file; "max" and what cannot be read are no limit. */
+/* One limit file. "max", what cannot be read, and the huge number that version 1 has for "no limit"
+ * (LONG_MAX in whole pages) are none. */
 static uint64_t limit_read(const char *path)
 {
 	uint64_t v = UINT64_MAX;
@@ -46,7 +47,7 @@ static uint64_t limit_read(const char *path)
 
 	if (!f)
 		return UINT64_MAX;
-	if (fscanf(f, "%" SCNu64, &v) != 1)
+	if (fscanf(f, "%" SCNu64, &v) != 1 || v >= 1ULL << 62)
 		v = UINT64_MAX;
 	fclose(f);
 	return v;

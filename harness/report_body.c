@@ -248,6 +248,21 @@ void report_figures(FILE *out, const json_t *doc)
 	fputs("</tr>\n</tbody></table></div>\n", out);
 }
 
+/* The first word that was wrong. */
+static void guest_mismatch(FILE *out, const json_t *g)
+{
+	const json_t *m = json_array_get(json_object_get(g, "mismatch_list"), 0);
+	static const char *const parts[][2] = {{"; wrong first at gpa ", "gpa"},
+					       {" (", "kind"},
+					       {"), is ", "got"},
+					       {" and was ", "expect"}};
+
+	for (size_t i = 0; m && i < OB_ARRAY_SIZE(parts); i++) {
+		fputs(parts[i][0], out);
+		report_text(out, report_str(m, parts[i][1]));
+	}
+}
+
 static void guest_row(FILE *out, const json_t *g)
 {
 	fprintf(out, "<tr><td>%.0f</td><td class=\"l\">", fmax(0, report_num(g, "id")));
@@ -266,6 +281,7 @@ static void guest_row(FILE *out, const json_t *g)
 		fputs(": ", out);
 		report_text(out, report_str(g, "reason"));
 	}
+	guest_mismatch(out, g);
 	fputs("</td></tr>\n", out);
 }
 

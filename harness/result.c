@@ -103,7 +103,7 @@ static json_t *states_json(const struct run_result *r, const uint64_t *pages)
 	return o;
 }
 
-static const char *kind_name(uint64_t kind)
+const char *result_kind_name(uint64_t kind)
 {
 	static const char *const names[] = {
 		[AGENT_KIND_CACHE] = "cache", [AGENT_KIND_HEAP] = "heap", [AGENT_KIND_KV] = "kv",
@@ -131,7 +131,7 @@ static json_t *mismatches_json(const struct run_guest *g)
 		json_t *o = json_object();
 
 		json_object_set_new(o, "gpa", hex(m->gpa));
-		json_object_set_new(o, "kind", json_string(kind_name(m->kind)));
+		json_object_set_new(o, "kind", json_string(result_kind_name(m->kind)));
 		json_object_set_new(o, "expect", hex(m->expect));
 		json_object_set_new(o, "got", hex(m->got));
 		json_array_append_new(list, o);

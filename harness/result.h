@@ -14,6 +14,8 @@ json_t *result_real(double v);
 /* {name, bytes, xxh3}: which file it was, without saying where it lay. Nulls for what cannot be
  * read. */
 json_t *result_file_json(const char *path);
+/* "heap" and the like, for enum agent_kind; "unknown" for what a guest made up. */
+const char *result_kind_name(uint64_t kind);
 /* Write @len bytes so that a reader finds all or nothing of them; "-" is standard output. */
 int result_write_text(const char *text, size_t len, const char *path, struct ob_err *e);
 /* Make folder @path and those above it. 0 or -errno with a line. */

@@ -8,7 +8,7 @@
 #include <stdarg.h>
 #include <string.h>
 
-#include "harness/harness.h"
+#include "harness/result.h"
 
 #define TABLE_LABEL	   25
 #define TABLE_CELL	   18
@@ -170,6 +170,18 @@ static void plain(FILE *out, const char *s)
 		fputc((unsigned char)*s < 0x20 || (unsigned char)*s >= 0x7f ? '?' : *s, out);
 }
 
+static void first_mismatch(FILE *out, const struct run_guest *g)
+{
+	const struct agent_mismatch *m = &g->mismatch[0];
+
+	if (g->nmismatch == 0)
+		fputs("it did not say where", out);
+	else
+		fprintf(out, "first at gpa 0x%llx (%s), is 0x%llx and was 0x%llx",
+			(unsigned long long)m->gpa, result_kind_name(m->kind),
+			(unsigned long long)m->got, (unsigned long long)m->expect);
+}
+
 /* Why a run is not ok, and which guests ended badly. */
 static void notes(const struct table *t)
 {
@@ -193,7 +205,10 @@ static void notes(const struct table *t)
 				continue;
 			fprintf(t->out, "  guest %u (%s) %s, %llu mismatches: ", rg->id,
 				rg->workload, rg->end, (unsigned long long)rg->mismatches);
-			plain(t->out, rg->reason[0] ? rg->reason : "memory that was wrong");
+			if (rg->reason[0])
+				plain(t->out, rg->reason);
+			else
+				first_mismatch(t->out, rg);
 			fputc('\n', t->out);
 		}
 		if (bad > TABLE_GUESTS_SHOWN)

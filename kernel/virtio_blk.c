@@ -113,8 +113,7 @@ static int copy_in(struct virtio_blk *b, gpa_t at, void *buf, uint64_t len)
 	return rc;
 }
 
-/* --- reading the image
- * ----------------------------------------------------------------------------- */
+/* --- reading the image ------------------------------------------------------------------------ */
 
 /* All of @iov from @off: 0, or -errno; the end of the file is an error. Changes @iov. */
 static int read_all(int fd, struct iovec *iov, unsigned int n, uint64_t off)
@@ -196,8 +195,7 @@ static int read_some(struct virtio_blk *b, const struct virtq_buf *buf, unsigned
 	return rc ? rc : (int)got;
 }
 
-/* --- requests
- * --------------------------------------------------------------------------------------- */
+/* --- requests --------------------------------------------------------------------------------- */
 
 /* The writable part of a request: data, and where the status goes. */
 struct blk_out {
@@ -369,8 +367,7 @@ static void blk_work(struct io_work *w)
 	blk_run((struct virtio_blk *)(void *)((char *)w - offsetof(struct virtio_blk, work)));
 }
 
-/* --- what the transport calls
- * ------------------------------------------------------------------------ */
+/* --- what the transport calls ----------------------------------------------------------------- */
 
 static void blk_notify(struct virtio_dev *d, unsigned int q)
 {

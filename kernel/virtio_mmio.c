@@ -115,8 +115,7 @@ void virtio_dev_interrupt(struct virtio_dev *d, unsigned int q)
 		vm_wake(d->vm);
 }
 
-/* --- leaving the live state ----------------------------------------------------------------------
- */
+/* --- leaving the live state ------------------------------------------------------------------- */
 
 /* With the lock held, dropped in between. False: another vCPU is at it already. */
 static bool quiesce_begin(struct virtio_dev *d)
@@ -153,8 +152,7 @@ static void queue_stop(struct virtio_dev *d, struct virtq *q)
 	d->resetting = false;
 }
 
-/* --- writes: each returns NULL, or why the device cannot go on
- * ------------------------------------ */
+/* --- writes: each returns NULL, or why the device cannot go on -------------------------------- */
 
 static bool features_ok(const struct virtio_dev *d)
 {
@@ -321,8 +319,7 @@ static void mmio_write(void *dev, uint64_t off, unsigned int size, uint64_t valu
 		d->ops->notify(d, v);
 }
 
-/* --- reads
- * ----------------------------------------------------------------------------------------- */
+/* --- reads ------------------------------------------------------------------------------------ */
 
 static uint32_t feature_word(const struct virtio_dev *d)
 {

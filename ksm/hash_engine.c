@@ -43,8 +43,9 @@
 /* A pass that merged less than this part of its pages has found little: rest before the next. */
 #define LITTLE(pages) ((pages) / 256)
 
-/* --inject skip-compare needs equal hashes of different pages: keep so few bits that they come. */
-#define INJECT_HASH_BITS 10
+/* --inject skip-compare needs equal hashes of different pages: keep so few bits that some come,
+ * but not so many that guests lose their own code before they can tell. */
+#define INJECT_HASH_BITS 20
 
 static uint32_t hash_mark(uint64_t hash)
 {

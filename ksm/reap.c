@@ -22,7 +22,7 @@
 #define BATCH 256
 
 struct batch {
-	uint32_t frame[BATCH]; /* DYING, ascending */
+	uint32_t frame[BATCH]; /* DYING, ascending but for the end of the pool */
 	unsigned int n;
 	bool sweep; /* an entry was not found by content */
 };
@@ -90,16 +90,20 @@ int64_t ksm_domain_reap(struct ksm_domain *d, uint64_t budget)
 {
 	_Alignas(64) unsigned char page[OB_PAGE_SIZE];
 	struct batch b = {.n = 0};
-	uint64_t at = d->reap_cursor;
+	uint64_t at = d->reap_cursor, start = at;
+	bool round = false; /* past the end, and from the beginning again */
 	int64_t freed = 0;
 	int r = 0, r2;
 
-	for (uint64_t looked = 0; looked < OB_MIN(budget, d->frames); looked++, at++) {
-		if (!ksm_frame_next(d, &at)) {
-			/* The end: what is before the cursor comes with the next call. */
+	for (uint64_t looked = 0; looked < budget; looked++, at++) {
+		if (!ksm_frame_next(d, &at) && !round) {
+			round = true;
 			at = 0;
-			break;
+			ksm_frame_next(d, &at);
 		}
+		/* Once round is all of them. */
+		if (round && at >= start)
+			break;
 		if (!frame_condemn(d, at))
 			continue;
 		r = d->host->ops->file_read(d->host, d->pool_fd, page, OB_PAGE_SIZE,

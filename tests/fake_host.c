@@ -77,8 +77,7 @@ static void *must_calloc(uint64_t n, uint64_t size)
 	return p;
 }
 
-/* --- pages and files ----------------------------------------------------------------------------
- */
+/* --- pages and files -------------------------------------------------------------------------- */
 
 static struct fake_map *find_map(struct fake_host *f, uint64_t at, uint64_t size)
 {
@@ -176,8 +175,7 @@ static void page_reconcile(struct fake_host *f, struct fake_map *m, uint64_t i)
 		page_break(f, p);
 }
 
-/* --- mappings, as the kernel counts them ---------------------------------------------------------
- */
+/* --- mappings, as the kernel counts them ------------------------------------------------------ */
 
 static bool same_vma(const struct fake_page *a, const struct fake_page *b)
 {
@@ -240,8 +238,7 @@ static int remap(struct fake_host *f, struct fake_map *m, uint64_t first, uint64
 	return rc;
 }
 
-/* --- entering and leaving an operation -----------------------------------------------------------
- */
+/* --- entering and leaving an operation -------------------------------------------------------- */
 
 /* Counts the call; -errno when it is to fail. On 0 the lock is held. */
 static int enter(struct fake_host *f, enum fake_op op)
@@ -267,8 +264,7 @@ static int leave(struct fake_host *f, enum fake_op op, int rc)
 	return rc;
 }
 
-/* --- operations ----------------------------------------------------------------------------------
- */
+/* --- operations ------------------------------------------------------------------------------- */
 
 static int op_ram_map(struct ob_host *h, uint64_t size, const char *name, hva_t *out)
 {
@@ -611,8 +607,7 @@ static const struct ob_host_ops fake_ops = {
 	.thread_cpu_ns = op_thread_cpu_ns,
 };
 
-/* --- what tests call -----------------------------------------------------------------------------
- */
+/* --- what tests call -------------------------------------------------------------------------- */
 
 struct ob_host *fake_host_new(void)
 {

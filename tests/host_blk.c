@@ -141,7 +141,8 @@ static unsigned int request(struct bed *b, uint32_t type, uint64_t sector, uint6
 /* Wait until the device is broken, and see why. */
 static void broke(struct bed *b, const char *why)
 {
-	for (int i = 0; i < 20000 && !b->blk.dev.broken; i++)
+	for (int i = 0; i < 20000 && !(vdrv_get(&b->blk.dev, VDRV_STATUS) & VDRV_S_NEEDS_RESET);
+	     i++)
 		nap();
 	cr_assert(b->blk.dev.broken, "should say: %s", why);
 	cr_assert_str_eq(b->blk.dev.why, why);
@@ -274,9 +275,9 @@ Test(blk, buffers_may_be_cut_anywhere)
 		/* The header in one to three pieces. */
 		put_header(b, 0, T_IN, from);
 		for (uint64_t h = HEADERS; h < HEADERS + 16; i++) {
-			uint64_t len = OB_MIN(1 + (uint64_t)(rand_r(&seed) % 16), HEADERS + 16 - h);
+			uint64_t len = 1 + (uint64_t)(rand_r(&seed) % 16);
 
-			if (i == 2)
+			if (i == 2 || len > HEADERS + 16 - h)
 				len = HEADERS + 16 - h;
 			vdrv_desc(&b->v, t, first + i, h, (uint32_t)len, VDRV_NEXT,
 				  (uint16_t)(first + i + 1));
@@ -286,9 +287,9 @@ Test(blk, buffers_may_be_cut_anywhere)
 		left = sectors * 512 + 1;
 		stream = left;
 		while (left) {
-			uint32_t len = OB_MIN(1 + (uint32_t)rand_r(&seed) % 2000, left);
+			uint32_t len = 1 + (uint32_t)rand_r(&seed) % 2000;
 
-			if (nseg == 100)
+			if (nseg == 100 || len > left)
 				len = left;
 			at += (uint64_t)(rand_r(&seed) % 50);
 			memset(ram(b, at), UNTOUCHED, len + 1);
@@ -436,8 +437,7 @@ Test(blk, resets_in_the_middle_of_work)
 	bed_free(b);
 }
 
-/* --- reads and those who take pages away
- * ------------------------------------------------------------------ */
+/* --- reads and those who take pages away ------------------------------------------------------ */
 
 static void park(void *arg)
 {
@@ -478,6 +478,7 @@ Test(blk, a_freeze_leaves_out_what_a_read_is_writing)
 	cr_assert(ept_frozen(&e, page), "it can be frozen when the read is over");
 	ept_thaw(&e);
 	cr_assert_eq(parked, 0);
+	ept_exit(&e);
 	bed_free(b);
 	ob_arena_free(arena);
 }
@@ -508,6 +509,7 @@ Test(blk, a_read_waits_for_the_thaw)
 	ept_thaw(&e);
 	cr_assert(vdrv_wait_used(&b->v, &id, &written));
 	cr_assert_arr_eq(ram(b, DATA), b->image, 4096);
+	ept_exit(&e);
 	bed_free(b);
 	ob_arena_free(arena);
 }
@@ -574,7 +576,7 @@ Test(blk, busy_memory_only_slows_a_read)
 		b->gm.ops = NULL;
 		cr_assert_eq(f.open, 0);
 		cr_assert_leq(f.max_open, limit);
-		cr_assert(limit > 16 || f.refused);
+		cr_assert(limit >= 16 || f.refused);
 		cr_assert(vdrv_used(&b->v, &id, &written));
 		cr_assert_eq(*ram(b, STATUS), S_OK);
 		for (unsigned int i = 1; i <= 40; i++)
@@ -583,8 +585,7 @@ Test(blk, busy_memory_only_slows_a_read)
 	bed_free(b);
 }
 
-/* --- the worker
- * --------------------------------------------------------------------------------------------- */
+/* --- the worker ------------------------------------------------------------------------------- */
 
 struct item {
 	struct io_work work; /* first */

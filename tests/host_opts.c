@@ -4,6 +4,7 @@
  * short, a device that is not there, limits of cgroups, places that cannot be written.
  */
 #include <criterion/criterion.h>
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -95,6 +96,46 @@ Test(opts_host, image)
 	place_exit(&p);
 }
 
+/* The least guest that can be booted: one segment and the note that says where PVH enters. */
+static const char *put_guest(struct place *p)
+{
+	struct {
+		Elf64_Ehdr h;
+		Elf64_Phdr seg[2];
+		Elf64_Nhdr note;
+		char name[4];
+		uint32_t entry;
+		char text[64];
+	} g = {
+		.h = {.e_ident = {ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS64, ELFDATA2LSB,
+				  EV_CURRENT},
+		      .e_type = ET_EXEC,
+		      .e_machine = EM_X86_64,
+		      .e_version = EV_CURRENT,
+		      .e_entry = 0x100000,
+		      .e_phoff = sizeof(Elf64_Ehdr),
+		      .e_ehsize = sizeof(Elf64_Ehdr),
+		      .e_phentsize = sizeof(Elf64_Phdr),
+		      .e_phnum = 2},
+		.note = {.n_namesz = 4, .n_descsz = 4, .n_type = 18}, /* XEN_ELFNOTE_PHYS32_ENTRY */
+		.name = "Xen",
+		.entry = 0x100000,
+	};
+
+	g.seg[0] = (Elf64_Phdr){.p_type = PT_LOAD,
+				.p_flags = PF_R | PF_X,
+				.p_offset = offsetof(__typeof__(g), text),
+				.p_vaddr = 0x100000,
+				.p_paddr = 0x100000,
+				.p_filesz = sizeof(g.text),
+				.p_memsz = sizeof(g.text)};
+	g.seg[1] = (Elf64_Phdr){.p_type = PT_NOTE,
+				.p_offset = offsetof(__typeof__(g), note),
+				.p_filesz = sizeof(g.note) + 8,
+				.p_align = 4};
+	return put(p, "guest", &g, sizeof(g), sizeof(g));
+}
+
 Test(opts_host, guest)
 {
 	static const char elf[64] = "\177ELF\2\1\1";
@@ -102,6 +143,7 @@ Test(opts_host, guest)
 	struct ob_err e = {""};
 
 	place_init(&p);
+	cr_expect_eq(opts_check_kernel(put_guest(&p), &e), 0, "%s", e.msg);
 	cr_expect_eq(opts_check_kernel(place_at(&p, "none"), &e), -ENOENT);
 	cr_expect(strstr(e.msg, "make"), "what to do: %s", e.msg);
 	cr_expect_neq(opts_check_kernel(p.dir, &e), 0);
@@ -137,24 +179,25 @@ Test(opts_host, kvm_and_ksm)
 /* The default list loses what cannot be driven here; a list that was named is refused. */
 Test(opts_host, kernel_left_out)
 {
-	const struct ksm_engine_ops *off = ksm_engine_find("off"), *kernel = ksm_engine_find("kernel");
-	struct fleet_config c = {.guests = 1, .mem_bytes = OPTS_MIN_MEM, .sharing = {off, kernel}, .nsharing = 2};
+	const struct ksm_engine_ops *off = ksm_engine_find("off"),
+				    *kernel = ksm_engine_find("kernel");
+	struct fleet_config c = {
+		.guests = 1, .mem_bytes = OPTS_MIN_MEM, .sharing = {off, kernel}, .nsharing = 2};
 	struct opts_given given = {.sharing = true};
 	struct opts_host h = {.kvm_path = "/dev/kvm", .mem_total = OB_GIB, .mem_limit = UINT64_MAX};
 	struct image_super s = good_super();
 	struct ob_err e = {""};
 	struct place p;
-	char note[400], image[160], ksm[160];
+	char note[400], image[160], ksm[160], guest[160];
 	int ret;
 
 	if (access("/dev/kvm", R_OK | W_OK) != 0)
 		cr_skip_test("no /dev/kvm that we may open");
-	if (access("build/microguest.elf", R_OK) != 0)
-		cr_skip_test("build/microguest.elf is not there");
 	place_init(&p);
 	strcpy(image, put(&p, "i", &s, sizeof(s), 20 * 4096));
 	strcpy(ksm, place_at(&p, "no-ksm"));
-	c.kernel_path = "build/microguest.elf";
+	strcpy(guest, put_guest(&p));
+	c.kernel_path = guest;
 	c.image_path = image;
 	h.ksm_dir = ksm;
 	ret = opts_check(&c, &given, &h, note, sizeof(note), &e);
@@ -231,5 +274,7 @@ Test(opts_host, limits)
 	fake_file(&p, "sys/fs/cgroup/memory/m/memory.limit_in_bytes", "8192\n");
 	fake_file(&p, "sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
 	cr_expect_eq(hostmem_cgroup_limit(p.dir), 8192, "version 1");
+	fake_file(&p, "sys/fs/cgroup/memory/m/memory.limit_in_bytes", "9223372036854771712\n");
+	cr_expect_eq(hostmem_cgroup_limit(p.dir), UINT64_MAX, "version 1 without a limit");
 	place_exit(&p);
 }

@@ -177,8 +177,7 @@ Test(gmem, accesses_go_through_the_owner_of_the_pages)
 	fake_host_free(h);
 }
 
-/* --- the fake host: what the tests of the mechanisms rely on
- * -------------------------------------- */
+/* --- the fake host: what the tests of the mechanisms rely on ---------------------------------- */
 
 Test(fake_host, pages_follow_guest_accesses)
 {

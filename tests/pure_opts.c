@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * pure_opts.c: command lines of run, fleet and compare: what is understood, and that everything else
- * is refused with one line.
+ * pure_opts.c: command lines of run, fleet and compare: what is understood, and that everything
+ * else is refused with one line.
  */
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -10,7 +10,7 @@
 
 #include "harness/opts.h"
 
-#define MAX_WORDS 12
+#define MAX_WORDS 16
 
 /* Parse "fleet --guests 4", split at spaces. */
 static enum opts_outcome parse(struct fleet_config *c, struct opts_given *given, const char *line,
@@ -105,10 +105,11 @@ Test(opts, all_of_them)
 	struct ob_err e;
 	char words[256];
 
-	cr_assert_eq(parse(&c, &g,
-			   "fleet --guests=3 --mem 16M --workload kv,idle,kv --sharing off --seconds 2",
-			   words, sizeof(words), &e),
-		     OPTS_OK, "%s", e.msg);
+	cr_assert_eq(
+		parse(&c, &g,
+		      "fleet --guests=3 --mem 16M --workload kv,idle,kv --sharing off --seconds 2",
+		      words, sizeof(words), &e),
+		OPTS_OK, "%s", e.msg);
 	cr_expect_eq(c.guests, 3);
 	cr_expect_eq(c.mem_bytes, 16 * OB_MIB);
 	cr_expect_eq(c.nworkloads, 3);
@@ -116,15 +117,19 @@ Test(opts, all_of_them)
 	cr_expect_str_eq(c.sharing[0]->name, "off");
 	cr_expect_eq(c.seconds, 2);
 	cr_expect(g.sharing);
-	cr_assert_eq(parse(&c, &g, "fleet --seed 7 --json - --guest microguest --cell 5 --kernel k --image i",
-			   words, sizeof(words), &e),
-		     OPTS_OK, "%s", e.msg);
+	cr_assert_eq(
+		parse(&c, &g,
+		      "fleet --seed 7 --json - --guest microguest --cell 5 --kernel k --image i",
+		      words, sizeof(words), &e),
+		OPTS_OK, "%s", e.msg);
 	cr_expect_eq(c.seed, 7);
 	cr_expect_str_eq(c.json_path, "-");
 	cr_expect_eq(c.cell, 5);
 	cr_expect_str_eq(c.kernel_path, "k");
 	cr_expect_str_eq(c.image_path, "i");
-	cr_assert_eq(parse(&c, &g, "fleet --inject lose-break --inject flip-frame --warm-timeout 9 --quiet --out d",
+	cr_assert_eq(parse(&c, &g,
+			   "fleet --inject lose-break --inject flip-frame --warm-timeout 9 --quiet "
+			   "--out d",
 			   words, sizeof(words), &e),
 		     OPTS_OK, "%s", e.msg);
 	cr_expect_eq(c.inject, KSM_INJECT_LOSE_BREAK | KSM_INJECT_FLIP_FRAME);
@@ -145,7 +150,8 @@ Test(opts, compare_has_its_control)
 	cr_assert_eq(c.nsharing, 2);
 	cr_expect_str_eq(c.sharing[0]->name, "off");
 	cr_expect_str_eq(c.sharing[1]->name, "hash");
-	cr_assert_eq(parse(&c, &g, "compare --sharing hash,off", words, sizeof(words), &e), OPTS_OK);
+	cr_assert_eq(parse(&c, &g, "compare --sharing hash,off", words, sizeof(words), &e),
+		     OPTS_OK);
 	cr_assert_eq(c.nsharing, 2);
 	cr_expect_str_eq(c.sharing[0]->name, "hash");
 }
@@ -211,7 +217,8 @@ Test(opts, workloads)
 		cr_expect(opts_known_workload(opts_workloads[i]));
 	cr_expect(opts_known_workload("hostile-ring"));
 	cr_expect(!opts_known_workload("hostile-"));
-	cr_expect(!opts_known_workload("hostile-a b")); /* it becomes a word of the guest's command line */
+	cr_expect(!opts_known_workload(
+		"hostile-a b")); /* it becomes a word of the guest's command line */
 	cr_expect(!opts_known_workload(""));
 	cr_expect(!opts_known_workload("kv "));
 }
@@ -225,7 +232,8 @@ Test(opts, memory_of_the_host)
 	cr_expect_eq(opts_check_memory(&c, &h, &e), 0);
 	c.guests = 17;
 	cr_expect_eq(opts_check_memory(&c, &h, &e), -ENOMEM);
-	cr_expect(strstr(e.msg, "1140850688") && strstr(e.msg, "1073741824"), "both numbers: %s", e.msg);
+	cr_expect(strstr(e.msg, "1140850688") && strstr(e.msg, "1073741824"), "both numbers: %s",
+		  e.msg);
 	cr_expect(strstr(e.msg, "host"));
 	h.mem_total = 64 * OB_GIB;
 	h.mem_limit = OB_GIB;
@@ -240,10 +248,12 @@ Test(opts, memory_of_the_host)
 Test(opts, random_words)
 {
 	static const char *const words[] = {
-		"--guests", "--mem",  "--workload", "--sharing", "--seconds", "--seed", "--cell", "--inject",
-		"--quiet",  "--json", "0",	    "1",	 "16",	      "-1",	"9G",	  "64M",
-		"kv",	    "off",    "hash,off",   "idle,kv",	 "--",	      "-",	"--m",	  "--=",
-		"--guests=5", "--mem=9M", "lose-break", "",	  "4096",     "--sharing=kernel"};
+		"--guests", "--mem",	  "--workload", "--sharing", "--seconds",
+		"--seed",   "--cell",	  "--inject",	"--quiet",   "--json",
+		"0",	    "1",	  "16",		"-1",	     "9G",
+		"64M",	    "kv",	  "off",	"hash,off",  "idle,kv",
+		"--",	    "-",	  "--m",	"--=",	     "--guests=5",
+		"--mem=9M", "lose-break", "",		"4096",	     "--sharing=kernel"};
 	unsigned int seed = 20240607, taken = 0;
 
 	srand(seed);
@@ -263,14 +273,16 @@ Test(opts, random_words)
 		switch (opts_parse(&c, &g, verb, n + 1, argv, &e)) {
 		case OPTS_OK:
 			taken++;
-			cr_assert(c.guests >= 1 && c.guests <= FLEET_MAX_GUESTS, "seed %u round %d", seed, round);
+			cr_assert(c.guests >= 1 && c.guests <= FLEET_MAX_GUESTS, "seed %u round %d",
+				  seed, round);
 			cr_assert(c.mem_bytes >= OPTS_MIN_MEM && c.mem_bytes % OB_PAGE_SIZE == 0);
 			cr_assert(c.nsharing == 1 && c.sharing[0]);
 			cr_assert(c.nworkloads >= 1 && c.nworkloads <= FLEET_MAX_WORKLOADS);
 			cr_assert(c.seconds >= 1 && c.cell >= 1);
 			break;
 		case OPTS_BAD:
-			cr_assert(e.msg[0] && !strchr(e.msg, '\n'), "seed %u round %d: no line", seed, round);
+			cr_assert(e.msg[0] && !strchr(e.msg, '\n'), "seed %u round %d: no line",
+				  seed, round);
 			break;
 		case OPTS_HELP:
 			cr_assert_fail("nobody asked for help: seed %u round %d", seed, round);

@@ -267,8 +267,7 @@ Test(virtq, a_chain_is_under_4_gib)
 	fake_host_free(h);
 }
 
-/* --- indirect descriptors
- * ---------------------------------------------------------------------------- */
+/* --- indirect descriptors --------------------------------------------------------------------- */
 
 Test(virtq, indirect_tables_are_followed)
 {
@@ -320,8 +319,7 @@ Test(virtq, broken_indirect_tables_have_their_reasons)
 	breaks(b, "next descriptor is out of range");
 }
 
-/* --- an access that cannot be had just now is nobody's fault
- * ------------------------------------------- */
+/* --- an access that cannot be had just now is nobody's fault ---------------------------------- */
 
 struct busy {
 	struct gmem *gm;
@@ -388,8 +386,7 @@ Test(virtq, busy_at_any_access_loses_nothing)
 	}
 }
 
-/* --- random tables against a naive reading
- * -------------------------------------------------------------- */
+/* --- random tables against a naive reading ---------------------------------------------------- */
 
 struct raw {
 	uint64_t addr;

@@ -77,6 +77,8 @@ uint32_t vdrv_start(struct vdrv *v)
 uint32_t vdrv_init(struct vdrv *v, struct virtio_dev *d, struct gmem *mem, uint16_t size,
 		   gpa_t base, uint64_t features)
 {
+	/* Reset first: the device may still be using the old rings. */
+	vdrv_set(d, VDRV_STATUS, 0);
 	vdrv_layout(v, d, mem, size, base);
 	vdrv_negotiate(d, features);
 	return vdrv_start(v);
@@ -97,8 +99,7 @@ void vdrv_desc(struct vdrv *v, gpa_t table, unsigned int i, uint64_t addr, uint3
 void vdrv_set_avail_idx(struct vdrv *v, uint16_t idx)
 {
 	v->next_avail = idx;
-	/* A driver's store barrier: all that was written before is seen before the index. */
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	/* Release: all that was written before is seen before the index. */
 	__atomic_store_n((uint16_t *)gmem_ptr(v->mem, gpa(v->avail.v + 2), 2), idx,
 			 __ATOMIC_RELEASE);
 }

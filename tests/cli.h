@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cli.h: running the overbook command as a person would, for tests. */
+#ifndef OVERBOOK_TESTS_CLI_H
+#define OVERBOOK_TESTS_CLI_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+struct cli {
+	pid_t pid;
+	char out_path[64], err_path[64], json_path[64];
+	int status; /* exit status; 128 + signal; -1 while it runs */
+	char out[65536], err[65536];
+	json_t *result; /* what --json wrote, NULL when nothing */
+};
+
+/* Folder of the build under test: OB_BUILD, else "build". */
+const char *cli_build(void);
+/* Can a guest boot here? Skips the test otherwise, or fails it when OB_REQUIRE_KVM is set. */
+bool cli_have_kvm(void);
+
+/* Start `overbook @args` (words split at blanks; with " --json FILE" appended when @json). */
+void cli_start(struct cli *c, const char *args, bool json);
+/* Wait for its end for up to @seconds (then it is killed and the test fails), read what it wrote.
+ */
+void cli_wait(struct cli *c, unsigned int seconds);
+/* Both. */
+void cli_run(struct cli *c, const char *args, bool json, unsigned int seconds);
+void cli_free(struct cli *c);
+/* Direct children of @pid whose command line has @word second; returns how many (at most @max). */
+unsigned int cli_children(pid_t pid, const char *word, pid_t *out, unsigned int max);
+
+#endif

@@ -1,0 +1,497 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * host_guardian.c: the settings of Linux KSM are put back, whoever ends first and however: on a
+ * tree of plain files, with real processes and real kills; once on the real settings when we may.
+ * The guardian is this test program, started again: a constructor sees its hidden verb.
+ */
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "ksm/sysfs.h"
+
+__attribute__((constructor)) static void guardian_verb(int argc, char **argv)
+{
+	if (argc >= 4 && !strcmp(argv[1], "ksm-guardian"))
+		_exit(ksm_guardian_run(atoi(argv[2]), argv[3], argc > 4 ? argv[4] : ""));
+}
+
+/* --- a tree of settings
+ * ------------------------------------------------------------------------------ */
+
+struct tree {
+	char root[64], lock[80], self[PATH_MAX];
+	struct ksm_settings before;
+};
+
+static void put(const struct tree *t, const char *dir, const char *name, const char *text)
+{
+	char path[256];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/%s/%s", t->root, dir, name);
+	f = fopen(path, "w");
+	cr_assert_not_null(f, "%s", path);
+	fputs(text, f);
+	fclose(f);
+}
+
+static void make_dirs(const struct tree *t, const char *dirs)
+{
+	char path[256];
+
+	for (const char *at = dirs; at; at = strchr(at + 1, '/')) {
+		const char *end = strchr(at + 1, '/');
+
+		snprintf(path, sizeof(path), "%s/%.*s", t->root,
+			 (int)(end ? end - dirs : (long)strlen(dirs)), dirs);
+		cr_assert(mkdir(path, 0700) == 0 || errno == EEXIST, "%s", path);
+	}
+}
+
+#define KSM "sys/kernel/mm/ksm"
+
+static void self_path(struct tree *t)
+{
+	ssize_t n = readlink("/proc/self/exe", t->self, sizeof(t->self) - 1);
+
+	cr_assert_gt(n, 0);
+	t->self[n] = '\0';
+}
+
+static struct tree tree_new(void)
+{
+	struct tree t = {.root = "/tmp/overbook-ksm-XXXXXX"};
+
+	cr_assert_not_null(mkdtemp(t.root));
+	snprintf(t.lock, sizeof(t.lock), "%s/lock", t.root);
+	self_path(&t);
+	make_dirs(&t, KSM);
+	make_dirs(&t, "proc/77");
+	make_dirs(&t, "proc/self");
+	put(&t, KSM, "run", "0\n");
+	put(&t, KSM, "pages_to_scan", "100\n");
+	put(&t, KSM, "sleep_millisecs", "20\n");
+	put(&t, KSM, "advisor_mode", "none [scan-time]\n");
+	put(&t, KSM, "use_zero_pages", "0\n");
+	put(&t, KSM, "merge_across_nodes", "0\n");
+	put(&t, KSM, "smart_scan", "1\n");
+	put(&t, KSM, "max_page_sharing", "256\n");
+	cr_assert_eq(ksm_settings_read(t.root, &t.before), 0);
+	return t;
+}
+
+static void tree_free(struct tree *t)
+{
+	char cmd[128];
+
+	snprintf(cmd, sizeof(cmd), "rm -rf '%s'", t->root);
+	cr_assert_eq(system(cmd), 0);
+}
+
+static bool is_before(const struct tree *t)
+{
+	struct ksm_settings now;
+
+	cr_assert_eq(ksm_settings_read(t->root, &now), 0);
+	return !memcmp(&now, &t->before, sizeof(now));
+}
+
+static bool is_fastest(const struct tree *t)
+{
+	struct ksm_settings s;
+
+	cr_assert_eq(ksm_settings_read(t->root, &s), 0);
+	return !strcmp(s.value[KSM_SET_RUN], "1") &&
+	       !strcmp(s.value[KSM_SET_SLEEP_MILLISECS], "0") &&
+	       !strcmp(s.value[KSM_SET_PAGES_TO_SCAN], "1000000") &&
+	       !strcmp(s.value[KSM_SET_ADVISOR_MODE], "none") &&
+	       !strcmp(s.value[KSM_SET_USE_ZERO_PAGES], "1") &&
+	       !strcmp(s.value[KSM_SET_MERGE_ACROSS_NODES], "1");
+}
+
+static off_t lock_size(const struct tree *t)
+{
+	struct stat st;
+
+	cr_assert_eq(stat(t->lock, &st), 0);
+	cr_assert_eq(st.st_mode & 0777, 0600);
+	return st.st_size;
+}
+
+/* What somebody else's end brings about is soon so, not at once. */
+static bool soon_before(const struct tree *t)
+{
+	for (unsigned int i = 0; i < 1000; i++) {
+		if (is_before(t) && !lock_size(t))
+			return true;
+		poll(NULL, 0, 10);
+	}
+	return false;
+}
+
+static void start(struct tree *t, struct ksm_driver *d)
+{
+	struct ob_err e = {""};
+
+	cr_assert_eq(ksm_driver_start_at(d, t->self, t->lock, t->root, &e), 0, "%s", e.msg);
+}
+
+/* A run in a process of its own, to be killed. Returns when its guardian is ready. */
+static pid_t start_run(struct tree *t, int *guardian)
+{
+	int p[2];
+	pid_t pid;
+
+	cr_assert_eq(pipe(p), 0);
+	pid = fork();
+	if (!pid) {
+		struct ksm_driver d;
+		struct ob_err e;
+		int r = ksm_driver_start_at(&d, t->self, t->lock, t->root, &e);
+
+		if (write(p[1], r ? &r : &d.guardian_pid, sizeof(int)) != sizeof(int))
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	close(p[1]);
+	cr_assert_eq(read(p[0], guardian, sizeof(int)), sizeof(int));
+	cr_assert_gt(*guardian, 0, "%s", strerror(-*guardian));
+	close(p[0]);
+	return pid;
+}
+
+static void kill_run(pid_t pid)
+{
+	kill(pid, SIGKILL);
+	cr_assert_eq(waitpid(pid, NULL, 0), pid);
+}
+
+/* --- tests
+ * ---------------------------------------------------------------------------------------- */
+
+Test(guardian, one_user, .timeout = 60)
+{
+	struct tree t = tree_new();
+	struct ksm_driver d;
+	char value[KSM_VALUE_MAX];
+
+	start(&t, &d);
+	cr_assert(is_fastest(&t));
+	cr_assert_gt(lock_size(&t), 0);
+	cr_assert_eq(ksm_sysfs_get(t.root, "max_page_sharing", value, sizeof(value)), 0);
+	cr_assert_str_eq(value, "256");
+	ksm_driver_stop(&d);
+	cr_assert(is_before(&t));
+	cr_assert_eq(lock_size(&t), 0);
+	ksm_driver_stop(&d); /* stopped twice is stopped */
+	tree_free(&t);
+}
+
+Test(guardian, two_users_in_any_order, .timeout = 60)
+{
+	struct tree t = tree_new();
+
+	for (unsigned int second_first = 0; second_first < 2; second_first++) {
+		struct ksm_driver d[2];
+
+		start(&t, &d[0]);
+		start(&t, &d[1]);
+		ksm_driver_stop(&d[second_first]);
+		cr_assert(is_fastest(&t), "one still uses it");
+		ksm_driver_stop(&d[!second_first]);
+		cr_assert(is_before(&t));
+	}
+	tree_free(&t);
+}
+
+Test(guardian, parent_killed, .timeout = 60)
+{
+	struct tree t = tree_new();
+	int guardian;
+	pid_t pid = start_run(&t, &guardian);
+
+	cr_assert(is_fastest(&t));
+	kill_run(pid);
+	cr_assert(soon_before(&t));
+	tree_free(&t);
+}
+
+Test(guardian, ignores_the_terminal, .timeout = 60)
+{
+	struct tree t = tree_new();
+	struct ksm_driver d;
+
+	start(&t, &d);
+	cr_assert_eq(getsid(d.guardian_pid), d.guardian_pid, "a session of its own");
+	kill(d.guardian_pid, SIGINT);
+	kill(d.guardian_pid, SIGTERM);
+	kill(d.guardian_pid, SIGHUP);
+	cr_assert_eq(waitpid(d.guardian_pid, NULL, WNOHANG), 0);
+	ksm_driver_stop(&d);
+	cr_assert(is_before(&t));
+	tree_free(&t);
+}
+
+Test(guardian, killed_and_the_next_run_recovers, .timeout = 60)
+{
+	struct tree t = tree_new();
+	struct ksm_driver d;
+
+	start(&t, &d);
+	kill(d.guardian_pid, SIGKILL);
+	ksm_driver_stop(&d);
+	cr_assert(is_fastest(&t), "nobody put it back");
+	start(&t, &d);
+	cr_assert(is_fastest(&t));
+	ksm_driver_stop(&d);
+	cr_assert(is_before(&t), "the originals, not what was found");
+	tree_free(&t);
+}
+
+Test(guardian, killed_beside_another, .timeout = 60)
+{
+	struct tree t = tree_new();
+	struct ksm_driver d[2];
+
+	start(&t, &d[0]);
+	start(&t, &d[1]);
+	kill(d[0].guardian_pid, SIGKILL);
+	ksm_driver_stop(&d[0]);
+	cr_assert(is_fastest(&t));
+	ksm_driver_stop(&d[1]);
+	cr_assert(is_before(&t), "by the one that did not save them");
+	tree_free(&t);
+}
+
+#define RUNS 4
+
+/* Runs start and are ended, killed, or lose their guardian, in any order and at the same time. */
+Test(guardian, random_lives, .timeout = 120)
+{
+	struct tree t = tree_new();
+	uint64_t s = 20240607;
+	pid_t pid[RUNS] = {0};
+	int guardian[RUNS];
+	unsigned int n = 0;
+
+	for (unsigned int step = 0; step < 120; step++) {
+		unsigned int i;
+
+		s = s * 6364136223846793005ULL + 1442695040888963407ULL;
+		i = (unsigned int)(s >> 40) % RUNS;
+		if (!pid[i]) {
+			pid[i] = start_run(&t, &guardian[i]);
+			n++;
+		} else {
+			if ((s >> 50) % 4 == 0)
+				kill(guardian[i], SIGKILL);
+			kill_run(pid[i]);
+			pid[i] = 0;
+			n--;
+		}
+		if (n && pid[i])
+			cr_assert(is_fastest(&t), "step %u", step);
+	}
+	/* All at once. */
+	for (unsigned int i = 0; i < RUNS; i++)
+		if (pid[i])
+			kill(pid[i], SIGKILL);
+	for (unsigned int i = 0; i < RUNS; i++)
+		if (pid[i])
+			waitpid(pid[i], NULL, 0);
+	/* Should the last guardian have been among the killed, one more run does it. */
+	pid[0] = start_run(&t, &guardian[0]);
+	kill_run(pid[0]);
+	cr_assert(soon_before(&t));
+	tree_free(&t);
+}
+
+Test(guardian, many_at_once, .timeout = 120)
+{
+	struct tree t = tree_new();
+	pid_t pid[12];
+
+	for (unsigned int round = 0; round < 4; round++) {
+		for (unsigned int i = 0; i < 12; i++) {
+			pid[i] = fork();
+			if (!pid[i]) {
+				struct ksm_driver d;
+				struct ob_err e;
+
+				if (ksm_driver_start_at(&d, t.self, t.lock, t.root, &e))
+					_exit(1);
+				if (!is_fastest(&t))
+					_exit(2);
+				ksm_driver_stop(&d);
+				_exit(0);
+			}
+		}
+		for (unsigned int i = 0; i < 12; i++) {
+			int status;
+
+			cr_assert_eq(waitpid(pid[i], &status, 0), pid[i]);
+			cr_assert(WIFEXITED(status) && !WEXITSTATUS(status), "run %u: %x", i,
+				  status);
+		}
+		cr_assert(is_before(&t), "after all have waited for their guardians");
+	}
+	tree_free(&t);
+}
+
+Test(guardian, settings_that_this_kernel_lacks, .timeout = 60)
+{
+	struct tree t = tree_new();
+	struct ksm_driver d;
+	char path[256];
+
+	snprintf(path, sizeof(path), "%s/" KSM "/advisor_mode", t.root);
+	cr_assert_eq(unlink(path), 0);
+	cr_assert_eq(ksm_settings_read(t.root, &t.before), 0);
+	start(&t, &d);
+	cr_assert_eq(access(path, F_OK), -1, "nothing is made that was not there");
+	ksm_driver_stop(&d);
+	cr_assert(is_before(&t));
+	tree_free(&t);
+}
+
+static void expect_error(struct tree *t, int err, const char *part)
+{
+	struct ksm_driver d;
+	struct ob_err e = {""};
+
+	cr_assert_eq(ksm_driver_start_at(&d, t->self, t->lock, t->root, &e), -err, "%s", e.msg);
+	cr_assert_not_null(strstr(e.msg, part), "%s", e.msg);
+	cr_assert_null(strchr(e.msg, '\n'), "one line");
+}
+
+Test(guardian, says_what_is_wrong, .timeout = 60)
+{
+	struct tree t = tree_new();
+	char root[64];
+
+	strcpy(root, t.root);
+	snprintf(t.root, sizeof(t.root), "%s/none", root);
+	expect_error(&t, ENOENT, "CONFIG_KSM");
+	strcpy(t.root, root);
+
+	put(&t, ".", "lock", "precious data of somebody\n");
+	chmod(t.lock, 0600);
+	expect_error(&t, EINVAL, "not saved KSM settings");
+	cr_assert(is_before(&t));
+	cr_assert_eq(lock_size(&t), 26, "and it is not touched");
+
+	cr_assert_eq(unlink(t.lock), 0);
+	cr_assert_eq(symlink("elsewhere", t.lock), 0);
+	expect_error(&t, ELOOP, "lock");
+	cr_assert_eq(unlink(t.lock), 0);
+
+	snprintf(t.self, sizeof(t.self), "%s/nothing", t.root);
+	expect_error(&t, ENOENT, "guardian");
+	self_path(&t);
+
+	/* What is cut off was written before anything was changed. */
+	put(&t, ".", "lock", "overbook saved KSM settings 1\nrun 1\npages_to_s");
+	chmod(t.lock, 0600);
+	{
+		struct ksm_driver d;
+
+		start(&t, &d);
+		ksm_driver_stop(&d);
+	}
+	cr_assert(is_before(&t));
+	tree_free(&t);
+}
+
+Test(guardian, a_setting_that_fails_is_undone, .timeout = 60)
+{
+	/* A setting that can be read, and written by nobody. Others are set before it. */
+	static const char fixed[] = "/proc/sys/kernel/ostype";
+	struct tree t = tree_new();
+	char path[256];
+
+	snprintf(path, sizeof(path), "%s/" KSM "/use_zero_pages", t.root);
+	cr_assert_eq(unlink(path), 0);
+	cr_assert_eq(symlink(fixed, path), 0);
+	cr_assert_eq(ksm_settings_read(t.root, &t.before), 0);
+	cr_assert_lt(open(fixed, O_WRONLY | O_CLOEXEC), 0);
+	expect_error(&t, errno, "use_zero_pages");
+	cr_assert(is_before(&t));
+	cr_assert_eq(lock_size(&t), 0);
+	tree_free(&t);
+}
+
+Test(guardian, counters_of_a_tree)
+{
+	struct tree t = tree_new();
+	struct ksm_sysfs_counters c;
+
+	cr_assert_eq(ksm_sysfs_read_at(t.root, &c), -ENOENT);
+	put(&t, KSM, "full_scans", "12\n");
+	put(&t, KSM, "pages_shared", "34\n");
+	put(&t, KSM, "pages_sharing", "56\n");
+	put(&t, KSM, "pages_unshared", "78\n");
+	put(&t, KSM, "pages_volatile", "9\n");
+	put(&t, "proc/77", "stat",
+	    "77 (ksmd) S 2 0 0 0 -1 2129984 0 0 0 0 150 250 0 0 25 5 1 0 110 0 0\n");
+	cr_assert_eq(ksm_sysfs_read_at(t.root, &c), 0);
+	cr_assert_eq(c.full_scans, 12);
+	cr_assert_eq(c.pages_shared, 34);
+	cr_assert_eq(c.pages_sharing, 56);
+	cr_assert_eq(c.zero_pages, 0, "an older kernel");
+	cr_assert_eq(c.ksmd_cpu_ns, 400 * (OB_NS_PER_SEC / (uint64_t)sysconf(_SC_CLK_TCK)));
+	put(&t, KSM, "ksm_zero_pages", "3\n");
+	put(&t, KSM, "general_profit", "-4096\n");
+	cr_assert_eq(ksm_sysfs_read_at(t.root, &c), 0);
+	cr_assert_eq(c.zero_pages, 3);
+	cr_assert_eq(c.general_profit, -4096);
+	put(&t, KSM, "pages_sharing", "many\n");
+	cr_assert_eq(ksm_sysfs_read_at(t.root, &c), -EINVAL);
+	tree_free(&t);
+}
+
+/* On this host's own settings; beside other users, which is why it goes by the lock that all use.
+ */
+Test(guardian, the_real_ones, .timeout = 60)
+{
+	struct ksm_settings before, now;
+	struct ksm_sysfs_counters c;
+	struct ksm_driver d;
+	struct tree t;
+	struct ob_err e = {""};
+	int fd;
+
+	if (access("/sys/kernel/mm/ksm/run", W_OK))
+		cr_skip_test("Linux KSM cannot be set up here (needs root and CONFIG_KSM)");
+	fd = open("/run/overbook-ksm.lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (fd >= 0) {
+		bool used = flock(fd, LOCK_EX | LOCK_NB) != 0 || lseek(fd, 0, SEEK_END) != 0;
+
+		close(fd);
+		if (used)
+			cr_skip_test("somebody else drives Linux KSM just now");
+	}
+	self_path(&t);
+	cr_assert_eq(ksm_settings_read("", &before), 0);
+	cr_assert_eq(ksm_driver_start(&d, t.self, NULL, &e), 0, "%s", e.msg);
+	cr_assert_eq(ksm_settings_read("", &now), 0);
+	cr_assert_str_eq(now.value[KSM_SET_RUN], "1");
+	cr_assert_str_eq(now.value[KSM_SET_SLEEP_MILLISECS], "0");
+	cr_assert_str_eq(now.value[KSM_SET_PAGES_TO_SCAN], "1000000");
+	cr_assert_eq(ksm_sysfs_read(&c), 0);
+	ksm_driver_stop(&d);
+	cr_assert_eq(ksm_settings_read("", &now), 0);
+	cr_assert_eq(memcmp(&now, &before, sizeof(now)), 0);
+}

@@ -1,0 +1,410 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * kvm_fleet.c: fleets as a person runs them, through the command: integrity, planted bugs, guests
+ * that misbehave, cells and coordinators that are killed, signals, and what is left behind.
+ */
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "tests/cli.h"
+
+#define NEED_KVM()                                                    \
+	do {                                                          \
+		if (!cli_have_kvm())                                  \
+			cr_skip_test("no /dev/kvm that we may open"); \
+	} while (0)
+
+#define NEED_KSM()                                                                          \
+	do {                                                                                \
+		if (access("/sys/kernel/mm/ksm/run", W_OK))                                 \
+			cr_skip_test("Linux KSM cannot be driven here (root, CONFIG_KSM)"); \
+	} while (0)
+
+static const json_t *run_of(const struct cli *c, size_t i)
+{
+	const json_t *r = json_array_get(json_object_get(c->result, "runs"), i);
+
+	cr_assert(r, "no run %zu in the result:\n%s%s", i, c->out, c->err);
+	return r;
+}
+
+static const char *str(const json_t *o, const char *key)
+{
+	const char *s = json_string_value(json_object_get(o, key));
+
+	return s ? s : "";
+}
+
+static json_int_t num(const json_t *o, const char *a, const char *b)
+{
+	const json_t *v = json_object_get(o, a);
+
+	if (b)
+		v = json_object_get(v, b);
+	cr_assert(json_is_integer(v), "%s %s is not a number", a, b ? b : "");
+	return json_integer_value(v);
+}
+
+static void nap_ms(long ms)
+{
+	struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+
+	nanosleep(&ts, NULL);
+}
+
+Test(fleet, hash_saves_across_guests_and_cells, .timeout = 120)
+{
+	const json_t *r;
+	struct cli c;
+	json_int_t ours, kernel, saved, touched;
+
+	NEED_KVM();
+	cli_run(&c,
+		"fleet --guests 6 --cell 2 --mem 24M --sharing hash --seconds 5 --workload "
+		"kv,filecache,churn --quiet",
+		true, 90);
+	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
+	r = run_of(&c, 0);
+	cr_assert_str_eq(str(r, "status"), "ok");
+	cr_assert_eq(num(r, "integrity", "mismatches"), 0);
+	cr_assert_gt(num(r, "integrity", "checked_pages"), 50000);
+	cr_assert_gt(num(r, "integrity", "checked_shared_pages"), 10000);
+	/* Each guest's page cache is the same: more than a third of all memory goes. */
+	cr_assert_gt(num(r, "saved", "inter"), num(r, "touched_bytes", NULL) / 3);
+	/* What is saved is what was touched and is not resident; frames on their way out may differ. */
+	saved = num(r, "saved", "zero") + num(r, "saved", "intra") + num(r, "saved", "inter");
+	touched = num(r, "touched_bytes", NULL);
+	cr_assert_leq(saved, touched - num(r, "resident_bytes", NULL) + touched / 100);
+	cr_assert_geq(saved, touched - num(r, "resident_bytes", NULL));
+	ours = num(r, "resident_bytes", NULL);
+	kernel = num(r, "resident_bytes_kernel", NULL);
+	cr_assert(ours <= kernel + kernel / 50 && ours >= kernel - kernel / 50, "%lld is not %lld",
+		  (long long)ours, (long long)kernel);
+	cli_free(&c);
+}
+
+Test(fleet, off_saves_next_to_nothing, .timeout = 120)
+{
+	const json_t *r;
+	struct cli c;
+
+	NEED_KVM();
+	cli_run(&c, "fleet --guests 3 --mem 16M --sharing off --seconds 2 --quiet", true, 60);
+	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
+	r = run_of(&c, 0);
+	cr_assert_eq(num(r, "saved", "inter"), 0);
+	cr_assert_eq(num(r, "saved", "intra"), 0);
+	cr_assert_eq(num(r, "integrity", "mismatches"), 0);
+	cli_free(&c);
+}
+
+Test(fleet, hash_saves_what_linux_ksm_saves, .timeout = 180)
+{
+	struct cli c;
+	json_int_t hash, kernel;
+
+	NEED_KVM();
+	NEED_KSM();
+	cli_run(&c,
+		"compare --guests 4 --mem 24M --sharing hash,kernel --seconds 8 --workload idle "
+		"--out /tmp/overbook-test-compare --quiet",
+		true, 120);
+	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
+	hash = num(run_of(&c, 0), "saved_bytes", NULL);
+	kernel = num(run_of(&c, 1), "saved_bytes", NULL);
+	cr_assert_geq(hash, kernel, "%lld, %lld", (long long)hash, (long long)kernel);
+	cr_assert_gt(kernel, 0);
+	cli_free(&c);
+}
+
+/* The worst bugs, planted: each must be seen by the guests. */
+static void planted(const char *what, const char *workload)
+{
+	char args[256];
+	const json_t *r;
+	struct cli c;
+
+	snprintf(args, sizeof(args),
+		 "fleet --guests 4 --mem 24M --sharing hash --seconds 8 --workload %s --inject %s "
+		 "--quiet",
+		 workload, what);
+	cli_run(&c, args, true, 90);
+	cr_assert_eq(c.status, 1, "--inject %s was not noticed:\n%s%s", what, c.out, c.err);
+	r = run_of(&c, 0);
+	cr_assert_str_eq(str(r, "status"), "failed");
+	cr_assert_gt(num(r, "integrity", "mismatches"), 0, "%s: %s", what, str(r, "note"));
+	cr_assert(json_is_null(json_object_get(r, "saved_bytes")),
+		  "a failed run carries no number");
+	cli_free(&c);
+}
+
+Test(fleet, planted_flip_frame_is_caught, .timeout = 120)
+{
+	NEED_KVM();
+	planted("flip-frame", "idle,filecache");
+}
+
+Test(fleet, planted_skip_compare_is_caught, .timeout = 120)
+{
+	NEED_KVM();
+	planted("skip-compare", "idle,kv");
+}
+
+Test(fleet, planted_lose_break_is_caught, .timeout = 120)
+{
+	NEED_KVM();
+	planted("lose-break", "kv,filecache");
+}
+
+/* One guest misbehaves, the others go on to the end. */
+static void hostile(const char *workload, const char *reason)
+{
+	const json_t *r, *guests, *g;
+	char args[256];
+	struct cli c;
+	size_t i;
+
+	snprintf(args, sizeof(args),
+		 "fleet --guests 3 --mem 16M --sharing hash --seconds 6 --workload idle,%s,kv "
+		 "--quiet",
+		 workload);
+	cli_run(&c, args, true, 90);
+	cr_assert_eq(c.status, 1, "%s: status %d\n%s%s", workload, c.status, c.out, c.err);
+	r = run_of(&c, 0);
+	cr_assert_str_eq(str(r, "status"), "degraded", "%s: %s", workload, str(r, "note"));
+	cr_assert_eq(num(r, "integrity", "mismatches"), 0);
+	guests = json_object_get(r, "guest_list");
+	cr_assert_eq(json_array_size(guests), 3);
+	json_array_foreach (guests, i, g) {
+		if (i == 1) {
+			cr_assert_str_eq(str(g, "end"), "failed");
+			cr_assert(strstr(str(g, "reason"), reason), "%s: %s", workload,
+				  str(g, "reason"));
+		} else {
+			cr_assert_str_eq(str(g, "end"), "running", "%s took guest %zu with it",
+					 workload, i);
+			cr_assert_gt(num(g, "checked_pages", NULL), 1000);
+		}
+	}
+	cli_free(&c);
+}
+
+Test(hostile, triple_fault, .timeout = 120)
+{
+	NEED_KVM();
+	hostile("hostile-triple", "");
+}
+
+Test(hostile, endless_loop, .timeout = 120)
+{
+	NEED_KVM();
+	hostile("hostile-spin", "loops");
+}
+
+Test(hostile, descriptor_loop, .timeout = 120)
+{
+	NEED_KVM();
+	hostile("hostile-desc", "virtio");
+}
+
+Test(hostile, descriptors_outside_ram, .timeout = 120)
+{
+	NEED_KVM();
+	hostile("hostile-addr", "virtio");
+}
+
+Test(hostile, rings_outside_ram, .timeout = 120)
+{
+	NEED_KVM();
+	hostile("hostile-ring", "virtio");
+}
+
+Test(hostile, unmapped_access, .timeout = 120)
+{
+	NEED_KVM();
+	hostile("hostile-panic", "panic");
+}
+
+Test(hostile, report_outside_ram, .timeout = 120)
+{
+	NEED_KVM();
+	hostile("hostile-report", "report");
+}
+
+/* --- killed and interrupted
+ * ----------------------------------------------------------------------- */
+
+static void wait_cells(const struct cli *c, pid_t *cells, unsigned int want)
+{
+	for (int i = 0; i < 500; i++) {
+		if (cli_children(c->pid, "cell", cells, want) == want)
+			return;
+		nap_ms(10);
+	}
+	cr_assert_fail("its cells did not come up");
+}
+
+Test(killed, cell_takes_only_its_guests, .timeout = 120)
+{
+	const json_t *r, *g;
+	pid_t cells[2];
+	struct cli c;
+	size_t i;
+
+	NEED_KVM();
+	cli_start(&c, "fleet --guests 4 --cell 2 --mem 16M --sharing hash --seconds 8 --quiet",
+		  true);
+	wait_cells(&c, cells, 2);
+	nap_ms(5000);
+	kill(cells[1], SIGKILL);
+	cli_wait(&c, 60);
+	cr_assert_eq(c.status, 1, "%s%s", c.out, c.err);
+	r = run_of(&c, 0);
+	cr_assert_str_eq(str(r, "status"), "degraded");
+	cr_assert_eq(num(r, "cells_lost", NULL), 1);
+	cr_assert_eq(num(r, "integrity", "mismatches"), 0);
+	cr_assert_gt(num(r, "saved", "zero") + num(r, "saved", "inter"), 0);
+	json_array_foreach (json_object_get(r, "guest_list"), i, g)
+		cr_assert(!strcmp(str(g, "end"), "lost") == (str(g, "reason")[0] != '\0'));
+	cli_free(&c);
+}
+
+Test(killed, coordinator_ends_its_cells, .timeout = 120)
+{
+	pid_t cells[2];
+	struct cli c;
+	int gone = 0;
+
+	NEED_KVM();
+	cli_start(&c, "fleet --guests 4 --cell 2 --mem 16M --sharing hash --seconds 30 --quiet",
+		  false);
+	wait_cells(&c, cells, 2);
+	nap_ms(1000);
+	kill(c.pid, SIGKILL);
+	cli_wait(&c, 10);
+	for (int i = 0; i < 500 && gone < 2; i++) {
+		gone = (kill(cells[0], 0) && errno == ESRCH) +
+		       (kill(cells[1], 0) && errno == ESRCH);
+		nap_ms(10);
+	}
+	cr_assert_eq(gone, 2, "cells outlive their coordinator");
+	cli_free(&c);
+	/* And the next run finds nothing in its way. */
+	cli_run(&c, "fleet --guests 2 --mem 16M --sharing hash --seconds 1 --quiet", true, 60);
+	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
+	cli_free(&c);
+}
+
+static void read_ksm(char *buf, size_t n)
+{
+	static const char *const names[] = {
+		"run",	      "pages_to_scan", "sleep_millisecs",    "use_zero_pages",
+		"smart_scan", "advisor_mode",  "merge_across_nodes", "max_page_sharing"};
+	size_t used = 0;
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		char path[128], value[64] = "";
+		FILE *f;
+
+		snprintf(path, sizeof(path), "/sys/kernel/mm/ksm/%s", names[i]);
+		f = fopen(path, "re");
+		if (f && !fgets(value, sizeof(value), f))
+			value[0] = '\0';
+		if (f)
+			fclose(f);
+		used += (size_t)snprintf(buf + used, n - used, "%s=%s ", names[i], value);
+		cr_assert(used < n);
+	}
+}
+
+/* Wait until nobody drives KSM: the guardian ends a moment after its fleet. */
+static void settings_come_back(const char *before)
+{
+	char now[1024];
+
+	for (int i = 0; i < 500; i++) {
+		read_ksm(now, sizeof(now));
+		if (!strcmp(now, before))
+			return;
+		nap_ms(10);
+	}
+	cr_assert_str_eq(now, before);
+}
+
+static void wait_for_run(void)
+{
+	char now[1024];
+
+	for (int i = 0; i < 3000; i++) {
+		read_ksm(now, sizeof(now));
+		if (strstr(now, "run=1"))
+			return;
+		nap_ms(10);
+	}
+	cr_assert_fail("KSM was never switched on: %s", now);
+}
+
+static void interrupted(int sig, const char *sharing)
+{
+	char before[1024], args[200];
+	struct timespec t0, t1;
+	const json_t *r;
+	struct cli c;
+
+	read_ksm(before, sizeof(before));
+	snprintf(args, sizeof(args), "fleet --guests 4 --mem 24M --sharing %s --seconds 60 --quiet",
+		 sharing);
+	cli_start(&c, args, true);
+	if (!strcmp(sharing, "kernel"))
+		wait_for_run();
+	else
+		nap_ms(4000);
+	nap_ms(1500);
+	clock_gettime(CLOCK_MONOTONIC, &t0);
+	kill(c.pid, sig);
+	cli_wait(&c, 20);
+	clock_gettime(CLOCK_MONOTONIC, &t1);
+	(void)t1;
+	(void)t0;
+	cr_assert_eq(c.status, 130, "status %d\n%s%s", c.status, c.out, c.err);
+	r = run_of(&c, 0);
+	cr_assert_str_eq(str(r, "status"), "interrupted");
+	cr_assert_gt(num(r, "touched_bytes", NULL), 0, "what was measured is written");
+	settings_come_back(before);
+	cli_free(&c);
+}
+
+Test(interrupted, by_ctrl_c, .timeout = 120)
+{
+	NEED_KVM();
+	interrupted(SIGINT, "hash");
+}
+
+Test(interrupted, by_sigterm_with_ksm, .timeout = 120)
+{
+	NEED_KVM();
+	NEED_KSM();
+	interrupted(SIGTERM, "kernel");
+}
+
+Test(killed, ksm_settings_come_back_after_kill_9, .timeout = 120)
+{
+	char before[1024];
+	struct cli c;
+
+	NEED_KVM();
+	NEED_KSM();
+	read_ksm(before, sizeof(before));
+	cli_start(&c, "fleet --guests 2 --mem 16M --sharing kernel --seconds 60 --quiet", false);
+	wait_for_run();
+	kill(c.pid, SIGKILL);
+	cli_wait(&c, 10);
+	settings_come_back(before);
+	cli_free(&c);
+}

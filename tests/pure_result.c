@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * pure_result.c: the document of schema overbook.result/1: its fields, and the rule that a run
+ * which failed carries no figure.
+ */
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness/report.h"
+
+static struct fleet_config config(void)
+{
+	return (struct fleet_config){
+		.guests = 2,
+		.mem_bytes = 16 * OB_MIB,
+		.workload = {"kv", "idle"},
+		.nworkloads = 2,
+		.sharing = {ksm_engine_find("hash")},
+		.nsharing = 1,
+		.seconds = 3,
+		.seed = 9,
+		.cell = 8,
+		.inject = KSM_INJECT_FLIP_FRAME,
+		.kernel_path = "/no/such/guest.elf",
+		.image_path = "/no/such/guest.img",
+	};
+}
+
+static struct run_result run(enum run_status status)
+{
+	struct run_result r = {
+		.sharing = "hash",
+		.status = status,
+		.note = "a reason",
+		.guests = 2,
+		.cells = 1,
+		.boot_seconds = 0.5,
+		.configured_bytes = 32 * OB_MIB,
+		.touched_bytes = 30 * OB_MIB,
+		.resident_bytes = 10 * OB_MIB,
+		.resident_bytes_kernel = 10 * OB_MIB + 4096,
+		.saved_bytes = -4096,
+		.saved_zero = 1,
+		.saved_intra = 2,
+		.saved_inter = 3,
+		.metadata_ours = 100,
+		.metadata_kernel = 23,
+		.merge_cpu_seconds = 0.25,
+		.merge_seconds_to_95 = -1,
+		.ops_per_second = 1234.5,
+		.lat_p50_us = 2,
+		.lat_p99_us = -1,
+		.checked_pages = 77,
+		.checked_shared_pages = 55,
+		.mismatches = 1,
+		.ksm = {.merged_pages = 42},
+		.nsamples = 2,
+	};
+
+	r.guest = calloc(r.guests, sizeof(*r.guest));
+	r.sample = calloc(r.nsamples, sizeof(*r.sample));
+	cr_assert(r.guest && r.sample);
+	strcpy(r.guest[1].end, "failed");
+	strcpy(r.guest[1].reason, "bytes \xff\xfe of a guest");
+	r.guest[1].id = 1;
+	r.guest[1].ops = 11;
+	r.guest[0].state_pages[EPT_SHARED] = 5;
+	r.guest[1].state_pages[EPT_SHARED] = 6;
+	r.guest[1].nmismatch = 1;
+	r.guest[1].mismatch[0] =
+		(struct agent_mismatch){.gpa = 0x1000, .expect = UINT64_MAX, .got = 1, .kind = 99};
+	r.sample[0].t = -0.5;
+	r.sample[1].t = 1.5;
+	r.sample[1].resident_bytes = 4096;
+	r.sample[1].merge_cpu_ns = 500000000;
+	return r;
+}
+
+static const json_t *run0(const json_t *doc)
+{
+	return json_array_get(json_object_get(doc, "runs"), 0);
+}
+
+Test(result, fields)
+{
+	struct fleet_config c = config();
+	struct run_result r = run(RUN_OK);
+	json_t *doc = result_json(&c, &r, 1, RUN_OK);
+	const json_t *o = run0(doc), *g, *m;
+
+	cr_expect_str_eq(report_str(doc, "schema"), "overbook.result/1");
+	cr_expect_str_eq(report_str(doc, "status"), "ok");
+	cr_expect(*report_str(doc, "git.revision"));
+	cr_expect(*report_str(doc, "host.kernel"));
+	cr_expect(*report_str(doc, "host.kvm_mode"));
+	cr_expect_eq(report_num(doc, "host.cpus") >= 1, true);
+	cr_expect_eq(report_num(doc, "config.mem_bytes"), 16.0 * OB_MIB);
+	cr_expect_str_eq(json_string_value(json_array_get(report_get(doc, "config.inject"), 0)),
+			 "flip-frame");
+	cr_expect_str_eq(report_str(doc, "config.kernel.name"), "guest.elf", "a name and no place");
+	cr_expect(json_is_null(report_get(doc, "config.kernel.xxh3")));
+
+	cr_expect_str_eq(report_str(o, "sharing"), "hash");
+	cr_expect_eq(report_num(o, "touched_bytes"), 30.0 * OB_MIB);
+	cr_expect_eq(report_num(o, "resident_bytes_kernel"), 10.0 * OB_MIB + 4096);
+	cr_expect_eq(report_num(o, "saved_bytes"), -4096);
+	cr_expect_eq(report_num(o, "saved.zero"), 1);
+	cr_expect_eq(report_num(o, "saved.intra"), 2);
+	cr_expect_eq(report_num(o, "saved.inter"), 3);
+	cr_expect_eq(report_num(o, "metadata_bytes"), 123);
+	cr_expect_eq(report_num(o, "merge_cpu_seconds"), 0.25);
+	cr_expect(json_is_null(report_get(o, "merge_seconds_to_95")), "never is null");
+	cr_expect(json_is_null(report_get(o, "latency.p99_us")));
+	cr_expect_eq(report_num(o, "ops_per_second"), 1234.5);
+	cr_expect_eq(report_num(o, "integrity.checked_pages"), 77);
+	cr_expect_eq(report_num(o, "integrity.mismatches"), 1);
+	cr_expect_eq(report_num(o, "state_pages.shared"), 11);
+	cr_expect_eq(report_num(o, "hash.merged_pages"), 42);
+	cr_expect(json_is_null(report_get(o, "kernel_ksm")),
+		  "counters of an engine that did not run");
+	cr_expect_eq(json_array_size(report_get(o, "samples")), 2);
+	cr_expect_eq(report_num(json_array_get(report_get(o, "samples"), 1), "merge_cpu_seconds"),
+		     0.5);
+
+	g = json_array_get(report_get(o, "guest_list"), 1);
+	cr_expect_eq(report_num(g, "ops"), 11);
+	cr_expect_str_eq(report_str(g, "reason"), "bytes ?? of a guest", "is '%s'",
+			 report_str(g, "reason"));
+	m = json_array_get(report_get(g, "mismatch_list"), 0);
+	cr_expect_str_eq(report_str(m, "expect"), "0xffffffffffffffff");
+	cr_expect_str_eq(report_str(m, "kind"), "unknown");
+	json_decref(doc);
+	run_result_free(&r);
+}
+
+/* No number below @o but those of the integrity block, the identity of a guest and its checks. */
+static void no_figures(const json_t *o, const char *where)
+{
+	static const char *const kept[] = {
+		"guests", "cells",	   "cells_lost",	   "configured_bytes", "integrity",
+		"id",	  "checked_pages", "checked_shared_pages", "mismatches"};
+	const char *name;
+	json_t *v;
+	size_t i;
+
+	json_object_foreach ((json_t *)(uintptr_t)o, name, v) {
+		bool keep = false;
+
+		for (size_t k = 0; k < OB_ARRAY_SIZE(kept); k++)
+			keep |= strcmp(name, kept[k]) == 0;
+		if (keep)
+			continue;
+		cr_expect(!json_is_number(v), "%s.%s has a number", where, name);
+		if (json_is_object(v))
+			no_figures(v, name);
+	}
+	json_array_foreach (json_object_get(o, "guest_list"), i, v)
+		no_figures(v, "guest");
+}
+
+Test(result, failed_run_has_no_figure)
+{
+	struct fleet_config c = config();
+	struct run_result r = run(RUN_FAILED);
+	json_t *doc = result_json(&c, &r, 1, RUN_FAILED);
+	const json_t *o = run0(doc);
+
+	no_figures(o, "run");
+	cr_expect_str_eq(report_str(o, "status"), "failed");
+	cr_expect_str_eq(report_str(o, "note"), "a reason");
+	cr_expect_eq(report_num(o, "integrity.mismatches"), 1, "what failed is kept");
+	cr_expect_eq(json_array_size(report_get(json_array_get(report_get(o, "guest_list"), 1),
+						"mismatch_list")),
+		     1);
+	cr_expect_eq(json_array_size(report_get(o, "samples")), 0);
+	/* The fields are there, so that a reader need not know which may be missing. */
+	cr_expect(json_is_null(report_get(o, "resident_bytes")));
+	cr_expect(json_is_null(report_get(o, "saved.inter")));
+	json_decref(doc);
+	run_result_free(&r);
+}
+
+Test(result, degraded_and_interrupted_keep_their_figures)
+{
+	static const enum run_status status[] = {RUN_DEGRADED, RUN_INTERRUPTED};
+
+	for (size_t i = 0; i < OB_ARRAY_SIZE(status); i++) {
+		struct fleet_config c = config();
+		struct run_result r = run(status[i]);
+		json_t *doc = result_json(&c, &r, 1, status[i]);
+
+		cr_expect_eq(report_num(run0(doc), "resident_bytes"), 10.0 * OB_MIB);
+		json_decref(doc);
+		run_result_free(&r);
+	}
+}
+
+/* A run that could not even be started has neither guests nor samples. */
+Test(result, nothing_at_all)
+{
+	struct fleet_config c = config();
+	struct run_result r = {.sharing = "kernel", .status = RUN_FAILED, .guests = 2};
+	json_t *doc = result_json(&c, &r, 1, RUN_FAILED);
+
+	cr_expect_eq(json_array_size(report_get(run0(doc), "guest_list")), 0);
+	cr_expect(json_is_object(report_get(run0(doc), "kernel_ksm")));
+	json_decref(doc);
+	run_result_free(&r);
+	doc = result_json(&c, NULL, 0, RUN_INTERRUPTED);
+	cr_expect_eq(json_array_size(report_get(doc, "runs")), 0);
+	json_decref(doc);
+}
+
+Test(result, the_worst_of_several)
+{
+	struct run_result r[3] = {{.status = RUN_OK}, {.status = RUN_OK}, {.status = RUN_OK}};
+
+	cr_expect_eq(result_overall(r, 0), RUN_OK);
+	cr_expect_eq(result_overall(r, 3), RUN_OK);
+	r[2].status = RUN_DEGRADED;
+	cr_expect_eq(result_overall(r, 3), RUN_DEGRADED);
+	r[0].status = RUN_INTERRUPTED;
+	cr_expect_eq(result_overall(r, 3), RUN_INTERRUPTED);
+	r[1].status = RUN_FAILED;
+	cr_expect_eq(result_overall(r, 3), RUN_FAILED);
+}
+
+Test(result, not_a_number_is_null)
+{
+	json_t *j = result_real(NAN);
+
+	cr_expect(json_is_null(j));
+	json_decref(j);
+	j = result_real(INFINITY);
+	cr_expect(json_is_null(j));
+	json_decref(j);
+	j = result_real(0.5);
+	cr_expect_eq(json_real_value(j), 0.5);
+	json_decref(j);
+}
