@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Overbook. `make demo` and `make test` do everything on a fresh Debian 12; `make help` lists the rest.
 
+.DEFAULT_GOAL := all
+
 CC	?= gcc
 BUILD	?= build
 V	?= 0
@@ -33,7 +35,39 @@ LIBSRC	:= $(filter-out harness/main.c,$(wildcard $(addsuffix /*.c,$(FOLDERS))))
 LIBOBJ	:= $(LIBSRC:%.c=$(BUILD)/%.o)
 ALLSRC	:= $(wildcard $(addsuffix /*.[ch],$(FOLDERS)) workloads/*.[ch] workloads/*/*.[ch] tests/*.[ch])
 
-.PHONY: all
+# --- what people call -----------------------------------------------------------------------------
+
+.PHONY: help demo test setup all clean format format-check
+help:
+	@echo 'make demo          install what is missing, build, boot 16 similar guests three times'
+	@echo 'make test          install what is missing, build, run all tests (CI runs this)'
+	@echo 'make bench-demo    start-up and idle cost beside QEMU, cost per operation (about 8 minutes)'
+	@echo 'make               build only: build/overbook, build/microguest.elf, build/guest.img'
+	@echo 'make format        lay out the code by .clang-format (format-check only looks)'
+	@echo 'make clean         remove build/ (results/ stays)'
+	@echo 'CC=clang, BUILD=dir, V=1, SAN=address,undefined change how it is built.'
+
+# The set-up comes first and alone: without a compiler nothing else can begin.
+setup:
+	@scripts/setup.sh build
+
+demo: setup
+	@$(MAKE) --no-print-directory all
+	@$(BUILD)/overbook compare --guests 16 --mem 64M --workload kv,filecache,churn,idle
+
+test:
+	@scripts/setup.sh test
+	@scripts/test.sh
+
+format:
+	clang-format -i $(ALLSRC)
+
+format-check:
+	@clang-format --dry-run --Werror $(ALLSRC)
+
+clean:
+	rm -rf $(BUILD)
+
 all: $(BUILD)/overbook $(BUILD)/microguest.elf $(BUILD)/guest.img
 
 $(BUILD)/%.o: %.c

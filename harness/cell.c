@@ -238,7 +238,7 @@ static json_t *reply_sample(struct cell *c, const json_t *doc)
 	for (unsigned int i = 0; i < c->nguests; i++) {
 		struct cell_guest *g = &c->guest[i];
 
-		if (meter && ksm_meter_guest(&g->ept, g->page_base, c->meter + g->page_base))
+		if (meter && ksm_meter_guest(&g->ept, g->page_base, full, c->meter + g->page_base))
 			wrong++;
 		if (full)
 			wrong += check_frames(c, g);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * agent_abi.h: what the hypervisor and our own guest agree on. Included by both sides, so it needs
- * nothing but <stdint.h>. The agent device is one MMIO page: the guest sleeps through it, says which
- * pages it has just verified, and reports how it ended. Counters are not sent: the guest keeps them
- * in a page of its own memory, whose address it tells once, and the host reads them when it likes.
+ * nothing but <stdint.h>. The agent device is one MMIO page: the guest sleeps through it, says
+ * which pages it has just verified, and reports how it ended. Counters are not sent: the guest
+ * keeps them in a page of its own memory, whose address it tells once, and the host reads them when
+ * it likes.
  *
  * How the guest is told about its machine: by its command line (PVH start info), words NAME=VALUE:
  *   workload=NAME seed=N common=N guest=N
@@ -15,10 +16,10 @@
 
 #include <stdint.h>
 
-#define AGENT_GPA      0xd0000000ULL
-#define AGENT_SIZE     0x1000ULL
-#define VIRTIO_GPA     0xd0001000ULL /* device n at VIRTIO_GPA + n * VIRTIO_STRIDE */
-#define VIRTIO_STRIDE  0x1000ULL
+#define AGENT_GPA     0xd0000000ULL
+#define AGENT_SIZE    0x1000ULL
+#define VIRTIO_GPA    0xd0001000ULL /* device n at VIRTIO_GPA + n * VIRTIO_STRIDE */
+#define VIRTIO_STRIDE 0x1000ULL
 
 /* Registers: 8-byte, naturally aligned accesses only. */
 #define AGENT_REG_MAGIC	   0x00 /* r: AGENT_MAGIC */
@@ -31,8 +32,8 @@
 #define AGENT_REG_PANIC	   0x38 /* w: fatal exception: vector << 56 | rip (48 bits) */
 #define AGENT_REG_PANIC2   0x40 /* w: before PANIC: the faulting address (cr2) or error code */
 
-#define AGENT_MAGIC	    0x31544e4547414f42ULL /* "BOAGENT1" */
-#define AGENT_REPORT_MAGIC  0x3154524f50455242ULL
+#define AGENT_MAGIC	   0x31544e4547414f42ULL /* "BOAGENT1" */
+#define AGENT_REPORT_MAGIC 0x3154524f50455242ULL
 
 /* Where the guest is. A fleet is warm when all guests are. */
 enum agent_phase {
@@ -50,9 +51,10 @@ struct agent_mismatch {
 };
 
 enum agent_kind {
-	AGENT_KIND_CACHE = 1, /* page cache against the image's checksum: expect/got are checksums */
-	AGENT_KIND_HEAP = 2,  /* heap against its generator */
-	AGENT_KIND_KV = 3,    /* a value of the hash table */
+	AGENT_KIND_CACHE =
+		1,	     /* page cache against the image's checksum: expect/got are checksums */
+	AGENT_KIND_HEAP = 2, /* heap against its generator */
+	AGENT_KIND_KV = 3,   /* a value of the hash table */
 	AGENT_KIND_CHURN = 4, /* an allocated block */
 	AGENT_KIND_FREE = 5,  /* clean free memory that is not zero */
 };

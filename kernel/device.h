@@ -41,7 +41,8 @@ struct bus {
 	_Atomic uint64_t unclaimed; /* accesses that no device claimed: reads are all ones */
 };
 
-/* -EEXIST when the range overlaps another, -ENOSPC when the bus is full. Before the VM runs only. */
+/* -EEXIST when the range overlaps another, -ENOSPC when the bus is full. Before the VM runs only.
+ */
 int bus_add(struct bus *b, uint64_t base, uint64_t len, const struct bus_ops *ops, void *dev);
 /* False when no device claims all of the access (reads then give all ones). */
 bool bus_read(struct bus *b, uint64_t addr, unsigned int size, uint64_t *value);
@@ -49,21 +50,21 @@ bool bus_write(struct bus *b, uint64_t addr, unsigned int size, uint64_t value);
 
 /* --- serial.c: a 16550 whose output goes to a file descriptor --------------------------------- */
 
-#define SERIAL_COM1 0x3f8
+#define SERIAL_COM1  0x3f8
 #define SERIAL_PORTS 8
 
 struct serial {
-	int fd;		/* where output goes; -1 drops it. Not owned. */
+	int fd; /* where output goes; -1 drops it. Not owned. */
 	uint8_t ier, lcr, mcr, scr, dll, dlm, fcr;
-	char buf[256];	/* written out at a newline, when full, and by serial_flush */
+	char buf[256]; /* written out at a newline, when full, and by serial_flush */
 	unsigned int fill;
-	char tail[512];	/* the last output, for reports: a ring */
-	uint64_t total;	/* bytes ever written */
-	uint64_t limit;	/* of bytes written to a regular file: a guest may not fill the disk */
+	char tail[512]; /* the last output, for reports: a ring */
+	uint64_t total; /* bytes ever written */
+	uint64_t limit; /* of bytes written to a regular file: a guest may not fill the disk */
 	uint64_t sent;	/* bytes that were given to fd */
 	uint8_t rx;	/* loopback mode: the byte that came back */
 	bool rx_full;
-	bool thre;	/* the "transmitter empty" interrupt is pending */
+	bool thre; /* the "transmitter empty" interrupt is pending */
 	pthread_mutex_t lock;
 };
 
@@ -76,7 +77,7 @@ void serial_exit(struct serial *s);
 
 /* --- virtqueue.c: split virtqueues (virtio 1.2, 2.7) ------------------------------------------ */
 
-#define VIRTQ_MAX 256	  /* queue size that we offer */
+#define VIRTQ_MAX	256 /* queue size that we offer */
 #define VIRTQ_MAX_CHAIN 128 /* buffers in one chain, indirect ones included */
 
 struct virtq_buf {
@@ -122,7 +123,7 @@ bool virtq_wants_irq(struct virtq *q);
 
 /* --- virtio_mmio.c: the transport (virtio 1.2, 4.2.2, version 2) ------------------------------ */
 
-#define VIRTIO_MAX_QUEUES 4
+#define VIRTIO_MAX_QUEUES      4
 #define VIRTIO_F_INDIRECT_DESC (1ULL << 28)
 #define VIRTIO_F_VERSION_1     (1ULL << 32)
 
@@ -150,9 +151,10 @@ struct virtio_dev {
 	uint32_t dev_sel, drv_sel, q_sel;
 	uint64_t drv_features;
 	uint32_t irq_status;
-	bool broken; /* needs reset: the driver has done something impossible */
+	bool broken;	 /* needs reset: the driver has done something impossible */
 	const char *why; /* what that was: a string constant */
-	bool resetting; /* a reset waits for work under way: registers do nothing until it is over */
+	bool resetting;	 /* a reset waits for work under way: registers do nothing until it is over
+			  */
 };
 
 extern const struct bus_ops virtio_mmio_bus_ops;
@@ -163,11 +165,13 @@ void virtio_dev_exit(struct virtio_dev *d);
 void virtio_dev_interrupt(struct virtio_dev *d, unsigned int q);
 /* May the device take work? False when it was reset, is being reset, or is broken. Any thread. */
 bool virtio_dev_live(struct virtio_dev *d);
-/* The driver did something that the device cannot go on from: stops the VM with the reason, a string
- * constant; the first one stays. Any thread. A device with no VM (tests) only becomes broken. */
+/* The driver did something that the device cannot go on from: stops the VM with the reason, a
+ * string constant; the first one stays. Any thread. A device with no VM (tests) only becomes
+ * broken. */
 void virtio_dev_fail(struct virtio_dev *d, const char *why);
 
-/* --- io.c: one thread per cell that does the devices' slow work -------------------------------- */
+/* --- io.c: one thread per cell that does the devices' slow work --------------------------------
+ */
 
 struct io_worker;
 struct io_work {
@@ -183,7 +187,8 @@ void io_worker_queue(struct io_worker *w, struct io_work *work);
 /* Returns when @work is neither queued nor running. Not from the worker itself. */
 void io_worker_drain(struct io_worker *w, struct io_work *work);
 
-/* --- virtio_blk.c: a read-only disk over a raw image file -------------------------------------- */
+/* --- virtio_blk.c: a read-only disk over a raw image file --------------------------------------
+ */
 
 #define VIRTIO_BLK_SECTOR 512
 
@@ -191,8 +196,8 @@ struct virtio_blk {
 	struct virtio_dev dev;
 	struct io_worker *worker;
 	struct io_work work;
-	int fd;		      /* image, not owned */
-	uint64_t sectors;     /* capacity */
+	int fd;		  /* image, not owned */
+	uint64_t sectors; /* capacity */
 	_Atomic uint64_t read_bytes;
 	_Atomic uint64_t delay_ns; /* tests: wait so long in the middle of each read */
 	_Atomic uint64_t rejected; /* requests answered with an error status */

@@ -6,10 +6,11 @@
  * interrupt line; the interrupt registers behave, so that drivers which probe them find a 16550A.
  * Loopback mode works, because Linux probes with it.
  *
- * Output is gathered into lines, so that a guest's character costs no system call. A guest decides
- * how much it prints, so what goes into a regular file is limited: after the limit a last line says
- * so and the rest is dropped. The last part of the output is also kept in memory, for reports of
- * how a guest ended.
+ * Output is gathered into lines, so that a guest's character costs no system call; only its very
+ * first goes out at once, as from outside it marks the first instruction (docs/benchmarks.md). A
+ * guest decides how much it prints, so what goes into a regular file is limited: after the limit a
+ * last line says so and the rest is dropped. The last part of the output is also kept in memory,
+ * for reports of how a guest ended.
  *
  * The lock is there because reports are read while the guest prints. It is held over write(2): the
  * only one that then waits is the guest itself, or someone who wants its last line.
@@ -96,7 +97,7 @@ static void put_char(struct serial *s, uint8_t c)
 {
 	s->tail[s->total++ % sizeof(s->tail)] = (char)c;
 	s->buf[s->fill++] = (char)c;
-	if (c == '\n' || s->fill == sizeof(s->buf))
+	if (c == '\n' || s->fill == sizeof(s->buf) || s->total == 1)
 		flush_locked(s);
 }
 

@@ -124,19 +124,20 @@ static bool vcpu_enter(struct vcpu *v)
 	struct vm *vm = v->vm;
 
 	for (;;) {
-		uint32_t depth;
+		uint32_t seq = atomic_load(&vm->park_seq);
 
 		__atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
 		atomic_store(&v->state, VCPU_IN);
-		depth = atomic_load(&vm->park_depth);
 		if (atomic_load(&vm->stop)) {
 			vcpu_leave(v);
 			return false;
 		}
-		if (!depth)
+		if (!atomic_load(&vm->park_depth))
 			return true;
 		vcpu_leave(v);
-		futex_wait(&vm->park_depth, depth, NULL);
+		/* Whoever releases or stops us changes park_seq after what we have just looked at.
+		 */
+		futex_wait(&vm->park_seq, seq, NULL);
 	}
 }
 
@@ -333,11 +334,17 @@ void vcpu_destroy(struct vcpu *v)
 	v->fd = -1;
 }
 
+void vcpu_look_again(struct vm *vm)
+{
+	atomic_fetch_add(&vm->park_seq, 1);
+	futex_wake(&vm->park_seq);
+}
+
 void vm_unpark(struct vm *vm)
 {
 	OB_ASSERT(atomic_load(&vm->park_depth) > 0);
 	if (atomic_fetch_sub(&vm->park_depth, 1) == 1)
-		futex_wake(&vm->park_depth);
+		vcpu_look_again(vm);
 }
 
 void vm_park(struct vm *vm)

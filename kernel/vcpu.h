@@ -39,6 +39,8 @@ int vcpu_start(struct vcpu *v, struct ob_err *e);
 void vcpu_kick(struct vcpu *v);
 /* Wait until it is VCPU_OUT. The vCPU was given a reason to leave (park, stop). */
 void vcpu_wait_out(struct vcpu *v);
+/* After the stop flag or the depth of parking has changed: wake vCPUs that wait while parked. */
+void vcpu_look_again(struct vm *vm);
 void vcpu_join(struct vcpu *v);
 void vcpu_destroy(struct vcpu *v);
 uint64_t vcpu_cpu_ns(struct vcpu *v);

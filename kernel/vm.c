@@ -194,6 +194,7 @@ static void vm_end(struct vm *vm, enum vm_end end, int code, const char *reason)
 	atomic_store(&vm->stop, true);
 	for (unsigned int i = 0; i < vm->nvcpus; i++)
 		vcpu_kick(&vm->vcpu[i]);
+	vcpu_look_again(vm);
 	vm_wake(vm);
 }
 

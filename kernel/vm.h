@@ -65,7 +65,8 @@ int elf_load(const struct elf_image *img, const void *file, size_t len, struct g
 /* Write hvm_start_info (version 1), memory map and command line (Xen's pvh.html, start_info.h). */
 int pvh_write_boot_data(struct gmem *mem, const char *cmdline, struct ob_err *e);
 
-/* --- vm.c --------------------------------------------------------------------------------------- */
+/* --- vm.c ---------------------------------------------------------------------------------------
+ */
 
 enum vm_state {
 	VM_CREATED,
@@ -75,9 +76,9 @@ enum vm_state {
 
 enum vm_end {
 	VM_END_NONE,
-	VM_END_ASKED,	/* stopped from outside */
-	VM_END_EXIT,	/* the guest said it was done */
-	VM_END_FAILED,	/* the guest misbehaved: reason says how */
+	VM_END_ASKED,  /* stopped from outside */
+	VM_END_EXIT,   /* the guest said it was done */
+	VM_END_FAILED, /* the guest misbehaved: reason says how */
 };
 
 struct vm_config {
@@ -99,7 +100,8 @@ struct agent {
 	_Atomic uint64_t checked_shared; /* of those, shared at that moment */
 	_Atomic uint64_t mismatches;
 	uint64_t panic2;
-	/* Of the pages [page, page + n), how many are shared right now? Set by the cell. NULL: none. */
+	/* Of the pages [page, page + n), how many are shared right now? Set by the cell. NULL:
+	 * none. */
 	uint64_t (*count_shared)(void *arg, uint64_t page, uint64_t n);
 	void *count_arg;
 };
@@ -123,10 +125,11 @@ struct vm {
 	struct vcpu *vcpu; /* one for now */
 	unsigned int nvcpus;
 	_Atomic int state;
-	_Atomic uint32_t park_depth; /* a futex: vCPUs wait for it to become 0 */
+	_Atomic uint32_t park_depth; /* the VM runs only while this is 0 */
+	_Atomic uint32_t park_seq;   /* a futex: changes when parked vCPUs are to look again */
 	_Atomic uint32_t wake_latch; /* a futex: a device has something for a sleeping guest */
 	_Atomic bool stop;	     /* vCPUs are to end */
-	pthread_mutex_t end_lock; /* end, reason, exit_code */
+	pthread_mutex_t end_lock;    /* end, reason, exit_code */
 	enum vm_end end;
 	int exit_code;
 	char reason[200];

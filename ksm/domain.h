@@ -194,8 +194,7 @@ ksm_hash_fn ksm_hash_pick(void);
 uint64_t ksm_hash_baseline(const void *page, const void *secret);
 uint64_t ksm_hash_page_avx2(const void *page, const void *secret);
 
-/* --- the shared bitmaps
- * ---------------------------------------------------------------------------- */
+/* --- the shared bitmaps ---------------------------------------------------------------------- */
 
 /* Set @bit, with no write when it is set already. */
 static inline void ksm_touch(_Atomic uint64_t *map, uint64_t bit)

@@ -194,8 +194,13 @@ struct ksm_meter_result {
 	uint64_t shared_pages; /* pages whose frame has more than one page */
 };
 
-/* Write the words of one guest: syncs, and looks at every page. 0 or -errno. */
-int ksm_meter_guest(struct ept *e, uint64_t page_base, uint64_t *words);
+/*
+ * Write the words of one guest: syncs, and looks at every page. 0 or -errno. @by_pfn: a shared page
+ * that is in the page tables is written as the host frame that is really there; counting then needs
+ * @frame_pfn, as the same frame may be in one guest's tables and not in another's. Else as its pool
+ * frame, which costs the coordinator less and is what readings during a run take.
+ */
+int ksm_meter_guest(struct ept *e, uint64_t page_base, bool by_pfn, uint64_t *words);
 /* @frame_pfn (may be NULL): host frame of each pool frame, 0 unknown, to make pool frames and host
  * frame numbers one namespace. */
 int ksm_meter_count(const struct ksm_meter_vm *vm, unsigned int nvms, const uint64_t *frame_pfn,

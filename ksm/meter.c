@@ -26,13 +26,13 @@
 #define CHUNK 512
 
 static uint64_t page_word(const struct ob_page *p, enum ept_state state, uint32_t frame,
-			  uint64_t fleet_page)
+			  uint64_t fleet_page, bool by_pfn)
 {
 	bool shared = state == EPT_SHARED && !p->swapped && (!p->present || p->file);
 
 	if (p->present && p->zero)
 		return KSM_METER_ZERO;
-	if (p->present && p->pfn)
+	if (p->present && p->pfn && (by_pfn || !shared))
 		return KSM_METER_PFN | p->pfn;
 	if (shared)
 		return KSM_METER_FRAME | frame;
@@ -49,7 +49,7 @@ static uint64_t page_word(const struct ob_page *p, enum ept_state state, uint32_
 	}
 }
 
-int ksm_meter_guest(struct ept *e, uint64_t page_base, uint64_t *words)
+int ksm_meter_guest(struct ept *e, uint64_t page_base, bool by_pfn, uint64_t *words)
 {
 	struct ob_page view[CHUNK];
 	uint32_t frame[CHUNK];
@@ -66,7 +66,8 @@ int ksm_meter_guest(struct ept *e, uint64_t page_base, uint64_t *words)
 		ept_states(e, page, n, state, frame);
 		for (uint64_t i = 0; i < n; i++)
 			words[page + i] =
-				page_word(&view[i], state[i], frame[i], page_base + page + i);
+				page_word(&view[i], state[i], frame[i], page_base + page + i,
+					  by_pfn);
 	}
 	return 0;
 }

@@ -27,8 +27,7 @@ __attribute__((constructor)) static void guardian_verb(int argc, char **argv)
 		_exit(ksm_guardian_run(atoi(argv[2]), argv[3], argc > 4 ? argv[4] : ""));
 }
 
-/* --- a tree of settings
- * ------------------------------------------------------------------------------ */
+/* --- a tree of settings ---------------------------------------------------------------------- */
 
 struct tree {
 	char root[64], lock[80], self[PATH_MAX];
@@ -179,8 +178,7 @@ static void kill_run(pid_t pid)
 	cr_assert_eq(waitpid(pid, NULL, 0), pid);
 }
 
-/* --- tests
- * ---------------------------------------------------------------------------------------- */
+/* --- tests ----------------------------------------------------------------------------------- */
 
 Test(guardian, one_user, .timeout = 60)
 {

@@ -5,8 +5,9 @@
  * The first test cuts a cell off at every instruction: it single-steps a process through the whole
  * life of a frame, and each time that anything in the shared files has changed, takes a copy of the
  * domain and plays on it what follows when the cell is dead. So every state that a death can leave
- * behind is looked at, once, and none is left to chance. The second one is chance: several
- * processes merge and let go as fast as they can, and are killed at any time.
+ * behind is looked at, once, and none is left to chance. In the same way a cell that wants a frame
+ * and the coordinator that wants it gone meet at every instruction of either. The last one is
+ * chance: several processes merge and let go as fast as they can, and are killed at any time.
  */
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -58,8 +59,7 @@ static struct ksm_domain_stats stats(struct ksm_domain *d)
 	return s;
 }
 
-/* --- death at every instruction
- * ---------------------------------------------------------------------- */
+/* --- death at every instruction -------------------------------------------------------------- */
 
 #define STEP_FRAMES 64
 #define VICTIM	    0
@@ -250,8 +250,134 @@ Test(pool_processes, death_at_every_instruction, .timeout = 120)
 	ob_host_linux_exit(&h);
 }
 
-/* --- death at any time
- * -------------------------------------------------------------------------------- */
+/* --- hold against reap, at every instruction ------------------------------------------------- */
+
+enum side { STEP_THE_CELL, STEP_THE_COORDINATOR };
+
+struct duel {
+	int got; /* of ksm_frame_get: 0 or -EAGAIN */
+	int64_t reaped;
+	bool dying;   /* seen so after the steps */
+	bool ended;   /* the stepped side came to its end within the steps */
+	bool refused; /* no ptrace here */
+};
+
+static pid_t duel_start(struct ob_host *h, int pool, int meta, enum side side, uint32_t frame)
+{
+	pid_t pid = fork();
+
+	if (!pid) {
+		struct ksm_domain *d = NULL;
+		unsigned int cell = side == STEP_THE_CELL ? VICTIM : KSM_NO_CELL;
+
+		if (ksm_domain_open(h, pool, meta, cell, ob_arena_new("duel"), &d))
+			_exit(20);
+		if (ptrace(PTRACE_TRACEME, 0, NULL, NULL))
+			_exit(21);
+		raise(SIGSTOP);
+		if (side == STEP_THE_CELL)
+			_exit(ksm_frame_get(d, frame) ? 1 : 0);
+		_exit((int)ksm_domain_reap(d, 1));
+	}
+	return pid;
+}
+
+/*
+ * One frame that nobody holds. One side does @steps instructions of its part, then the other all of
+ * its own, then the first one the rest.
+ */
+static struct duel duel(struct ob_host *h, enum side side, unsigned long steps)
+{
+	struct ksm_domain *coord, *cell;
+	struct duel r = {0};
+	uint64_t page[512];
+	int pool, meta, status;
+	uint32_t frame;
+	bool live, held;
+	pid_t pid;
+
+	cr_assert_eq(ksm_domain_create(h, STEP_FRAMES, 2, &pool, &meta), 0);
+	coord = open_as(h, pool, meta, KSM_NO_CELL);
+	cell = open_as(h, pool, meta, SURVIVOR);
+	cr_assert_eq(ksm_frame_alloc(cell, 1, &frame), 1);
+	content(page, 7);
+	cr_assert_eq(h->ops->file_write(h, pool, page, OB_PAGE_SIZE, frame * OB_PAGE_SIZE), 0);
+	ksm_frame_publish(cell, frame);
+	cr_assert_eq(ksm_index_insert_frame(cell, ksm_hash(cell, page), frame), 0);
+	ksm_frame_put(cell, frame);
+
+	pid = duel_start(h, pool, meta, side, frame);
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	r.refused = WIFEXITED(status) && WEXITSTATUS(status) == 21;
+	for (unsigned long i = 0; i < steps && WIFSTOPPED(status); i++) {
+		cr_assert_eq(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL), 0);
+		cr_assert_eq(waitpid(pid, &status, 0), pid);
+	}
+	r.ended = WIFEXITED(status);
+	r.dying = atomic_load(&coord->state[frame]) == KSM_FRAME_DYING;
+	if (side == STEP_THE_CELL)
+		r.reaped = ksm_domain_reap(coord, STEP_FRAMES);
+	else
+		r.got = ksm_frame_get(cell, frame);
+	if (WIFSTOPPED(status)) {
+		cr_assert_eq(ptrace(PTRACE_CONT, pid, NULL, NULL), 0);
+		cr_assert_eq(waitpid(pid, &status, 0), pid);
+	}
+	if (!r.refused) {
+		cr_assert(WIFEXITED(status) && WEXITSTATUS(status) <= 1, "status %x", status);
+		if (side == STEP_THE_CELL)
+			r.got = WEXITSTATUS(status) ? -EAGAIN : 0;
+		else
+			r.reaped = WEXITSTATUS(status);
+		live = ksm_domain_frame_live(coord, frame);
+		held = atomic_load(&coord->holder[frame]) != 0;
+		cr_assert(r.got || !r.reaped, "step %lu: reaped although it was got", steps);
+		cr_assert_eq(live, !r.reaped, "step %lu", steps);
+		cr_assert_eq(held, !r.got, "step %lu: a bit without a hold, or the reverse", steps);
+	}
+	close_one(cell);
+	close_one(coord);
+	close(pool);
+	close(meta);
+	return r;
+}
+
+static void duels(enum side side)
+{
+	unsigned long gots = 0, reaps = 0, dying = 0;
+	struct ob_host h;
+	struct ob_err e;
+
+	cr_assert_eq(ob_host_linux_init(&h, &e), 0, "%s", e.msg);
+	/* To the end of a get; of a reap, until the frame is well past the point of no return. */
+	for (unsigned long step = 0; dying < 60; step++) {
+		struct duel r = duel(&h, side, step);
+
+		if (r.refused)
+			cr_skip_test("ptrace is not allowed here");
+		gots += !r.got;
+		reaps += r.reaped == 1;
+		dying += r.dying;
+		if (r.ended)
+			break;
+	}
+	cr_log_info("%lu times got, %lu times reaped", gots, reaps);
+	cr_assert_gt(gots, 0);
+	cr_assert_gt(reaps, 0);
+	ob_host_linux_exit(&h);
+}
+
+Test(pool_processes, reaped_at_every_instruction_of_a_get, .timeout = 120)
+{
+	duels(STEP_THE_CELL);
+}
+
+Test(pool_processes, got_at_every_instruction_of_a_reap, .timeout = 120)
+{
+	duels(STEP_THE_COORDINATOR);
+}
+
+/* --- death at any time ----------------------------------------------------------------------- */
 
 #define CELLS	 3
 #define FRAMES	 128

@@ -77,7 +77,8 @@ Test(fleet, hash_saves_across_guests_and_cells, .timeout = 120)
 	cr_assert_gt(num(r, "integrity", "checked_shared_pages"), 10000);
 	/* Each guest's page cache is the same: more than a third of all memory goes. */
 	cr_assert_gt(num(r, "saved", "inter"), num(r, "touched_bytes", NULL) / 3);
-	/* What is saved is what was touched and is not resident; frames on their way out may differ. */
+	/* What is saved is what was touched and is not resident; frames on their way out may
+	 * differ. */
 	saved = num(r, "saved", "zero") + num(r, "saved", "intra") + num(r, "saved", "inter");
 	touched = num(r, "touched_bytes", NULL);
 	cr_assert_leq(saved, touched - num(r, "resident_bytes", NULL) + touched / 100);
@@ -116,8 +117,10 @@ Test(fleet, hash_saves_what_linux_ksm_saves, .timeout = 180)
 		"--out /tmp/overbook-test-compare --quiet",
 		true, 120);
 	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
-	hash = num(run_of(&c, 0), "saved_bytes", NULL);
-	kernel = num(run_of(&c, 1), "saved_bytes", NULL);
+	/* The control comes first, always. */
+	cr_assert_str_eq(str(run_of(&c, 0), "sharing"), "off");
+	hash = num(run_of(&c, 1), "saved_bytes", NULL);
+	kernel = num(run_of(&c, 2), "saved_bytes", NULL);
 	cr_assert_geq(hash, kernel, "%lld, %lld", (long long)hash, (long long)kernel);
 	cr_assert_gt(kernel, 0);
 	cli_free(&c);
@@ -138,7 +141,11 @@ static void planted(const char *what, const char *workload)
 	cr_assert_eq(c.status, 1, "--inject %s was not noticed:\n%s%s", what, c.out, c.err);
 	r = run_of(&c, 0);
 	cr_assert_str_eq(str(r, "status"), "failed");
-	cr_assert_gt(num(r, "integrity", "mismatches"), 0, "%s: %s", what, str(r, "note"));
+	/* A frame of guest code may be hit as well: then that guest faults, which is to be seen
+	 * too. */
+	cr_assert(num(r, "integrity", "mismatches") > 0 ||
+			  strstr(str(r, "note"), "no guest is left"),
+		  "%s: %s", what, str(r, "note"));
 	cr_assert(json_is_null(json_object_get(r, "saved_bytes")),
 		  "a failed run carries no number");
 	cli_free(&c);
@@ -353,7 +360,6 @@ static void wait_for_run(void)
 static void interrupted(int sig, const char *sharing)
 {
 	char before[1024], args[200];
-	struct timespec t0, t1;
 	const json_t *r;
 	struct cli c;
 
@@ -366,12 +372,8 @@ static void interrupted(int sig, const char *sharing)
 	else
 		nap_ms(4000);
 	nap_ms(1500);
-	clock_gettime(CLOCK_MONOTONIC, &t0);
 	kill(c.pid, sig);
 	cli_wait(&c, 20);
-	clock_gettime(CLOCK_MONOTONIC, &t1);
-	(void)t1;
-	(void)t0;
 	cr_assert_eq(c.status, 130, "status %d\n%s%s", c.status, c.out, c.err);
 	r = run_of(&c, 0);
 	cr_assert_str_eq(str(r, "status"), "interrupted");

@@ -347,7 +347,8 @@ Test(hash, stays_away_from_the_limit_of_mappings)
 	for (int g = 0; g < GUESTS; g++)
 		for (uint64_t p = 0; p < PAGES; p++) /* no two neighbours alike in two guests */
 			guest_fill(&f, g, (p * (uint64_t)(2 * g + 5)) % PAGES, 100 + (uint32_t)p);
-	/* One cell: here both would share one process and its limit, and know nothing of each other. */
+	/* One cell: here both would share one process and its limit, and know nothing of each
+	 * other. */
 	for (int pass = 0; pass < 2000; pass++)
 		ksm_step(f.k[0], f.h->ops->now_ns(f.h), 64);
 	cr_assert(!f.h->ops->vma_count(f.h, &have, &limit));

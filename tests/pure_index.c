@@ -117,8 +117,7 @@ Test(index, full_window_loses_hints_never_frames)
 	fix_free(&x);
 }
 
-/* --- against an oracle
- * ----------------------------------------------------------------------------- */
+/* --- against an oracle ----------------------------------------------------------------------- */
 
 struct item {
 	uint64_t hash;
@@ -289,8 +288,7 @@ Test(index, garbage_is_survived)
 	fix_free(&x);
 }
 
-/* --- several at once
- * ------------------------------------------------------------------------------- */
+/* --- several at once ------------------------------------------------------------------------- */
 
 #define THREADS	 4
 #define CONTENTS 512

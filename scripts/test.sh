@@ -1,0 +1,117 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# All that is checked, in one command: layout, dependency direction, both compilers with the strict
+# set of warnings, the three classes of tests, the same under AddressSanitizer and UBSan, and the
+# fuzz targets for a short while. Prints one line a step; ends with the sum of tests that ran.
+set -u
+cd "$(dirname "$0")/.."
+
+jobs=$(nproc)
+log=$(mktemp -d)
+trap 'rm -rf "$log"' EXIT
+passed=0 failed=0 skipped=0
+
+say() { printf '%-44s %s\n' "$1" "$2"; }
+
+# step NAME COMMAND...: run it, say how it went, show the end of its output when it failed.
+step() {
+	local name=$1
+	shift
+	if "$@" >"$log/step" 2>&1; then
+		say "$name" ok
+	else
+		say "$name" FAILED
+		tail -40 "$log/step"
+		failed=$((failed + 1))
+		return 1
+	fi
+}
+
+# tests NAME BINARY [ARGS...]: a Criterion binary. Counts from its closing line.
+tests() {
+	local name=$1 line t f c s
+	shift
+	"$@" --verbose --jobs "${tjobs:-$jobs}" >"$log/out" 2>&1
+	line=$(sed 's/\x1b\[[0-9;]*m//g' "$log/out" | grep 'Synthesis: Tested:' | tail -1)
+	t=$(sed -n 's/.*Tested: *\([0-9]*\).*/\1/p' <<<"$line")
+	f=$(sed -n 's/.*Failing: *\([0-9]*\).*/\1/p' <<<"$line")
+	c=$(sed -n 's/.*Crashing: *\([0-9]*\).*/\1/p' <<<"$line")
+	s=$(sed 's/\x1b\[[0-9;]*m//g' "$log/out" | grep -c '^\[SKIP\]')
+	if [ -z "$t" ]; then
+		say "$name" "FAILED to run"
+		tail -40 "$log/out"
+		failed=$((failed + 1))
+		return
+	fi
+	passed=$((passed + t - f - c))
+	failed=$((failed + f + c))
+	skipped=$((skipped + s))
+	ran=$t
+	say "$name" "$t run, $((f + c)) failed, $s skipped"
+	if [ "$s" != 0 ]; then
+		sed 's/\x1b\[[0-9;]*m//g' "$log/out" | grep '^\[SKIP\]' | sed 's/^/  /'
+	fi
+	if [ $((f + c)) != 0 ]; then
+		sed 's/\x1b\[[0-9;]*m//g' "$log/out" | grep -v -e '^\[RUN' -e '^\[PASS' | tail -60
+	fi
+}
+
+# Folders may include from folders below only (docs/design.md).
+arrows() {
+	local bad=0
+	check() { # FOLDER FORBIDDEN...
+		local f=$1 t
+		shift
+		for t in "$@"; do
+			if grep -nE "^#[[:space:]]*include \"$t/" "$f"/*.[ch] 2>/dev/null; then bad=1; fi
+		done
+	}
+	check kernel ept ksm balloon overcommit harness
+	check ept ksm balloon overcommit harness
+	check ksm balloon overcommit harness
+	check balloon ksm overcommit harness
+	check overcommit harness
+	return $bad
+}
+
+# Memory system calls belong to the host seam; what is not guest memory is listed by name.
+seam() {
+	! grep -nE '\b(mmap|munmap|mremap|madvise|process_madvise|mprotect|memfd_create|fallocate)[[:space:]]*\(' \
+		ksm/*.[ch] balloon/*.[ch] overcommit/*.[ch] harness/*.[ch] 2>/dev/null |
+		grep -vE '^harness/(doctor_|bench_)'
+}
+
+step "layout (.clang-format)" make -s format-check
+step "includes point down" arrows
+step "memory system calls in the host seam only" seam
+step "build with gcc" make -s -j"$jobs" CC=gcc tests || exit 1
+export OB_BUILD=build
+step "build with clang" make -s -j"$jobs" CC=clang BUILD=build/clang build/clang/overbook \
+	build/clang/tests/pure build/clang/tests/host build/clang/tests/kvm
+step "build with gcc, ASan and UBSan" make -s -j"$jobs" SAN=address,undefined BUILD=build/asan tests
+step "build the fuzz targets" make -s -j"$jobs" fuzzers
+
+tests "pure" build/tests/pure
+tests "host" build/tests/host
+kvm=$passed ran=0
+[ -e /dev/kvm ] && export OB_REQUIRE_KVM=1
+tjobs=1 tests "kvm" build/tests/kvm
+if [ -e /dev/kvm ] && [ "$passed" -le "$kvm" ]; then
+	say "kvm tests" "FAILED: /dev/kvm is there, and none ran"
+	failed=$((failed + 1))
+fi
+tests "pure, clang" build/clang/tests/pure
+tests "pure, ASan and UBSan" build/asan/tests/pure
+OB_BUILD=build/asan tests "host, ASan and UBSan" build/asan/tests/host
+if [ -e /dev/kvm ]; then
+	OB_BUILD=build/asan tjobs=1 tests "kvm, ASan and UBSan" build/asan/tests/kvm \
+		--filter 'vm*/*'
+fi
+for f in build/fuzz/*; do
+	step "fuzz for ${FUZZ_SECONDS:-10} s: $(basename "$f")" \
+		"$f" -max_total_time="${FUZZ_SECONDS:-10}" -verbosity=0 -print_final_stats=0 \
+		-artifact_prefix="$log/"
+done
+
+echo "tests: $passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]
