@@ -133,7 +133,7 @@ FUZZERS	:= $(patsubst tests/%.c,%,$(wildcard tests/fuzz_*.c))
 FUZZFLAGS := -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -DOB_PLAIN_MALLOC
 .PHONY: fuzzers
 fuzzers: $(addprefix $(BUILD)/fuzz/,$(FUZZERS))
-$(BUILD)/fuzz/%: tests/%.c $(wildcard kernel/*.[ch]) $(TESTHELP)
+$(BUILD)/fuzz/%: tests/%.c $(wildcard kernel/*.[ch])
 	@mkdir -p $(@D)
 	$(Q)clang $(CSTD) $(filter-out -DOB_PLAIN_MALLOC,$(CPPFLAGS)) $(FUZZFLAGS) $(WARN) $< \
-		$(filter-out tests/%,$(wildcard kernel/*.c)) $(TESTHELP) -lpthread -o $@
+		$(wildcard kernel/*.c) -lpthread -o $@

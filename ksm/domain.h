@@ -33,9 +33,7 @@
 
 #include "ksm/ksm.h"
 
-/* --- frames: pool.c, reap.c
- * ------------------------------------------------------------------------------
- */
+/* --- frames: pool.c, reap.c ---------------------------------------------------------------- */
 
 enum ksm_frame_state {
 	KSM_FRAME_FREE = 0,
@@ -112,8 +110,7 @@ bool ksm_frame_held_elsewhere(const struct ksm_domain *d, uint32_t frame);
 /* Memory of this process that counts and the like really hold, in bytes. */
 uint64_t ksm_domain_private_bytes(const struct ksm_domain *d);
 
-/* --- index: index.c ------------------------------------------------------------------------------
- */
+/* --- index: index.c ------------------------------------------------------------------------ */
 
 /*
  * One entry: kind 2 bits, payload 28, tag 34. A *hint* says that page number P of the fleet had
@@ -177,8 +174,7 @@ void ksm_index_count(struct ksm_domain *d, uint64_t *hints, uint64_t *entries);
  * filled by a cell that is dead (KSM_NO_CELL: none is). Returns how many. */
 uint64_t ksm_index_sweep(struct ksm_domain *d, unsigned int dead_cell);
 
-/* --- content: hash.c -----------------------------------------------------------------------------
- */
+/* --- content: hash.c ----------------------------------------------------------------------- */
 
 /* Hash of a page (4096 bytes, any alignment), salted by the domain. Any thread. */
 uint64_t ksm_hash(const struct ksm_domain *d, const void *page);

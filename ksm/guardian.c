@@ -72,8 +72,7 @@
 
 extern char **environ;
 
-/* --- the guardian --------------------------------------------------------------------------------
- */
+/* --- the guardian -------------------------------------------------------------------------- */
 
 struct guardian {
 	const char *lock_path, *root;
@@ -306,8 +305,7 @@ int ksm_guardian_main(int pipe_fd, const char *lock_path)
 	return ksm_guardian_run(pipe_fd, lock_path, "");
 }
 
-/* --- its parent ----------------------------------------------------------------------------------
- */
+/* --- its parent ---------------------------------------------------------------------------- */
 
 /* Start it: its end of the socket becomes descriptor 3, all others close by themselves. */
 static int guardian_spawn(const char *self_exe, const char *lock_path, const char *root, int fd,

@@ -65,9 +65,8 @@ int ksm_meter_guest(struct ept *e, uint64_t page_base, bool by_pfn, uint64_t *wo
 		/* The scanner may have merged some since: then the word is right for before. */
 		ept_states(e, page, n, state, frame);
 		for (uint64_t i = 0; i < n; i++)
-			words[page + i] =
-				page_word(&view[i], state[i], frame[i], page_base + page + i,
-					  by_pfn);
+			words[page + i] = page_word(&view[i], state[i], frame[i],
+						    page_base + page + i, by_pfn);
 	}
 	return 0;
 }

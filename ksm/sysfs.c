@@ -39,8 +39,7 @@ static const char *const fastest_value[KSM_NSETTINGS] = {
 	[KSM_SET_ADVISOR_MODE] = "none",    [KSM_SET_RUN] = "1",
 };
 
-/* --- files ---------------------------------------------------------------------------------------
- */
+/* --- files --------------------------------------------------------------------------------- */
 
 /* Read a small file whole; NUL-terminated. Returns its length or -errno. */
 static int file_get(const char *path, char *buf, size_t size)
@@ -124,8 +123,7 @@ static int get_u64(const char *root, const char *name, uint64_t *out)
 	return errno || end == value || *end ? -EINVAL : 0;
 }
 
-/* --- counters ------------------------------------------------------------------------------------
- */
+/* --- counters ------------------------------------------------------------------------------ */
 
 /* utime + stime of /proc/<pid>/stat when that is ksmd's, in clock ticks. */
 static bool ksmd_ticks(const char *root, const char *pid, uint64_t *ticks)
@@ -204,8 +202,7 @@ int ksm_sysfs_read(struct ksm_sysfs_counters *out)
 	return ksm_sysfs_read_at("", out);
 }
 
-/* --- settings ------------------------------------------------------------------------------------
- */
+/* --- settings ------------------------------------------------------------------------------ */
 
 int ksm_settings_read(const char *root, struct ksm_settings *s)
 {
@@ -325,8 +322,7 @@ int ksm_settings_parse(const char *buf, size_t len, struct ksm_settings *s)
 	return s->value[KSM_SET_RUN][0] ? 0 : -EINVAL;
 }
 
-/* --- settled -------------------------------------------------------------------------------------
- */
+/* --- settled ------------------------------------------------------------------------------- */
 
 /* Guests that write make pages come and go: so much is standing still (1/256, at least 16 pages).
  */

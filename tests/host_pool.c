@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
+#include <sys/user.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -262,6 +263,12 @@ struct duel {
 	bool refused; /* no ptrace here */
 };
 
+/* A stop for the tracer, with no library code round it that would have to be stepped through. */
+static inline void stop_here(void)
+{
+	__asm__ volatile("int3" ::: "memory");
+}
+
 static pid_t duel_start(struct ob_host *h, int pool, int meta, enum side side, uint32_t frame)
 {
 	pid_t pid = fork();
@@ -269,15 +276,20 @@ static pid_t duel_start(struct ob_host *h, int pool, int meta, enum side side, u
 	if (!pid) {
 		struct ksm_domain *d = NULL;
 		unsigned int cell = side == STEP_THE_CELL ? VICTIM : KSM_NO_CELL;
+		int r;
 
 		if (ksm_domain_open(h, pool, meta, cell, ob_arena_new("duel"), &d))
 			_exit(20);
+		d->reap_cursor = frame;
 		if (ptrace(PTRACE_TRACEME, 0, NULL, NULL))
 			_exit(21);
-		raise(SIGSTOP);
+		stop_here();
 		if (side == STEP_THE_CELL)
-			_exit(ksm_frame_get(d, frame) ? 1 : 0);
-		_exit((int)ksm_domain_reap(d, 1));
+			r = ksm_frame_get(d, frame) ? 1 : 0;
+		else
+			r = (int)ksm_domain_reap(d, 1);
+		stop_here();
+		_exit(r);
 	}
 	return pid;
 }
@@ -309,17 +321,23 @@ static struct duel duel(struct ob_host *h, enum side side, unsigned long steps)
 	pid = duel_start(h, pool, meta, side, frame);
 	cr_assert_eq(waitpid(pid, &status, 0), pid);
 	r.refused = WIFEXITED(status) && WEXITSTATUS(status) == 21;
-	for (unsigned long i = 0; i < steps && WIFSTOPPED(status); i++) {
+	for (unsigned long i = 0; i < steps && WIFSTOPPED(status) && !r.ended; i++) {
+		struct user_regs_struct regs;
+
+		/* Is the second int3 the next instruction? */
 		cr_assert_eq(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL), 0);
 		cr_assert_eq(waitpid(pid, &status, 0), pid);
+		cr_assert_eq(ptrace(PTRACE_GETREGS, pid, NULL, &regs), 0);
+		r.ended = (ptrace(PTRACE_PEEKTEXT, pid, (void *)(uintptr_t)regs.rip, NULL) &
+			   0xff) == 0xcc;
 	}
-	r.ended = WIFEXITED(status);
 	r.dying = atomic_load(&coord->state[frame]) == KSM_FRAME_DYING;
 	if (side == STEP_THE_CELL)
 		r.reaped = ksm_domain_reap(coord, STEP_FRAMES);
 	else
 		r.got = ksm_frame_get(cell, frame);
-	if (WIFSTOPPED(status)) {
+	while (WIFSTOPPED(status)) {
+		cr_assert_eq(WSTOPSIG(status), SIGTRAP);
 		cr_assert_eq(ptrace(PTRACE_CONT, pid, NULL, NULL), 0);
 		cr_assert_eq(waitpid(pid, &status, 0), pid);
 	}
@@ -342,15 +360,28 @@ static struct duel duel(struct ob_host *h, enum side side, unsigned long steps)
 	return r;
 }
 
+#define STRIDE 16
+
 static void duels(enum side side)
 {
-	unsigned long gots = 0, reaps = 0, dying = 0;
+	unsigned long gots = 0, reaps = 0, dying = 0, from = 0;
 	struct ob_host h;
 	struct ob_err e;
 
 	cr_assert_eq(ob_host_linux_init(&h, &e), 0, "%s", e.msg);
-	/* To the end of a get; of a reap, until the frame is well past the point of no return. */
-	for (unsigned long step = 0; dying < 60; step++) {
+	/*
+	 * All of a get. Of a reap the part round the point of no return, which is found in strides:
+	 * what comes before only looks for a frame, what comes after has it.
+	 */
+	if (side == STEP_THE_COORDINATOR) {
+		for (bool dying_yet = false; !dying_yet; from += STRIDE) {
+			struct duel r = duel(&h, side, from);
+
+			dying_yet = r.dying || r.ended || r.refused;
+		}
+		from -= OB_MIN(from, 12 * STRIDE);
+	}
+	for (unsigned long step = from; dying < 60; step++) {
 		struct duel r = duel(&h, side, step);
 
 		if (r.refused)

@@ -79,6 +79,9 @@ Test(index, frame_before_hint_in_any_order)
 	struct ksm_ref ref;
 
 	cr_assert_eq(ksm_index_hint(x.d, 9, 1), 0);
+	cr_assert_eq(ksm_index_hint(x.d, 9, 2), 0);
+	cr_assert_eq(ksm_index_find(x.d, 9, &ref), KSM_HINT);
+	cr_assert_eq(ksm_ref_payload(&ref), 1, "the first of two");
 	cr_assert_eq(ksm_index_insert_frame(x.d, 9, 30), 0);
 	cr_assert_eq(ksm_index_insert_frame(x.d, 9, 31), 0);
 	cr_assert_eq(ksm_index_find(x.d, 9, &ref), KSM_FRAME);

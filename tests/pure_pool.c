@@ -80,8 +80,7 @@ static uint64_t fill(struct fix *x, struct ksm_domain *d, uint32_t frame, uint64
 	return ksm_hash(d, page);
 }
 
-/* --- opening -------------------------------------------------------------------------------------
- */
+/* --- opening ------------------------------------------------------------------------------- */
 
 Test(pool, sizes_that_make_no_sense)
 {
@@ -138,8 +137,7 @@ Test(pool, open_that_fails_leaves_nothing)
 	fix_free(&x);
 }
 
-/* --- allocation ----------------------------------------------------------------------------------
- */
+/* --- allocation ---------------------------------------------------------------------------- */
 
 Test(pool, neighbours_come_together)
 {
