@@ -26,7 +26,7 @@ void bench_print(FILE *out, const struct bench *b);
 struct bench_verb {
 	const char *name;
 	int (*run)(int argc, char **argv);
-	const char *doc;
+	const char *doc; /* NULL: hidden, run by a benchmark itself */
 };
 /* The benchmarks of this build, ended by one without a name. */
 const struct bench_verb *bench_verbs(void);

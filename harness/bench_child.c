@@ -302,10 +302,10 @@ int bench_child_finish(struct bench_child *c, unsigned int timeout_s, json_t **d
 
 			if (bench_children_stop(c, 1, SIGTERM, 10, &late))
 				return ob_fail(e, ETIMEDOUT, "%s", late.msg);
-			return ob_stop_signal ? ob_fail(e, EINTR, "interrupted")
-					      : ob_fail(e, ETIMEDOUT,
-							"a measured program took over %u s",
-							timeout_s);
+			return ob_stop_signal
+				       ? ob_fail(e, EINTR, "interrupted")
+				       : ob_fail(e, ETIMEDOUT, "a measured program took over %u s",
+						 timeout_s);
 		}
 	}
 	while (waitpid(c->pid, &status, 0) < 0 && errno == EINTR)

@@ -40,16 +40,17 @@ int bench_child_start(struct bench_child *c, char *const argv[], uint64_t *start
 
 enum bench_mark { BENCH_FIRST, BENCH_WARM };
 /*
- * Wait until the @n children together have given @want marks; @at (may be NULL) is when the last one
- * was read. -EINTR when a signal asks us to stop, -ETIMEDOUT, -EIO when one ended before.
+ * Wait until the @n children together have given @want marks; @at (may be NULL) is when the last
+ * one was read. -EINTR when a signal asks us to stop, -ETIMEDOUT, -EIO when one ended before.
  */
 int bench_children_wait(struct bench_child *c, unsigned int n, enum bench_mark what,
 			unsigned int want, unsigned int timeout_s, uint64_t *at, struct ob_err *e);
 /* Let them run for @ms, and hear what they say. -EINTR, -EIO as above. */
 int bench_children_rest(struct bench_child *c, unsigned int n, unsigned int ms, struct ob_err *e);
 /*
- * Ask all to end with @sig, and wait until they have, and until nobody holds their pipes: then their
- * own children have ended too. What does not end within @grace_s is killed, and that is -ETIMEDOUT.
+ * Ask all to end with @sig, and wait until they have, and until nobody holds their pipes: then
+ * their own children have ended too. What does not end within @grace_s is killed, and that is
+ * -ETIMEDOUT.
  */
 int bench_children_stop(struct bench_child *c, unsigned int n, int sig, unsigned int grace_s,
 			struct ob_err *e);
@@ -64,14 +65,14 @@ uint64_t bench_now_ns(void);
 
 /* What a tree of processes holds, as the kernel divides it among those who share it (Pss). */
 struct bench_pss {
-	uint64_t all;	/* Pss */
-	uint64_t own;	/* of that, anonymous and shared memory: not backed by a file on disk */
-	uint64_t ram;	/* Pss of guest RAM */
+	uint64_t all;	   /* Pss */
+	uint64_t own;	   /* of that, anonymous and shared memory: not backed by a file on disk */
+	uint64_t ram;	   /* Pss of guest RAM */
 	uint64_t ram_size; /* size of the mappings that were taken for guest RAM */
 	unsigned int procs;
 };
-/* Guest RAM in an smaps file: mappings that we have named so, or anonymous and of exactly @mem bytes.
- * Adds to @out. */
+/* Guest RAM in an smaps file: mappings that we have named so, or anonymous and of exactly @mem
+ * bytes. Adds to @out. */
 void bench_pss_ram(FILE *smaps, uint64_t mem, struct bench_pss *out);
 /* Pss in an smaps_rollup file. Adds to @out. False when it is not there. */
 bool bench_pss_rollup(FILE *rollup, struct bench_pss *out);

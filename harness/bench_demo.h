@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_demo.h: private to the benchmark `demo`: its parts, one file each. A part enters its figures
- * into the bench; 0, -EINTR when a signal asks to stop, or -errno with a line.
+ * bench_demo.h: private to the benchmark `demo`: its parts, one file each. A part enters its
+ * figures into the bench; 0, -EINTR when a signal asks to stop, or -errno with a line.
  */
 #ifndef OVERBOOK_HARNESS_BENCH_DEMO_H
 #define OVERBOOK_HARNESS_BENCH_DEMO_H
@@ -13,7 +13,7 @@
 
 struct demo {
 	struct bench *b;
-	bool quick; /* few samples: to try it out */
+	bool quick;		   /* few samples: to try it out */
 	struct fleet_config files; /* kernel_path, image_path */
 	char exe[PATH_MAX];
 	char qemu[PATH_MAX];
@@ -47,10 +47,15 @@ struct demo_fleet {
 int demo_fleet_start(const struct demo *d, const struct demo_fleet *f, struct bench_child *c,
 		     uint64_t *started, struct ob_err *e);
 
+/* bench_idle.c: KiB that an idle guest costs besides its memory, in Pss, slab, stacks and per-CPU
+ * memory, when @guests of them run in cells of @cell. */
+int demo_idle_cell(const struct demo *d, unsigned int guests, uint64_t mem, unsigned int cell,
+		   double *kib, struct ob_err *e);
+
 int demo_start(struct demo *d, struct ob_err *e); /* bench_start.c: exec to first instruction */
 int demo_idle(struct demo *d, struct ob_err *e);  /* bench_idle.c: what an idle guest costs */
 int demo_many(struct demo *d, struct ob_err *e);  /* bench_many.c: 200 guests, merged */
-int demo_cells(struct demo *d, struct ob_err *e); /* bench_many.c: how many guests to a cell */
+int demo_cells(struct demo *d, struct ob_err *e); /* bench_cells.c: how many guests to a cell */
 int demo_ops(struct demo *d, struct ob_err *e);	  /* bench_ops.c: merge, break, discard */
 
 /* `overbook bench demo`, and the hidden `overbook bench fleet`, which it starts. */

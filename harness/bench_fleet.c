@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_fleet.c: the hidden verb `overbook bench fleet`: a fleet like that of `overbook fleet`, with
- * the same options and the same code below, but as another program wants it: all consoles go to
- * standard output as they come, and the result document to a descriptor that the starter has laid
- * out. A benchmark can so see from outside when the last guest has run its first instruction.
+ * bench_fleet.c: the hidden verb `overbook bench fleet`: a fleet like that of `overbook fleet`,
+ * with the same options and the same code below, but as another program wants it: all consoles go
+ * to standard output as they come, and the result document to a descriptor that the starter has
+ * laid out. A benchmark can so see from outside when the last guest has run its first instruction.
  */
 #include <errno.h>
 #include <fcntl.h>

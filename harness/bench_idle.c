@@ -2,8 +2,8 @@
 /*
  * bench_idle.c: what an idle guest costs besides its memory: in user space, and in the kernel.
  *
- * Both sides run the same number of guests of the same size. Ours have filled their memory and go on
- * verifying it now and then; QEMU's have printed a line and halted. That does not matter for Pss
+ * Both sides run the same number of guests of the same size. Ours have filled their memory and go
+ * on verifying it now and then; QEMU's have printed a line and halted. That does not matter for Pss
  * without guest RAM, but it does for the kernel's share, where page tables of memory in use are in
  * it: they have a figure of their own.
  */
@@ -55,8 +55,8 @@ static int cost_of(const struct bench_child *c, unsigned int n, unsigned int gue
 		return ret;
 	*out = (struct idle_cost){
 		.pss = ((double)p.all - (double)p.ram) / OB_KIB / guests,
-		.kernel = (grown(now.available, before->available) - (double)p.own) / OB_KIB /
-			  guests,
+		.kernel =
+			(grown(now.available, before->available) - (double)p.own) / OB_KIB / guests,
 		.slab = grown(before->kernel, now.kernel) / OB_KIB / guests,
 		.tables = grown(before->tables, now.tables) / OB_KIB / guests,
 	};
@@ -130,16 +130,15 @@ static int idle_pairs(struct demo *d, struct ob_err *e)
 	struct idle_cost us, them;
 	int ret = 0;
 
-	pss = bench_figure(d->b, "idle guest, user space: Pss without guest RAM (16 of 64M)",
-			   "KiB", d->peer);
+	pss = bench_figure(d->b, "idle guest, user space: Pss without guest RAM (16 of 64M)", "KiB",
+			   d->peer);
 	pss->goal = 1;
 	pss->goal_is_max = true;
 	kernel = bench_figure(d->b, "idle guest, kernel: MemAvailable less processes (16 of 64M)",
 			      "KiB", d->peer);
 	slab = bench_figure(d->b, "  of that slab, stacks and per-CPU memory (16 of 64M)", "KiB",
 			    d->peer);
-	tables = bench_figure(d->b, "  of that page tables, KVM's too (16 of 64M)", "KiB",
-			      d->peer);
+	tables = bench_figure(d->b, "  of that page tables, KVM's too (16 of 64M)", "KiB", d->peer);
 	for (unsigned int i = 0; i < demo_count(d, 5, 1) && !ret; i++) {
 		if (i % 2) {
 			ret = theirs(d, &them, e);
@@ -190,13 +189,13 @@ static int idle_many(struct demo *d, struct ob_err *e)
 	return ret;
 }
 
-int demo_idle_pss(struct demo *d, unsigned int guests, uint64_t mem, unsigned int cell, double *kib,
-		  struct ob_err *e)
+int demo_idle_cell(const struct demo *d, unsigned int guests, uint64_t mem, unsigned int cell,
+		   double *kib, struct ob_err *e)
 {
-	struct idle_cost us;
+	struct idle_cost us = {0};
 	int ret = ours(d, guests, mem, cell, &us, e);
 
-	*kib = ret ? 0 : us.pss + us.slab;
+	*kib = us.pss + us.slab;
 	return ret;
 }
 

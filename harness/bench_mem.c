@@ -3,8 +3,8 @@
  * bench_mem.c: what a guest costs besides its memory, as the kernel counts it.
  *
  * In user space that is Pss (a page that s processes share counts 1/s for each) of all processes
- * that belong to the guests, less the Pss of guest RAM. Guest RAM is known by its name (ours), or by
- * being anonymous and of exactly the guest's size (QEMU's, and ours on kernels that do not name
+ * that belong to the guests, less the Pss of guest RAM. Guest RAM is known by its name (ours), or
+ * by being anonymous and of exactly the guest's size (QEMU's, and ours on kernels that do not name
  * mappings); unless the sizes add up to that of all guests, there is no figure.
  *
  * In the kernel nobody keeps such an account for a process. What is left is the difference of

@@ -5,9 +5,10 @@
  * acpi=off makes it start through qboot, its smallest firmware (with ACPI it is SeaBIOS); option
  * ROMs, timer, interrupt controller and clock of a PC are left out, so what remains is what our VMs
  * have too: memory, a vCPU, virtio-mmio slots (QEMU's are empty) and a serial port. The firmware is
- * code in ring 0: on a KVM without hardware below it, it is emulated instruction by instruction, and
- * that is part of QEMU's time there. mem-merge=off keeps its memory away from Linux KSM. The guest
- * is the same ELF file, entered by the same PVH note; without an agent it prints a line and halts.
+ * code in ring 0: on a KVM without hardware below it, it is emulated instruction by instruction,
+ * and that is part of QEMU's time there. mem-merge=off keeps its memory away from Linux KSM. The
+ * guest is the same ELF file, entered by the same PVH note; without an agent it prints a line and
+ * halts.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -16,8 +17,9 @@
 
 #include "harness/bench_demo.h"
 
-#define QEMU	     "qemu-system-x86_64"
-#define QEMU_MACHINE "microvm,acpi=off,x-option-roms=off,pit=off,pic=off,rtc=off,isa-serial=on,mem-merge=off"
+#define QEMU "qemu-system-x86_64"
+#define QEMU_MACHINE \
+	"microvm,acpi=off,x-option-roms=off,pit=off,pic=off,rtc=off,isa-serial=on,mem-merge=off"
 
 static bool find_in_path(const char *name, char *out, size_t n)
 {

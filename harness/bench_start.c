@@ -30,8 +30,12 @@ static int ours_first(const struct demo *d, unsigned int guests, struct bench_ch
 		.seed = 1,
 	};
 	char exe[PATH_MAX];
-	char *run[] = {exe, (char[]){"run"}, (char[]){"--workload=idle"}, (char[]){"--mem=64M"},
-		       (char[]){"--quiet"}, NULL};
+	char *run[] = {exe,
+		       (char[]){"run"},
+		       (char[]){"--workload=idle"},
+		       (char[]){"--mem=64M"},
+		       (char[]){"--quiet"},
+		       NULL};
 	int ret;
 
 	snprintf(exe, sizeof(exe), "%s", d->exe);

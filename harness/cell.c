@@ -20,7 +20,6 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -62,36 +61,6 @@ static void scanner_stop(struct cell *c)
 	pthread_mutex_unlock(&c->scan_lock);
 	pthread_join(c->scanner, NULL);
 	c->has_scanner = false;
-}
-
-static int read_file(const char *path, void **out, size_t *len, struct ob_err *e)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	struct stat st;
-	void *buf;
-
-	if (fd < 0 || fstat(fd, &st)) {
-		int err = errno;
-
-		if (fd >= 0)
-			close(fd);
-		return ob_fail(e, err, "%s: %s", path, strerror(err));
-	}
-	buf = malloc((size_t)st.st_size + 1);
-	OB_ASSERT(buf);
-	*len = 0;
-	while (*len < (size_t)st.st_size) {
-		ssize_t n = read(fd, (char *)buf + *len, (size_t)st.st_size - *len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			break;
-		*len += (size_t)n;
-	}
-	close(fd);
-	*out = buf;
-	return 0;
 }
 
 static int cell_open_shared(struct cell *c, const json_t *doc, struct ob_err *e)
@@ -137,7 +106,7 @@ static int cell_setup(struct cell *c, const json_t *doc, struct ob_err *e)
 	r = io_worker_start(&c->worker);
 	if (r)
 		return ob_fail(e, -r, "cell %u: I/O thread: %s", c->number, strerror(-r));
-	r = read_file(proto_str(doc, "kernel"), &c->kernel, &c->kernel_len, e);
+	r = ob_read_file(proto_str(doc, "kernel"), ELF_MAX_BYTES, &c->kernel, &c->kernel_len, e);
 	if (r)
 		return r;
 	if (*proto_str(doc, "image")) {

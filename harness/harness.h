@@ -19,12 +19,13 @@
 #define OB_EXIT_USAGE	    2 /* bad input: nothing was started */
 #define OB_EXIT_INTERRUPTED 130
 
-#define FLEET_MAX_GUESTS 4096
-#define FLEET_MAX_MODES	 8
+#define FLEET_MAX_GUESTS    4096
+#define FLEET_MAX_MODES	    8
 #define FLEET_MAX_WORKLOADS 16
-#define FLEET_DEFAULT_CELL 8
+#define FLEET_DEFAULT_CELL  8
 
-/* --- options: opts.c ---------------------------------------------------------------------------- */
+/* --- options: opts.c ----------------------------------------------------------------------------
+ */
 
 struct fleet_config {
 	unsigned int guests;
@@ -35,16 +36,16 @@ struct fleet_config {
 	unsigned int nsharing;
 	unsigned int seconds; /* measured time, from the engine switched on over warm guests */
 	uint64_t seed;
-	unsigned int cell;    /* most guests in one cell */
+	unsigned int cell;	   /* most guests in one cell */
 	unsigned int warm_timeout; /* seconds that the guests may take until they are warm */
-	unsigned int inject;  /* enum ksm_inject */
-	const char *json_path; /* --json FILE, or NULL; "-" is standard output */
-	const char *out_dir;   /* results/<run> of compare; NULL: none */
+	unsigned int inject;	   /* enum ksm_inject */
+	const char *json_path;	   /* --json FILE, or NULL; "-" is standard output */
+	const char *out_dir;	   /* results/<run> of compare; NULL: none */
 	const char *kernel_path, *image_path;
 	bool quiet;
 	int console_fd; /* run: where the guests' consoles go; 0 or less: a file per guest */
-	/* What kernel_path, image_path and out_dir point to when they are defaults: do not let a copy of
-	 * this struct outlive it. */
+	/* What kernel_path, image_path and out_dir point to when they are defaults: do not let a
+	 * copy of this struct outlive it. */
 	char kernel_buf[1024], image_buf[1024], out_buf[96];
 };
 
@@ -61,13 +62,14 @@ int opts_parse_size(const char *s, uint64_t *out);
 bool opts_known_workload(const char *name);
 extern const char *const opts_workloads[]; /* NULL-terminated */
 
-/* --- what a run gives: result.c, table.c, report.c ---------------------------------------------- */
+/* --- what a run gives: result.c, table.c, report.c ----------------------------------------------
+ */
 
 /* One reading while a run goes on. */
 struct run_sample {
-	double t;	 /* seconds from the engine switched on; negative before */
+	double t; /* seconds from the engine switched on; negative before */
 	uint64_t touched_bytes, resident_bytes, saved_bytes; /* saved: zero + intra + inter */
-	uint64_t ops;	 /* of all guests since boot */
+	uint64_t ops;					     /* of all guests since boot */
 	uint64_t checked_pages, mismatches;
 	uint64_t merge_cpu_ns;
 };
@@ -84,7 +86,7 @@ const char *run_status_name(enum run_status s);
 struct run_guest {
 	unsigned int id;
 	char workload[16];
-	char end[16];	 /* "running", "exit", "failed", "lost" (its cell died) */
+	char end[16];	  /* "running", "exit", "failed", "lost" (its cell died) */
 	char reason[200]; /* when not running to the end */
 	uint64_t ops, checked_pages, checked_shared_pages, mismatches, written_pages, disk_pages;
 	uint64_t state_pages[EPT_NSTATES];
@@ -96,24 +98,25 @@ struct run_guest {
 struct run_result {
 	char sharing[16];
 	enum run_status status;
-	char note[200];	    /* why it is not ok; "not converged" for the kernel engine */
-	bool converged;	    /* kernel engine: pages_sharing stable over two full scans */
+	char note[200]; /* why it is not ok; "not converged" for the kernel engine */
+	bool converged; /* kernel engine: pages_sharing stable over two full scans */
 	unsigned int guests, cells, cells_lost;
 	double boot_seconds, warm_seconds, measured_seconds;
 	uint64_t configured_bytes, touched_bytes, resident_bytes, resident_bytes_kernel;
-	int64_t saved_bytes; /* net: zero + intra + inter - metadata */
+	int64_t saved_bytes;			       /* net: zero + intra + inter - metadata */
 	uint64_t saved_zero, saved_intra, saved_inter; /* bytes */
-	uint64_t metadata_ours, metadata_kernel; /* bytes that sharing itself costs */
+	uint64_t metadata_ours, metadata_kernel;       /* bytes that sharing itself costs */
 	double merge_cpu_seconds;
 	double merge_seconds_to_95; /* negative: never (nothing was merged) */
 	double ops_per_second;
-	double lat_p50_us, lat_p99_us; /* of one operation, as the guests measured it; negative: none */
+	double lat_p50_us,
+		lat_p99_us; /* of one operation, as the guests measured it; negative: none */
 	uint64_t checked_pages, checked_shared_pages, mismatches;
-	bool pfn_known;	     /* the meter saw host frame numbers (needs CAP_SYS_ADMIN) */
+	bool pfn_known;		     /* the meter saw host frame numbers (needs CAP_SYS_ADMIN) */
 	uint64_t frame_check_errors; /* shared pages whose host frame is not their pool frame's */
-	struct ksm_stats ksm; /* hash engine: sum over cells */
+	struct ksm_stats ksm;	     /* hash engine: sum over cells */
 	struct ksm_sysfs_counters kernel_ksm; /* kernel engine: at the end */
-	struct run_guest *guest; /* [guests] */
+	struct run_guest *guest;	      /* [guests] */
 	struct run_sample *sample;
 	unsigned int nsamples;
 };
@@ -136,11 +139,12 @@ void table_print(FILE *out, const struct fleet_config *c, const struct run_resul
 /* "512.0 MiB", "1.5 GiB". @buf at least 24 bytes; returns it. Negative values keep their sign. */
 char *table_bytes(char *buf, int64_t bytes);
 
-/* One self-contained HTML page (plots as inline SVG by gnuplot) from a result document. When gnuplot
- * is not there the page says so in place of the plot. */
+/* One self-contained HTML page (plots as inline SVG by gnuplot) from a result document. When
+ * gnuplot is not there the page says so in place of the plot. */
 int report_write(const json_t *doc, const char *path, struct ob_err *e);
 
-/* --- running: coord.c, cell.c ------------------------------------------------------------------- */
+/* --- running: coord.c, cell.c -------------------------------------------------------------------
+ */
 
 /* Set by SIGINT and SIGTERM (main.c); looked at by everything that waits. */
 extern volatile sig_atomic_t ob_stop_signal;
@@ -154,7 +158,8 @@ int coord_run(const struct fleet_config *c, const struct ksm_engine_ops *mode,
 /* main() of a cell process (hidden verb "cell"). */
 int cell_main(int argc, char **argv);
 
-/* --- verbs -------------------------------------------------------------------------------------- */
+/* --- verbs --------------------------------------------------------------------------------------
+ */
 
 int cmd_doctor(int argc, char **argv);
 int cmd_run(int argc, char **argv);
@@ -162,7 +167,8 @@ int cmd_fleet(int argc, char **argv);
 int cmd_compare(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 
-/* --- the benchmark frame: bench.c --------------------------------------------------------------- */
+/* --- the benchmark frame: bench.c ---------------------------------------------------------------
+ */
 
 /*
  * A figure is measured in alternating pairs, ours and a reference, in one run. Schema
@@ -175,7 +181,7 @@ struct bench_figure {
 	char figure[96], unit[24], reference_is[96];
 	double ours[BENCH_MAX_SAMPLES], reference[BENCH_MAX_SAMPLES];
 	unsigned int nours, nreference; /* pairs: sample i of both belong together */
-	double goal;	/* for the median of ours / reference; 0: no goal, only reported */
+	double goal;	  /* for the median of ours / reference; 0: no goal, only reported */
 	bool goal_is_max; /* reached when the ratio is at most (else at least) the goal */
 };
 

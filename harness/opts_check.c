@@ -9,9 +9,9 @@
 #include <libgen.h>
 #include <limits.h>
 #include <linux/kvm.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -40,6 +40,7 @@ int opts_check_kernel(const char *path, struct ob_err *e)
 	struct ob_err why = {""};
 	struct elf_image img;
 	uint64_t size;
+	size_t len;
 	void *file;
 	int ret, fd = open_regular("guest", path, &size, e);
 
@@ -49,13 +50,12 @@ int opts_check_kernel(const char *path, struct ob_err *e)
 		close(fd);
 		return ob_fail(e, ENOEXEC, "guest %.200s: the file is empty", path);
 	}
-	file = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
-	ret = -errno;
 	close(fd);
-	if (file == MAP_FAILED)
-		return ob_fail(e, -ret, "guest %.200s: cannot read it: %s", path, strerror(-ret));
-	ret = elf_parse(file, size, &img, &why);
-	munmap(file, size);
+	ret = ob_read_file(path, ELF_MAX_BYTES, &file, &len, &why);
+	if (ret)
+		return ob_fail(e, -ret, "guest %.350s", why.msg);
+	ret = elf_parse(file, len, &img, &why);
+	free(file);
 	if (ret)
 		return ob_fail(e, -ret, "guest %.150s: %.220s", path, why.msg);
 	if (!img.has_pvh)

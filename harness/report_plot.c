@@ -16,7 +16,6 @@
 #include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -214,16 +213,13 @@ void report_plot(FILE *out, const json_t *doc)
 {
 	const char *why = "there are too few samples";
 	char *svg = NULL;
-	int fd = memfd_create("plot", MFD_CLOEXEC);
-	FILE *program = fd < 0 ? NULL : fdopen(fd, "w+");
+	FILE *program = tmpfile();
 
 	if (program && plot_program(program, doc) && fflush(program) == 0 &&
-	    lseek(fd, 0, SEEK_SET) == 0)
-		svg = plot_run(fd, &why);
+	    lseek(fileno(program), 0, SEEK_SET) == 0)
+		svg = plot_run(fileno(program), &why);
 	if (program)
 		fclose(program);
-	else if (fd >= 0)
-		close(fd);
 	if (svg) {
 		fputs(strstr(svg, "<svg"), out); /* what is before it is for a file of its own */
 		fputs("\n<p class=\"dim small\">Dashed: what the guests have touched. Lines begin "

@@ -6,11 +6,9 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
 #include <time.h>
@@ -166,32 +164,43 @@ json_t *result_host_json(void)
 	return o;
 }
 
+/* Content hash of an open file, in pieces: a disk image may be large. */
+static bool file_hash(int fd, uint64_t *bytes, uint64_t *sum)
+{
+	XXH3_state_t *x = XXH3_createState();
+	char *buf = malloc(OB_MIB);
+	ssize_t n;
+
+	OB_ASSERT(x && buf);
+	XXH3_64bits_reset(x);
+	*bytes = 0;
+	while ((n = read(fd, buf, OB_MIB)) > 0) {
+		XXH3_64bits_update(x, buf, (size_t)n);
+		*bytes += (uint64_t)n;
+	}
+	*sum = XXH3_64bits_digest(x);
+	XXH3_freeState(x);
+	free(buf);
+	return n == 0 && *bytes;
+}
+
 json_t *result_file_json(const char *path)
 {
 	json_t *o = json_object();
-	char buf[PATH_MAX], sum[24];
-	struct stat st;
-	void *p;
-	int fd;
+	const char *name = path ? strrchr(path, '/') : NULL;
+	uint64_t bytes, hash;
+	char sum[24];
+	int fd = path ? open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
 
-	if (!path || strlen(path) >= sizeof(buf)) {
-		json_object_set_new(o, "name", json_null());
-		path = "";
+	/* The name without the folders: a result says what was run, not where it lay. */
+	json_object_set_new(o, "name", path ? json_string(name ? name + 1 : path) : json_null());
+	if (fd >= 0 && file_hash(fd, &bytes, &hash)) {
+		snprintf(sum, sizeof(sum), "%016llx", (unsigned long long)hash);
+		json_object_set_new(o, "bytes", json_integer((json_int_t)bytes));
+		json_object_set_new(o, "xxh3", json_string(sum));
 	} else {
-		strcpy(buf, path);
-		json_object_set_new(o, "name", json_string(basename(buf)));
-	}
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0 || fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size == 0 ||
-	    (p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0)) == MAP_FAILED) {
 		json_object_set_new(o, "bytes", json_null());
 		json_object_set_new(o, "xxh3", json_null());
-	} else {
-		snprintf(sum, sizeof(sum), "%016llx",
-			 (unsigned long long)XXH3_64bits(p, (size_t)st.st_size));
-		munmap(p, (size_t)st.st_size);
-		json_object_set_new(o, "bytes", json_integer((json_int_t)st.st_size));
-		json_object_set_new(o, "xxh3", json_string(sum));
 	}
 	if (fd >= 0)
 		close(fd);

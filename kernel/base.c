@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* base.c: how errors are said. See base.h for the three classes. */
+/* base.c: how errors are said (base.h tells the three classes), and reading a file whole. */
 #include "kernel/base.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 void ob_assert_fail(const char *what, const char *file, int line)
 {
@@ -33,4 +38,52 @@ void ob_warn(const char *fmt, ...)
 	va_end(ap);
 	/* One call, so that lines of several processes do not mix. */
 	fprintf(stderr, "overbook: %s\n", line);
+}
+
+static int read_all(int fd, char *buf, size_t want, size_t *got)
+{
+	for (*got = 0; *got < want;) {
+		ssize_t n = read(fd, buf + *got, want - *got);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (!n)
+			break; /* it has become shorter since we asked */
+		*got += (size_t)n;
+	}
+	return 0;
+}
+
+int ob_read_file(const char *path, uint64_t max, void **out, size_t *len, struct ob_err *e)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct stat st;
+	char *buf;
+	int r = 0;
+
+	if (fd < 0)
+		return ob_fail(e, errno, "%.250s: %s", path, strerror(errno));
+	if (fstat(fd, &st))
+		r = ob_fail(e, errno, "%.250s: %s", path, strerror(errno));
+	else if (!S_ISREG(st.st_mode))
+		r = ob_fail(e, EINVAL, "%.250s: not a regular file", path);
+	else if ((uint64_t)st.st_size > max)
+		r = ob_fail(e, EFBIG, "%.250s: over %llu MiB", path,
+			    (unsigned long long)(max / OB_MIB));
+	if (r) {
+		close(fd);
+		return r;
+	}
+	buf = malloc((size_t)st.st_size + 1);
+	OB_ASSERT(buf);
+	r = read_all(fd, buf, (size_t)st.st_size, len);
+	close(fd);
+	if (r) {
+		free(buf);
+		return ob_fail(e, -r, "%.250s: %s", path, strerror(-r));
+	}
+	*out = buf;
+	return 0;
 }

@@ -113,6 +113,12 @@ int ob_fail(struct ob_err *e, int err, const char *fmt, ...) __attribute__((form
 void ob_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /*
+ * Read a whole regular file of at most @max bytes. The buffer is the caller's, to be freed; it is
+ * never NULL on success. -errno with "PATH: what is wrong" in @e (-EFBIG over @max).
+ */
+int ob_read_file(const char *path, uint64_t max, void **out, size_t *len, struct ob_err *e);
+
+/*
  * Arenas: one per module that holds metadata, so that what sharing costs in our own memory is read
  * off the allocator and not estimated. jemalloc underneath; plain malloc with the same counters in
  * sanitizer builds. Allocation is zeroed; running out of memory is a broken invariant and aborts

@@ -40,6 +40,7 @@ struct elf_segment {
 };
 
 #define ELF_MAX_SEGMENTS 16
+#define ELF_MAX_BYTES	 (256 * OB_MIB) /* of a guest's file: no kernel is larger */
 struct elf_image {
 	struct elf_segment seg[ELF_MAX_SEGMENTS];
 	unsigned int nseg;

@@ -3,15 +3,17 @@
  * ksm.h: the public header of ksm/, which merges identical pages.
  *
  * A *domain* is what may be merged with each other: a pool of frames and an index of page contents,
- * in memfds shared by all cells of the domain, holding offsets only. An *engine* (off, hash, kernel)
- * is what does the merging inside one cell. The *meter* says what was saved, the same for all.
+ * in memfds shared by all cells of the domain, holding offsets only. An *engine* (off, hash,
+ * kernel) is what does the merging inside one cell. The *meter* says what was saved, the same for
+ * all.
  */
 #ifndef OVERBOOK_KSM_KSM_H
 #define OVERBOOK_KSM_KSM_H
 
 #include "ept/ept.h"
 
-/* --- domain: pool.c and index.c ------------------------------------------------------------------ */
+/* --- domain: pool.c and index.c ------------------------------------------------------------------
+ */
 
 #define KSM_MAX_CELLS 1024
 
@@ -20,7 +22,7 @@ enum ksm_inject {
 	KSM_INJECT_NONE = 0,
 	KSM_INJECT_FLIP_FRAME = 1,   /* flip a bit in a frame while guests share it */
 	KSM_INJECT_SKIP_COMPARE = 2, /* merge on equal short hashes, without comparing */
-	KSM_INJECT_LOSE_BREAK = 4,   /* map the frame again over a page that the guest has written */
+	KSM_INJECT_LOSE_BREAK = 4, /* map the frame again over a page that the guest has written */
 };
 
 struct ksm_domain; /* one process's view of it: pool.c */
@@ -38,12 +40,12 @@ int ksm_domain_open(struct ob_host *h, int pool_fd, int meta_fd, unsigned int ce
 void ksm_domain_close(struct ksm_domain *d);
 
 struct ksm_domain_stats {
-	uint64_t frames;      /* capacity */
-	uint64_t live, filling; /* frames in use, and being filled */
-	uint64_t hints, entries; /* of the index */
-	uint64_t reaped;      /* frames given back to the host so far */
+	uint64_t frames;	    /* capacity */
+	uint64_t live, filling;	    /* frames in use, and being filled */
+	uint64_t hints, entries;    /* of the index */
+	uint64_t reaped;	    /* frames given back to the host so far */
 	uint64_t pool_blocks_bytes; /* what the pool file holds, as the kernel says */
-	uint64_t meta_bytes;  /* what index and frame table hold, as the kernel says */
+	uint64_t meta_bytes;	    /* what index and frame table hold, as the kernel says */
 };
 int ksm_domain_stats(struct ksm_domain *d, struct ksm_domain_stats *out);
 
@@ -52,44 +54,46 @@ int ksm_domain_stats(struct ksm_domain *d, struct ksm_domain_stats *out);
  * @budget frames from where the last call ended, returns how many it freed (or -errno).
  */
 int64_t ksm_domain_reap(struct ksm_domain *d, uint64_t budget);
-/* A cell has died: drop its holds, and whatever it was filling. The coordinator, when it is gone. */
+/* A cell has died: drop its holds, and whatever it was filling. The coordinator, when it is gone.
+ */
 void ksm_domain_cell_died(struct ksm_domain *d, unsigned int cell);
 /* Is @frame live? For the meter. */
 bool ksm_domain_frame_live(struct ksm_domain *d, uint32_t frame);
 /* --inject flip-frame: flip one bit in a live frame that is held. 0 or -ENOENT. Coordinator. */
 int ksm_domain_flip(struct ksm_domain *d, uint64_t seed);
 
-/* --- engines: engine.c -------------------------------------------------------------------------- */
+/* --- engines: engine.c --------------------------------------------------------------------------
+ */
 
 struct ksm_guest {
 	struct ept *ept;
-	unsigned int vm;   /* fleet-wide number */
+	unsigned int vm;    /* fleet-wide number */
 	uint64_t page_base; /* fleet-wide number of its page 0: names a page in the index */
 };
 
 struct ksm_stats {
-	uint64_t passes;	/* full passes over all guests */
+	uint64_t passes; /* full passes over all guests */
 	uint64_t hashed_pages;
-	uint64_t candidates;	/* pages whose hash stayed the same */
-	uint64_t frames_made;	/* frames filled by this cell */
-	uint64_t merged_pages;	/* pages replaced by a frame, again and again */
-	uint64_t merge_runs;	/* mmaps that took */
-	uint64_t zero_pages;	/* zero pages dropped */
+	uint64_t candidates;	 /* pages whose hash stayed the same */
+	uint64_t frames_made;	 /* frames filled by this cell */
+	uint64_t merged_pages;	 /* pages replaced by a frame, again and again */
+	uint64_t merge_runs;	 /* mmaps that took */
+	uint64_t zero_pages;	 /* zero pages dropped */
 	uint64_t compare_failed; /* equal hash, other content (or changed under us) */
-	uint64_t broken;	/* copy-on-write breaks found */
-	uint64_t skipped_vma;	/* merges not done because mappings would run out */
-	uint64_t freezes;	/* parked batches */
+	uint64_t broken;	 /* copy-on-write breaks found */
+	uint64_t skipped_vma;	 /* merges not done because mappings would run out */
+	uint64_t freezes;	 /* parked batches */
 	uint64_t freeze_ns, freeze_max_ns;
-	uint64_t cpu_ns;	/* of the scanner */
-	uint64_t meta_bytes;	/* this cell's own metadata for merging */
+	uint64_t cpu_ns;     /* of the scanner */
+	uint64_t meta_bytes; /* this cell's own metadata for merging */
 };
 
 struct ksm;
 
 struct ksm_opts {
-	unsigned int inject;	/* enum ksm_inject */
-	uint64_t step_pages;	/* pages looked at in one step, default 512 */
-	uint64_t pass_gap_ns;	/* rest between passes once a pass finds little, default 1 s */
+	unsigned int inject;  /* enum ksm_inject */
+	uint64_t step_pages;  /* pages looked at in one step, default 512 */
+	uint64_t pass_gap_ns; /* rest between passes once a pass finds little, default 1 s */
 };
 
 struct ksm_engine_ops {
@@ -97,8 +101,8 @@ struct ksm_engine_ops {
 	/* Begin merging; guests were added before. 0 or -errno with a line in @e. */
 	int (*start)(struct ksm *k, struct ob_err *e);
 	/*
-	 * Do up to about @budget_pages pages of work at time @now_ns. Returns how long to rest, in ns,
-	 * until the next step is worth it (0: go on at once). NULL: no work in this process.
+	 * Do up to about @budget_pages pages of work at time @now_ns. Returns how long to rest, in
+	 * ns, until the next step is worth it (0: go on at once). NULL: no work in this process.
 	 */
 	uint64_t (*step)(struct ksm *k, uint64_t now_ns, uint64_t budget_pages);
 	/* Stop merging; what is merged stays. */
@@ -128,14 +132,15 @@ bool ksm_engine_steps(const struct ksm *k);
 void ksm_read_stats(struct ksm *k, struct ksm_stats *out);
 void ksm_free(struct ksm *k);
 
-/* --- Linux KSM from outside: sysfs.c, guardian.c ------------------------------------------------ */
+/* --- Linux KSM from outside: sysfs.c, guardian.c ------------------------------------------------
+ */
 
 struct ksm_sysfs_counters {
 	uint64_t full_scans, pages_shared, pages_sharing, pages_unshared, pages_volatile;
-	uint64_t zero_pages;	  /* ksm_zero_pages, 0 where the kernel has none */
+	uint64_t zero_pages; /* ksm_zero_pages, 0 where the kernel has none */
 	uint64_t stable_node_dups, stable_node_chains;
 	int64_t general_profit;
-	uint64_t ksmd_cpu_ns;	/* user and system time of ksmd */
+	uint64_t ksmd_cpu_ns; /* user and system time of ksmd */
 };
 int ksm_sysfs_read(struct ksm_sysfs_counters *out);
 
@@ -166,7 +171,8 @@ struct ksm_settle {
 };
 bool ksm_settled(struct ksm_settle *s, const struct ksm_sysfs_counters *c);
 
-/* --- the meter: meter.c ------------------------------------------------------------------------- */
+/* --- the meter: meter.c -------------------------------------------------------------------------
+ */
 
 /*
  * What backs each guest page, one word a page, written by the cells and counted by the coordinator:
@@ -189,9 +195,9 @@ struct ksm_meter_vm {
 struct ksm_meter_result {
 	uint64_t pages, touched;
 	uint64_t zero, intra, inter; /* pages saved */
-	uint64_t frames; /* distinct frames behind the guests (zero page not counted) */
-	uint64_t pool_frames; /* of those, known to be frames of the pool */
-	uint64_t shared_pages; /* pages whose frame has more than one page */
+	uint64_t frames;	     /* distinct frames behind the guests (zero page not counted) */
+	uint64_t pool_frames;	     /* of those, known to be frames of the pool */
+	uint64_t shared_pages;	     /* pages whose frame has more than one page */
 };
 
 /*

@@ -36,7 +36,7 @@ tests() {
 	t=$(sed -n 's/.*Tested: *\([0-9]*\).*/\1/p' <<<"$line")
 	f=$(sed -n 's/.*Failing: *\([0-9]*\).*/\1/p' <<<"$line")
 	c=$(sed -n 's/.*Crashing: *\([0-9]*\).*/\1/p' <<<"$line")
-	s=$(sed 's/\x1b\[[0-9;]*m//g' "$log/out" | grep -c '^\[SKIP\]')
+	s=$(sed 's/\x1b\[[0-9;]*m//g' "$log/out" | grep '^\[SKIP\]' | grep -vc 'Test is disabled')
 	if [ -z "$t" ]; then
 		say "$name" "FAILED to run"
 		tail -40 "$log/out"
@@ -49,7 +49,7 @@ tests() {
 	ran=$t
 	say "$name" "$t run, $((f + c)) failed, $s skipped"
 	if [ "$s" != 0 ]; then
-		sed 's/\x1b\[[0-9;]*m//g' "$log/out" | grep '^\[SKIP\]' | sed 's/^/  /'
+		sed 's/\x1b\[[0-9;]*m//g' "$log/out" | grep '^\[SKIP\]' | grep -v 'Test is disabled' | sed 's/^/  /'
 	fi
 	if [ $((f + c)) != 0 ]; then
 		sed 's/\x1b\[[0-9;]*m//g' "$log/out" | grep -v -e '^\[RUN' -e '^\[PASS' | tail -60

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * bench_demo.c: the benchmark `demo`: how fast guests start, what an idle one costs, whether 200
+ * fit and run, and what memory operations cost with how many VMs in a process. docs/benchmarks.md
+ * says what each figure is and where its pitfalls are.
+ *
+ * The benchmark adopts orphans (PR_SET_CHILD_SUBREAPER), so that whatever a measured program would
+ * leave behind is seen and ended here.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "harness/bench_demo.h"
+#include "harness/opts.h"
+
+static const struct {
+	const char *name;
+	int (*run)(struct demo *d, struct ob_err *e);
+} parts[] = {
+	{"start", demo_start}, {"idle", demo_idle}, {"many", demo_many},
+	{"cells", demo_cells}, {"ops", demo_ops},
+};
+
+void demo_say(const char *fmt, ...)
+{
+	va_list ap;
+
+	fputs("bench   ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+}
+
+static void usage(FILE *out)
+{
+	fputs("Usage: overbook bench demo [--quick] [--only PART]\n"
+	      "How guests start, what they cost and how many fit, beside QEMU's microvm.\n"
+	      "  --quick       few samples, to try it out; writes results/bench/demo-try.json\n"
+	      "  --only PART   start, idle, many, cells or ops; writes "
+	      "results/bench/demo-try.json\n",
+	      out);
+}
+
+/* 0, OB_EXIT_USAGE after a line, or -1 when help was asked for and printed. */
+static int parse(struct demo *d, const char **only, int argc, char **argv)
+{
+	*only = NULL;
+	for (int i = 1; i < argc; i++) {
+		if (strcmp(argv[i], "--help") == 0) {
+			usage(stdout);
+			return -1;
+		}
+		if (strcmp(argv[i], "--quick") == 0) {
+			d->quick = true;
+		} else if (strcmp(argv[i], "--only") == 0) {
+			if (i + 1 == argc) {
+				ob_warn("bench demo: --only needs a part: start, idle, many, cells "
+					"or ops");
+				return OB_EXIT_USAGE;
+			}
+			*only = argv[++i];
+		} else {
+			ob_warn("bench demo: unknown option '%.40s' (try overbook bench demo "
+				"--help)",
+				argv[i]);
+			return OB_EXIT_USAGE;
+		}
+	}
+	for (size_t i = 0; *only && i < OB_ARRAY_SIZE(parts); i++)
+		if (strcmp(*only, parts[i].name) == 0)
+			return 0;
+	if (!*only)
+		return 0;
+	ob_warn("bench demo: no part '%.40s'; there are start, idle, many, cells and ops", *only);
+	return OB_EXIT_USAGE;
+}
+
+/* All that can be known to be missing before anything runs. */
+static int check(struct demo *d, struct ob_err *e)
+{
+	struct opts_host host;
+	ssize_t n = readlink("/proc/self/exe", d->exe, sizeof(d->exe) - 1);
+	int ret;
+
+	if (n <= 0)
+		return ob_fail(e, EIO, "cannot read /proc/self/exe: is /proc mounted?");
+	d->exe[n] = '\0';
+	ret = opts_host_read(&host, e);
+	if (!ret)
+		ret = opts_check_kvm(host.kvm_path, e);
+	if (!ret)
+		ret = opts_default_paths(&d->files, d->exe, e);
+	if (!ret)
+		ret = opts_check_kernel(d->files.kernel_path, e);
+	if (!ret)
+		ret = opts_check_image(d->files.image_path, e);
+	if (!ret)
+		ret = demo_qemu_find(d, e);
+	return ret;
+}
+
+/* Nothing of ours should be running any more. What is, is ended, and that is a failure. */
+static int sweep(struct ob_err *e)
+{
+	const struct timespec nap = {.tv_nsec = 10 * OB_NS_PER_MS};
+	unsigned int left = 0;
+
+	for (int tries = 0; tries < 500; tries++) {
+		char path[64];
+		int child;
+		pid_t pid;
+		FILE *f;
+
+		while ((pid = waitpid(-1, NULL, WNOHANG)) > 0)
+			;
+		if (pid < 0 && errno == ECHILD)
+			break;
+		if (tries < 100) { /* an orphan on its way out is not yet a left-over */
+			nanosleep(&nap, NULL);
+			continue;
+		}
+		snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)getpid());
+		f = fopen(path, "re");
+		for (; f && fscanf(f, "%d", &child) == 1; left += tries == 100)
+			kill(child, SIGKILL);
+		if (f)
+			fclose(f);
+		nanosleep(&nap, NULL);
+	}
+	return left ? ob_fail(e, EIO, "%u processes were left behind, and ended", left) : 0;
+}
+
+int bench_demo(int argc, char **argv)
+{
+	struct demo *d = calloc(1, sizeof(*d));
+	struct bench *b = calloc(1, sizeof(*b));
+	struct ob_err e = {""}, late = {""};
+	uint64_t begin = bench_now_ns();
+	const char *only;
+	int ret;
+
+	OB_ASSERT(d && b);
+	d->b = b;
+	ret = parse(d, &only, argc, argv);
+	if (ret) {
+		ret = ret < 0 ? OB_EXIT_OK : ret;
+		goto out;
+	}
+	snprintf(b->name, sizeof(b->name), "%s", d->quick || only ? "demo-try" : "demo");
+	if (check(d, &e)) {
+		ob_warn("%s", e.msg);
+		ret = OB_EXIT_USAGE;
+		goto out;
+	}
+	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	demo_say("reference: %s; KVM mode %s", d->peer, kvm_mode_name(kvm_mode_detect()));
+	for (size_t i = 0; i < OB_ARRAY_SIZE(parts) && !ret; i++)
+		if (!only || strcmp(only, parts[i].name) == 0)
+			ret = ob_stop_signal ? ob_fail(&e, EINTR, "interrupted")
+					     : parts[i].run(d, &e);
+	if (sweep(&late) && !ret) {
+		ret = -EIO;
+		e = late;
+	}
+	if (!ret)
+		ret = bench_finish(b, BENCH_DIR, &e);
+	demo_say("took %.0f s", (double)(bench_now_ns() - begin) / OB_NS_PER_SEC);
+	if (ret)
+		ob_warn("bench demo: %s; no figure is written", e.msg);
+	ret = !ret ? OB_EXIT_OK : ob_stop_signal ? OB_EXIT_INTERRUPTED : OB_EXIT_FAILED;
+out:
+	free(b);
+	free(d);
+	return ret;
+}
