@@ -271,7 +271,10 @@ static json_t *run_json(const struct run_result *r)
 	figures_set(o, r);
 
 	json_object_set_new(integrity, "checked_pages", count(r->checked_pages));
-	json_object_set_new(integrity, "checked_shared_pages", count(r->checked_shared_pages));
+	/* What Linux KSM has merged at that moment is not ours to know. */
+	json_object_set_new(integrity, "checked_shared_pages",
+			    strcmp(r->sharing, "kernel") ? count(r->checked_shared_pages)
+							 : json_null());
 	json_object_set_new(integrity, "mismatches", count(r->mismatches));
 	json_object_set_new(integrity, "frame_check_errors", count(r->frame_check_errors));
 	json_object_set_new(o, "integrity", integrity);

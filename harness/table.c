@@ -142,7 +142,11 @@ static void cell_checked_shared(const struct table *t, const struct run_result *
 				size_t n)
 {
 	(void)t;
-	snprintf(buf, n, "%llu", (unsigned long long)r->checked_shared_pages);
+	/* What Linux KSM has merged at a moment is not ours to know. */
+	if (strcmp(r->sharing, "kernel"))
+		snprintf(buf, n, "%llu", (unsigned long long)r->checked_shared_pages);
+	else
+		snprintf(buf, n, "-");
 }
 
 static void cell_mismatches(const struct table *t, const struct run_result *r, char *buf, size_t n)

@@ -29,9 +29,10 @@ step() {
 
 # tests NAME BINARY [ARGS...]: a Criterion binary. Counts from its closing line.
 tests() {
-	local name=$1 line t f c s
+	local name=$1 line t f c s rc
 	shift
 	"$@" --verbose --jobs "${tjobs:-$jobs}" >"$log/out" 2>&1
+	rc=$?
 	line=$(sed 's/\x1b\[[0-9;]*m//g' "$log/out" | grep 'Synthesis: Tested:' | tail -1)
 	t=$(sed -n 's/.*Tested: *\([0-9]*\).*/\1/p' <<<"$line")
 	f=$(sed -n 's/.*Failing: *\([0-9]*\).*/\1/p' <<<"$line")
@@ -50,6 +51,12 @@ tests() {
 	say "$name" "$t run, $((f + c)) failed, $s skipped"
 	if [ "$s" != 0 ]; then
 		sed 's/\x1b\[[0-9;]*m//g' "$log/out" | grep '^\[SKIP\]' | grep -v 'Test is disabled' | sed 's/^/  /'
+	fi
+	if [ $((f + c)) = 0 ] && [ $rc != 0 ]; then
+		# A sanitizer has something to say of the runner itself.
+		failed=$((failed + 1))
+		say "$name" "FAILED with status $rc"
+		tail -40 "$log/out"
 	fi
 	if [ $((f + c)) != 0 ]; then
 		sed 's/\x1b\[[0-9;]*m//g' "$log/out" | grep -v -e '^\[RUN' -e '^\[PASS' | tail -60
