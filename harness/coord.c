@@ -27,7 +27,9 @@
 #define SAMPLE_NS	 (250 * OB_NS_PER_MS)
 #define WARM_POLL_NS	 (100 * OB_NS_PER_MS)
 #define SETUP_TIMEOUT_MS 120000
-#define REAP_BUDGET	 65536
+/* Linux KSM is the yardstick: it gets the time that it needs, up to so many times --seconds. */
+#define KERNEL_PATIENCE 3
+#define REAP_BUDGET	65536
 /* --inject flip-frame: begin when something has been merged, and go on: a flipped frame may be read
  * by nobody for a while. */
 #define FLIP_AFTER 0.5
@@ -329,11 +331,10 @@ static int measure(struct coord *c, struct ob_err *e)
 	char saved[24];
 	int r;
 
-	for (uint64_t next = c->t0_ns; !ob_stop_signal; next += SAMPLE_NS) {
-		uint64_t now;
+	for (uint64_t next = c->t0_ns, now = next; !ob_stop_signal; next += SAMPLE_NS) {
 		const struct run_sample *s;
 
-		nap_until(c, OB_MIN(next, end));
+		nap_until(c, now < end ? OB_MIN(next, end) : next);
 		r = coord_sample(c, false, e);
 		if (r)
 			return r;
@@ -341,7 +342,7 @@ static int measure(struct coord *c, struct ob_err *e)
 		s = &c->out->sample[c->out->nsamples - 1];
 		if (c->driving && !ksm_sysfs_read(&k))
 			c->out->converged |= ksm_settled(&c->settle, &k);
-		if (c->cfg->inject & KSM_INJECT_FLIP_FRAME && s->t > FLIP_AFTER)
+		if (c->domain && c->cfg->inject & KSM_INJECT_FLIP_FRAME && s->t > FLIP_AFTER)
 			ksm_domain_flip(c->domain, c->cfg->seed + c->out->nsamples);
 		now = c->host.ops->now_ns(&c->host);
 		if (isatty(STDERR_FILENO) || now >= next_line) {
@@ -351,7 +352,9 @@ static int measure(struct coord *c, struct ob_err *e)
 				 (unsigned long long)s->checked_pages);
 			next_line = now + 2 * OB_NS_PER_SEC;
 		}
-		if (now >= end)
+		if (now >= end &&
+		    (!c->driving || c->out->converged ||
+		     now - c->t0_ns >= KERNEL_PATIENCE * c->cfg->seconds * OB_NS_PER_SEC))
 			break;
 		if (count_guests(c, true) == c->cfg->guests)
 			return ob_fail(e, EIO, "no guest is left: %s", c->out->guest[0].reason);
