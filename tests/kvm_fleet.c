@@ -90,6 +90,31 @@ Test(fleet, hash_saves_across_guests_and_cells, .timeout = 120)
 	cli_free(&c);
 }
 
+/* The size that the specification speaks of. */
+Test(fleet, sixteen_guests_of_64_mib, .timeout = 240)
+{
+	json_int_t ours, kernel;
+	const json_t *r;
+	struct cli c;
+
+	NEED_KVM();
+	cli_run(&c,
+		"fleet --guests 16 --mem 64M --sharing hash --seconds 15 --workload "
+		"kv,filecache,churn,idle --quiet",
+		true, 180);
+	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
+	r = run_of(&c, 0);
+	cr_assert_eq(num(r, "integrity", "mismatches"), 0);
+	cr_assert_eq(num(r, "integrity", "frame_check_errors"), 0);
+	cr_assert_geq(num(r, "integrity", "checked_pages"), 1000000);
+	cr_assert_geq(num(r, "integrity", "checked_shared_pages"), 100000);
+	ours = num(r, "resident_bytes", NULL);
+	kernel = num(r, "resident_bytes_kernel", NULL);
+	cr_assert(ours <= kernel + kernel / 50 && ours >= kernel - kernel / 50, "%lld is not %lld",
+		  (long long)ours, (long long)kernel);
+	cli_free(&c);
+}
+
 Test(fleet, off_saves_next_to_nothing, .timeout = 120)
 {
 	const json_t *r;
@@ -242,6 +267,39 @@ Test(hostile, report_outside_ram, .timeout = 120)
 {
 	NEED_KVM();
 	hostile("hostile-report", "report");
+}
+
+/* Random writes to the device's registers: the guest may come through or be stopped, the others
+ * finish. */
+Test(hostile, random_register_writes, .timeout = 120)
+{
+	const json_t *r, *guests;
+	struct cli c;
+
+	NEED_KVM();
+	cli_run(&c,
+		"fleet --guests 3 --mem 16M --sharing hash --seconds 6 --workload "
+		"idle,hostile-mmio,kv --quiet",
+		true, 90);
+	cr_assert(c.status == 0 || c.status == 1, "status %d\n%s%s", c.status, c.out, c.err);
+	r = run_of(&c, 0);
+	cr_assert_eq(num(r, "integrity", "mismatches"), 0);
+	guests = json_object_get(r, "guest_list");
+	cr_assert_str_eq(str(json_array_get(guests, 0), "end"), "running");
+	cr_assert_str_eq(str(json_array_get(guests, 2), "end"), "running");
+	cli_free(&c);
+}
+
+/* One guest, its console on standard output. */
+Test(fleet, run_shows_the_console, .timeout = 60)
+{
+	struct cli c;
+
+	NEED_KVM();
+	cli_run(&c, "run --mem 16M --seconds 1 --workload idle --quiet", false, 30);
+	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
+	cr_assert(strstr(c.out, "microguest"), "%s", c.out);
+	cli_free(&c);
 }
 
 /* --- killed and interrupted

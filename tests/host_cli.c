@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * host_cli.c: bad input, as a person meets it: one line on standard error that says what is wrong,
+ * exit status 2, nothing on standard output, nothing started and nothing left behind.
+ */
+#include <criterion/criterion.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tests/cli.h"
+
+static unsigned int lines(const char *s)
+{
+	unsigned int n = 0;
+
+	for (; *s; s++)
+		n += *s == '\n';
+	return n;
+}
+
+static void refused(const char *args, const char *says)
+{
+	struct cli c;
+
+	cli_run(&c, args, true, 20);
+	cr_assert_eq(c.status, 2, "%s: status %d\n%s%s", args, c.status, c.out, c.err);
+	cr_assert_eq(lines(c.err), 1, "%s: not one line:\n%s", args, c.err);
+	cr_assert(strstr(c.err, says), "%s: '%s' is not in: %s", args, says, c.err);
+	cr_assert_str_empty(c.out, "%s: %s", args, c.out);
+	cr_assert_null(c.result, "%s wrote a result", args);
+	cli_free(&c);
+}
+
+Test(cli, bad_input_is_one_line_and_status_2)
+{
+	static const struct {
+		const char *args, *says;
+	} bad[] = {
+		{"no-such-verb", "no-such-verb"},
+		{"fleet --no-such-flag", "no-such-flag"},
+		{"fleet --guests 0", "--guests"},
+		{"fleet --guests 99999999", "--guests"},
+		{"fleet --guests x", "--guests"},
+		{"fleet --mem 0", "--mem"},
+		{"fleet --mem 3K", "--mem"},
+		{"fleet --mem 12345678T", "--mem"},
+		{"fleet --mem 64M --guests 4000 --seconds 1 --mem 1G", "host"},
+		{"fleet --seconds 0", "--seconds"},
+		{"fleet --workload nonsense", "nonsense"},
+		{"fleet --sharing nonsense", "nonsense"},
+		{"compare --sharing hash,hash", "hash"},
+		{"fleet --guest linux", "linux"},
+		{"fleet --kernel /no/such/file", "/no/such/file"},
+		{"fleet --kernel /etc/passwd", "ELF"},
+		{"fleet --image /no/such/file", "/no/such/file"},
+		{"fleet --image /etc/passwd", "image"},
+		{"fleet stray", "stray"},
+	};
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		refused(bad[i].args, bad[i].says);
+}
+
+/* A copy of a file of the build, cut to @len bytes. */
+static void cut(const char *name, size_t len, char *path, size_t n)
+{
+	char from[600], buf[65536];
+	int in, out;
+
+	snprintf(from, sizeof(from), "%s/%s", cli_build(), name);
+	snprintf(path, n, "/tmp/overbook-test-cut-XXXXXX");
+	in = open(from, O_RDONLY | O_CLOEXEC);
+	out = mkstemp(path);
+	cr_assert(in >= 0 && out >= 0, "%s", from);
+	while (len) {
+		ssize_t got = read(in, buf, len < sizeof(buf) ? len : sizeof(buf));
+
+		cr_assert_gt(got, 0);
+		cr_assert_eq(write(out, buf, (size_t)got), got);
+		len -= (size_t)got;
+	}
+	close(in);
+	close(out);
+}
+
+Test(cli, truncated_files_are_refused)
+{
+	char path[64], args[128];
+
+	cut("microguest.elf", 5000, path, sizeof(path));
+	snprintf(args, sizeof(args), "fleet --kernel %s", path);
+	refused(args, path);
+	unlink(path);
+	cut("guest.img", 100000, path, sizeof(path));
+	snprintf(args, sizeof(args), "fleet --image %s", path);
+	refused(args, path);
+	unlink(path);
+}
+
+Test(cli, image_holds_48_mib_at_least)
+{
+	char path[600];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "%s/guest.img", cli_build());
+	cr_assert(!stat(path, &st), "%s", path);
+	cr_assert_geq(st.st_size, 48 << 20);
+}
+
+/* As a user who may not open /dev/kvm. */
+Test(cli, no_permission_for_kvm)
+{
+	char program[600], buf[1024] = "";
+	int fds[2], status;
+	ssize_t n;
+	pid_t pid;
+
+	if (geteuid() || access("/dev/kvm", F_OK))
+		cr_skip_test("needs root to become somebody else, and a /dev/kvm");
+	snprintf(program, sizeof(program), "%s/overbook", cli_build());
+	cr_assert(!pipe(fds));
+	pid = fork();
+	cr_assert(pid >= 0);
+	if (!pid) {
+		dup2(fds[1], 2);
+		dup2(fds[1], 1);
+		if (setgid(65534) || setuid(65534))
+			_exit(99);
+		if (!access("/dev/kvm", R_OK | W_OK) || access(program, X_OK))
+			_exit(98);
+		execl(program, "overbook", "fleet", "--guests", "1", (char *)NULL);
+		_exit(99);
+	}
+	close(fds[1]);
+	n = read(fds[0], buf, sizeof(buf) - 1);
+	cr_assert(n >= 0);
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	close(fds[0]);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 98)
+		cr_skip_test("everybody may open /dev/kvm here, or nobody else may run this build");
+	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 2, "status %x: %s", status, buf);
+	cr_assert(strstr(buf, "permission"), "%s", buf);
+	cr_assert_eq(lines(buf), 1, "%s", buf);
+}
