@@ -27,7 +27,7 @@ done
 
 if [ "$(id -u)" = 0 ]; then
 	as=""
-elif command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
+elif command -v sudo >/dev/null 2>&1 && { [ -t 0 ] || sudo -n true 2>/dev/null; }; then
 	as="sudo"
 else
 	echo "overbook: missing packages, install them with: sudo apt-get install$missing" >&2
