@@ -137,3 +137,12 @@ $(BUILD)/fuzz/%: tests/%.c $(wildcard kernel/*.[ch])
 	@mkdir -p $(@D)
 	$(Q)clang $(CSTD) $(filter-out -DOB_PLAIN_MALLOC,$(CPPFLAGS)) $(FUZZFLAGS) $(WARN) $< \
 		$(wildcard kernel/*.c) -lpthread -o $@
+
+# --- benchmarks -----------------------------------------------------------------------------------
+# docs/benchmarks.md. Each writes results/bench/NAME.json and exits 1 when it could not measure.
+
+.PHONY: bench-demo
+bench-demo:
+	scripts/setup.sh bench
+	$(MAKE) all
+	$(BUILD)/overbook bench demo

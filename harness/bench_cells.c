@@ -22,7 +22,7 @@ struct cell_cost {
 	double us_a_page, to_95, ops, idle_kib;
 };
 
-static int run_one(const struct demo *d, unsigned int cell, uint64_t seed, struct cell_cost *out,
+static int run_one(struct demo *d, unsigned int cell, uint64_t seed, struct cell_cost *out,
 		   struct ob_err *e)
 {
 	const struct demo_fleet f = {
@@ -62,9 +62,9 @@ int demo_cells(struct demo *d, struct ob_err *e)
 	unsigned int base = 0;
 
 	snprintf(ref, sizeof(ref), "cells of %u, the default", FLEET_DEFAULT_CELL);
-	for (unsigned int i = 0; i < SIZES; i++)
-		if (size[i] == FLEET_DEFAULT_CELL)
-			base = i;
+	while (base < SIZES && size[base] != FLEET_DEFAULT_CELL)
+		base++;
+	OB_ASSERT(base < SIZES);
 	for (unsigned int k = 0; k < 4; k++)
 		for (unsigned int i = 0; i < SIZES; i++) {
 			static const char *const what[] = {"merge CPU a page", "95 % saved after",

@@ -86,12 +86,17 @@ static void child_close(struct bench_child *c)
  * In a function of its own, that calls nothing but system calls in the child: it shares our memory
  * until exec, and our stack. @err is set by the child when it could not become the program.
  */
-static pid_t spawn(char *const argv[], const int fds[BENCH_FD_DOC + 1], volatile int *err)
+static pid_t spawn(char *const argv[], const int fds[BENCH_FD_DOC + 1], int procs_fd,
+		   volatile int *err)
 {
 	pid_t parent = getpid(), pid = vfork();
 
 	if (pid)
 		return pid;
+	if (procs_fd >= 0 && write(procs_fd, "0", 1) != 1) {
+		*err = errno;
+		_exit(127);
+	}
 	/* fds[] lie above BENCH_FD_DOC, so none is overwritten before it is used. */
 	for (int i = 0; i <= BENCH_FD_DOC; i++)
 		if (dup2(fds[i], i) < 0) {
@@ -115,7 +120,7 @@ static int raise_fd(int fd)
 	return high;
 }
 
-int bench_child_start(struct bench_child *c, char *const argv[], uint64_t *started,
+int bench_child_start(struct bench_child *c, char *const argv[], int procs_fd, uint64_t *started,
 		      struct ob_err *e)
 {
 	int pair[2] = {-1, -1}, fds[BENCH_FD_DOC + 1];
@@ -139,7 +144,7 @@ int bench_child_start(struct bench_child *c, char *const argv[], uint64_t *start
 	} else {
 		if (started)
 			*started = bench_now_ns();
-		pid = spawn(argv, fds, &err);
+		pid = spawn(argv, fds, procs_fd, &err);
 		if (pid < 0)
 			err = errno;
 	}

@@ -32,10 +32,11 @@ struct bench_child {
 };
 
 /*
- * Start argv[0] (a path). Should we be killed, the kernel kills it. @started (may be NULL) is the
- * time just before. The caller stops or finishes it.
+ * Start argv[0] (a path), inside the cgroup of @procs_fd unless that is -1. Should we be killed,
+ * the kernel kills it. @started (may be NULL) is the time just before. The caller stops or finishes
+ * it.
  */
-int bench_child_start(struct bench_child *c, char *const argv[], uint64_t *started,
+int bench_child_start(struct bench_child *c, char *const argv[], int procs_fd, uint64_t *started,
 		      struct ob_err *e);
 
 enum bench_mark { BENCH_FIRST, BENCH_WARM };
@@ -69,6 +70,7 @@ struct bench_pss {
 	uint64_t own;	   /* of that, anonymous and shared memory: not backed by a file on disk */
 	uint64_t ram;	   /* Pss of guest RAM */
 	uint64_t ram_size; /* size of the mappings that were taken for guest RAM */
+	uint64_t tables;   /* page tables of the processes, those of guest RAM included */
 	unsigned int procs;
 };
 /* Guest RAM in an smaps file: mappings that we have named so, or anonymous and of exactly @mem
@@ -76,16 +78,24 @@ struct bench_pss {
 void bench_pss_ram(FILE *smaps, uint64_t mem, struct bench_pss *out);
 /* Pss in an smaps_rollup file. Adds to @out. False when it is not there. */
 bool bench_pss_rollup(FILE *rollup, struct bench_pss *out);
+/* Page tables in a status file. */
+uint64_t bench_pss_tables(FILE *status);
 /* All of a process and its descendants. -EIO unless the RAM of exactly @guests guests was found. */
 int bench_pss_tree(const struct bench_child *c, unsigned int n, unsigned int guests, uint64_t mem,
 		   struct bench_pss *out, struct ob_err *e);
 
-/* The whole host's memory, bytes. */
-struct bench_meminfo {
-	uint64_t available;
-	uint64_t kernel; /* slab that cannot be reclaimed, stacks, per-CPU */
-	uint64_t tables; /* page tables, those that KVM keeps for guests included */
+/* --- bench_cgroup.c -----------------------------------------------------------------------------
+ */
+
+struct bench_cgroup {
+	char dir[1000]; /* empty: there is none */
+	int procs_fd;	/* -1: there is none */
+	bool v2;
 };
-int bench_meminfo_read(const char *root, struct bench_meminfo *m);
+/* Make one, empty. False: this host or this user has none to offer. Closed in any case by close. */
+bool bench_cgroup_open(struct bench_cgroup *g);
+/* Bytes that the kernel holds for the processes in it. */
+int bench_cgroup_kernel(const struct bench_cgroup *g, uint64_t *bytes);
+void bench_cgroup_close(struct bench_cgroup *g);
 
 #endif

@@ -148,6 +148,7 @@ int bench_demo(int argc, char **argv)
 
 	OB_ASSERT(d && b);
 	d->b = b;
+	d->cgroup.procs_fd = -1;
 	ret = parse(d, &only, argc, argv);
 	if (ret) {
 		ret = ret < 0 ? OB_EXIT_OK : ret;
@@ -159,12 +160,15 @@ int bench_demo(int argc, char **argv)
 		ret = OB_EXIT_USAGE;
 		goto out;
 	}
+	d->charged = bench_cgroup_open(&d->cgroup);
+	bench_cgroup_close(&d->cgroup);
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	demo_say("reference: %s; KVM mode %s", d->peer, kvm_mode_name(kvm_mode_detect()));
 	for (size_t i = 0; i < OB_ARRAY_SIZE(parts) && !ret; i++)
 		if (!only || strcmp(only, parts[i].name) == 0)
 			ret = ob_stop_signal ? ob_fail(&e, EINTR, "interrupted")
 					     : parts[i].run(d, &e);
+	bench_cgroup_close(&d->cgroup);
 	if (sweep(&late) && !ret) {
 		ret = -EIO;
 		e = late;

@@ -17,7 +17,9 @@ struct demo {
 	struct fleet_config files; /* kernel_path, image_path */
 	char exe[PATH_MAX];
 	char qemu[PATH_MAX];
-	char peer[96]; /* what the reference is: "QEMU 7.2.22 microvm" */
+	bool charged;		    /* memory cgroups can be had here */
+	struct bench_cgroup cgroup; /* round what is started, while memory is measured */
+	char peer[96];		    /* what the reference is: "QEMU 7.2.22 microvm" */
 };
 
 /* How many of a sample to take. */
@@ -47,9 +49,9 @@ struct demo_fleet {
 int demo_fleet_start(const struct demo *d, const struct demo_fleet *f, struct bench_child *c,
 		     uint64_t *started, struct ob_err *e);
 
-/* bench_idle.c: KiB that an idle guest costs besides its memory, in Pss, slab, stacks and per-CPU
- * memory, when @guests of them run in cells of @cell. */
-int demo_idle_cell(const struct demo *d, unsigned int guests, uint64_t mem, unsigned int cell,
+/* bench_idle.c: KiB that an idle guest costs besides its memory, in user space and in the kernel,
+ * when @guests of them run in cells of @cell. */
+int demo_idle_cell(struct demo *d, unsigned int guests, uint64_t mem, unsigned int cell,
 		   double *kib, struct ob_err *e);
 
 int demo_start(struct demo *d, struct ob_err *e); /* bench_start.c: exec to first instruction */

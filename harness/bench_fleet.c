@@ -77,5 +77,5 @@ int demo_fleet_start(const struct demo *d, const struct demo_fleet *f, struct be
 	snprintf(seed, sizeof(seed), "--seed=%llu", (unsigned long long)f->seed);
 	snprintf(sharing, sizeof(sharing), "--sharing=%s", f->sharing);
 	snprintf(workload, sizeof(workload), "--workload=%s", f->workload);
-	return bench_child_start(c, argv, started, e);
+	return bench_child_start(c, argv, d->cgroup.procs_fd, started, e);
 }

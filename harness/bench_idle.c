@@ -4,14 +4,15 @@
  *
  * Both sides run the same number of guests of the same size. Ours have filled their memory and go
  * on verifying it now and then; QEMU's have printed a line and halted. That does not matter for Pss
- * without guest RAM, but it does for the kernel's share, where page tables of memory in use are in
- * it: they have a figure of their own.
+ * without guest RAM, but it does for the kernel's share: the page tables of memory in use are in
+ * it, those of the processes (which have a figure of their own) and those that KVM keeps.
  */
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
 
 #include "harness/bench_demo.h"
+#include "harness/opts.h"
 
 #define IDLE_GUESTS  16
 #define IDLE_MEM     (64 * OB_MIB)
@@ -24,46 +25,50 @@
 /* Of one guest, KiB. */
 struct idle_cost {
 	double pss;    /* user space, without guest RAM */
-	double kernel; /* all that MemAvailable shows */
-	double slab;   /* of that: slab, stacks, per-CPU memory */
-	double tables; /* of that: page tables */
+	double kernel; /* by the memory cgroup; without one, by MemAvailable */
+	double tables; /* of that: page tables of the processes */
 };
 
-static int read_host(struct bench_meminfo *m, struct ob_err *e)
+static int available(uint64_t *bytes, struct ob_err *e)
 {
-	int ret = bench_meminfo_read("", m);
+	int ret = hostmem_meminfo("", "MemAvailable", bytes);
 
 	return ret ? ob_fail(e, -ret, "cannot read /proc/meminfo: %s", strerror(-ret)) : 0;
 }
 
-/* A difference that may be negative: another process of the host may have ended meanwhile. */
-static double grown(uint64_t before, uint64_t now)
+/* Before anything is started: the host as it is, and a fresh cgroup, when this host has them. */
+static int begin(struct demo *d, uint64_t *before, struct ob_err *e)
 {
-	return (double)now - (double)before;
+	if (d->charged && !bench_cgroup_open(&d->cgroup))
+		return ob_fail(e, EIO, "cannot make a memory cgroup any more: %s", strerror(errno));
+	return available(before, e);
 }
 
-static int cost_of(const struct bench_child *c, unsigned int n, unsigned int guests, uint64_t mem,
-		   const struct bench_meminfo *before, struct idle_cost *out, struct ob_err *e)
+static int cost_of(const struct demo *d, const struct bench_child *c, unsigned int n,
+		   unsigned int guests, uint64_t mem, uint64_t before, struct idle_cost *out,
+		   struct ob_err *e)
 {
-	struct bench_meminfo now;
+	uint64_t now = 0, charged = 0;
 	struct bench_pss p;
-	int ret = read_host(&now, e);
+	int ret = available(&now, e);
 
 	if (!ret)
 		ret = bench_pss_tree(c, n, guests, mem, &p, e);
+	if (!ret && d->charged && (ret = bench_cgroup_kernel(&d->cgroup, &charged)))
+		ob_fail(e, -ret, "%s: %s", d->cgroup.dir, strerror(-ret));
 	if (ret)
 		return ret;
 	*out = (struct idle_cost){
 		.pss = ((double)p.all - (double)p.ram) / OB_KIB / guests,
-		.kernel =
-			(grown(now.available, before->available) - (double)p.own) / OB_KIB / guests,
-		.slab = grown(before->kernel, now.kernel) / OB_KIB / guests,
-		.tables = grown(before->tables, now.tables) / OB_KIB / guests,
+		.kernel = (d->charged ? (double)charged
+				      : (double)before - (double)now - (double)p.own) /
+			  OB_KIB / guests,
+		.tables = (double)p.tables / OB_KIB / guests,
 	};
 	return 0;
 }
 
-static int ours(const struct demo *d, unsigned int guests, uint64_t mem, unsigned int cell,
+static int ours(struct demo *d, unsigned int guests, uint64_t mem, unsigned int cell,
 		struct idle_cost *out, struct ob_err *e)
 {
 	const struct demo_fleet f = {
@@ -76,9 +81,9 @@ static int ours(const struct demo *d, unsigned int guests, uint64_t mem, unsigne
 		.seed = 1,
 	};
 	struct bench_child c = {.out = -1};
-	struct bench_meminfo before;
+	uint64_t before;
 	struct ob_err late;
-	int ret = read_host(&before, e), stop;
+	int ret = begin(d, &before, e), stop;
 
 	if (ret)
 		return ret;
@@ -88,8 +93,9 @@ static int ours(const struct demo *d, unsigned int guests, uint64_t mem, unsigne
 	if (!ret)
 		ret = bench_children_rest(&c, 1, SETTLE_MS, e);
 	if (!ret)
-		ret = cost_of(&c, 1, guests, mem, &before, out, e);
+		ret = cost_of(d, &c, 1, guests, mem, before, out, e);
 	stop = bench_children_stop(&c, 1, SIGTERM, STOP_GRACE, &late);
+	bench_cgroup_close(&d->cgroup);
 	if (!ret && stop) {
 		ret = stop;
 		*e = late;
@@ -97,13 +103,13 @@ static int ours(const struct demo *d, unsigned int guests, uint64_t mem, unsigne
 	return ret;
 }
 
-static int theirs(const struct demo *d, struct idle_cost *out, struct ob_err *e)
+static int theirs(struct demo *d, struct idle_cost *out, struct ob_err *e)
 {
 	struct bench_child c[IDLE_GUESTS];
-	struct bench_meminfo before;
+	uint64_t before;
 	struct ob_err late;
 	unsigned int n = 0;
-	int ret = read_host(&before, e), stop;
+	int ret = begin(d, &before, e), stop;
 
 	if (ret)
 		return ret;
@@ -115,8 +121,9 @@ static int theirs(const struct demo *d, struct idle_cost *out, struct ob_err *e)
 	if (!ret)
 		ret = bench_children_rest(c, n, SETTLE_MS, e);
 	if (!ret)
-		ret = cost_of(c, n, n, IDLE_MEM, &before, out, e);
+		ret = cost_of(d, c, n, n, IDLE_MEM, before, out, e);
 	stop = bench_children_stop(c, n, SIGKILL, STOP_GRACE, &late);
+	bench_cgroup_close(&d->cgroup);
 	if (!ret && stop) {
 		ret = stop;
 		*e = late;
@@ -124,78 +131,78 @@ static int theirs(const struct demo *d, struct idle_cost *out, struct ob_err *e)
 	return ret;
 }
 
+/* The figures of one way to run; @guests is "16 of 64M". */
+struct idle_figures {
+	struct bench_figure *pss, *kernel, *tables;
+};
+
+static struct idle_figures figures(const struct demo *d, const char *guests, const char *peer)
+{
+	struct idle_figures f;
+	char name[96];
+
+	snprintf(name, sizeof(name), "idle guest, user space: Pss without guest RAM (%s)", guests);
+	f.pss = bench_figure(d->b, name, "KiB", peer);
+	snprintf(name, sizeof(name), "idle guest, kernel: %s (%s)",
+		 d->charged ? "charged to its memory cgroup" : "MemAvailable less processes",
+		 guests);
+	f.kernel = bench_figure(d->b, name, "KiB", peer);
+	snprintf(name, sizeof(name), "  of that page tables of the processes (%s)", guests);
+	f.tables = bench_figure(d->b, name, "KiB", peer);
+	return f;
+}
+
 static int idle_pairs(struct demo *d, struct ob_err *e)
 {
-	struct bench_figure *pss, *kernel, *slab, *tables;
-	struct idle_cost us, them;
-	int ret = 0;
+	struct idle_figures f = figures(d, "16 of 64M", d->peer);
 
-	pss = bench_figure(d->b, "idle guest, user space: Pss without guest RAM (16 of 64M)", "KiB",
-			   d->peer);
-	pss->goal = 1;
-	pss->goal_is_max = true;
-	kernel = bench_figure(d->b, "idle guest, kernel: MemAvailable less processes (16 of 64M)",
-			      "KiB", d->peer);
-	slab = bench_figure(d->b, "  of that slab, stacks and per-CPU memory (16 of 64M)", "KiB",
-			    d->peer);
-	tables = bench_figure(d->b, "  of that page tables, KVM's too (16 of 64M)", "KiB", d->peer);
-	for (unsigned int i = 0; i < demo_count(d, 5, 1) && !ret; i++) {
-		if (i % 2) {
-			ret = theirs(d, &them, e);
-			if (!ret)
-				ret = ours(d, IDLE_GUESTS, IDLE_MEM, 0, &us, e);
-		} else {
-			ret = ours(d, IDLE_GUESTS, IDLE_MEM, 0, &us, e);
-			if (!ret)
-				ret = theirs(d, &them, e);
-		}
+	f.pss->goal = 1;
+	f.pss->goal_is_max = true;
+	for (unsigned int i = 0; i < demo_count(d, 5, 1); i++) {
+		struct idle_cost us, them;
+		int ret = i % 2 ? theirs(d, &them, e) : ours(d, IDLE_GUESTS, IDLE_MEM, 0, &us, e);
+
+		if (!ret)
+			ret = i % 2 ? ours(d, IDLE_GUESTS, IDLE_MEM, 0, &us, e)
+				    : theirs(d, &them, e);
 		if (ret)
-			break;
+			return ret;
 		demo_say("idle guest, pair %u: ours %.0f + %.0f KiB (Pss + kernel), QEMU %.0f + "
 			 "%.0f KiB",
 			 i + 1, us.pss, us.kernel, them.pss, them.kernel);
-		bench_add(pss, us.pss, them.pss);
-		bench_add(kernel, us.kernel, them.kernel);
-		bench_add(slab, us.slab, them.slab);
-		bench_add(tables, us.tables, them.tables);
+		bench_add(f.pss, us.pss, them.pss);
+		bench_add(f.kernel, us.kernel, them.kernel);
+		bench_add(f.tables, us.tables, them.tables);
 	}
-	return ret;
+	return 0;
 }
 
 static int idle_many(struct demo *d, struct ob_err *e)
 {
-	struct bench_figure *pss, *kernel, *slab, *tables;
-	struct idle_cost us;
-	int ret = 0;
+	struct idle_figures f = figures(d, "200 of 16M", NULL);
 
-	pss = bench_figure(d->b, "idle guest, user space: Pss without guest RAM (200 of 16M)",
-			   "KiB", NULL);
-	kernel = bench_figure(d->b, "idle guest, kernel: MemAvailable less processes (200 of 16M)",
-			      "KiB", NULL);
-	slab = bench_figure(d->b, "  of that slab, stacks and per-CPU memory (200 of 16M)", "KiB",
-			    NULL);
-	tables = bench_figure(d->b, "  of that page tables, KVM's too (200 of 16M)", "KiB", NULL);
-	for (unsigned int i = 0; i < demo_count(d, 3, 1) && !ret; i++) {
-		ret = ours(d, MANY_GUESTS, MANY_MEM, 0, &us, e);
+	for (unsigned int i = 0; i < demo_count(d, 3, 1); i++) {
+		struct idle_cost us;
+		int ret = ours(d, MANY_GUESTS, MANY_MEM, 0, &us, e);
+
 		if (ret)
-			break;
+			return ret;
 		demo_say("%u idle guests, sample %u: %.0f + %.0f KiB a guest (Pss + kernel)",
 			 MANY_GUESTS, i + 1, us.pss, us.kernel);
-		bench_add_ours(pss, us.pss);
-		bench_add_ours(kernel, us.kernel);
-		bench_add_ours(slab, us.slab);
-		bench_add_ours(tables, us.tables);
+		bench_add_ours(f.pss, us.pss);
+		bench_add_ours(f.kernel, us.kernel);
+		bench_add_ours(f.tables, us.tables);
 	}
-	return ret;
+	return 0;
 }
 
-int demo_idle_cell(const struct demo *d, unsigned int guests, uint64_t mem, unsigned int cell,
+int demo_idle_cell(struct demo *d, unsigned int guests, uint64_t mem, unsigned int cell,
 		   double *kib, struct ob_err *e)
 {
 	struct idle_cost us = {0};
 	int ret = ours(d, guests, mem, cell, &us, e);
 
-	*kib = us.pss + us.slab;
+	*kib = us.pss + us.kernel;
 	return ret;
 }
 

@@ -61,7 +61,7 @@ int demo_many(struct demo *d, struct ob_err *e)
 
 	for (size_t i = 0; i < OB_ARRAY_SIZE(want); i++)
 		fig[i] = bench_figure(d->b, want[i].figure, want[i].unit, NULL);
-	for (unsigned int n = 0; n < demo_count(d, 3, 1); n++) {
+	for (unsigned int n = 0; n < demo_count(d, 2, 1); n++) {
 		const struct demo_fleet f = {
 			.guests = MANY_GUESTS,
 			.mem = MANY_MEM,

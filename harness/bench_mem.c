@@ -7,10 +7,11 @@
  * by being anonymous and of exactly the guest's size (QEMU's, and ours on kernels that do not name
  * mappings); unless the sizes add up to that of all guests, there is no figure.
  *
- * In the kernel nobody keeps such an account for a process. What is left is the difference of
- * /proc/meminfo before and with the guests running: of MemAvailable, less the processes' own memory
- * (what is backed by files on disk is available all the same); it holds everything and is as noisy
- * as the host. And of the counters that grow with KVM's VMs: slab, stacks, per-CPU memory, tables.
+ * In the kernel only a memory cgroup keeps such an account (bench_cgroup.c). Where there is none,
+ * what is left is the difference of /proc/meminfo before and with the guests running: of
+ * MemAvailable, less the processes' own memory (what is backed by files on disk is available all
+ * the same). It holds everything, and is as noisy as the host. The counters that grow with KVM's
+ * VMs say what it is made of: slab, stacks and per-CPU memory, and tables.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -62,6 +63,17 @@ bool bench_pss_rollup(FILE *rollup, struct bench_pss *out)
 	return found;
 }
 
+uint64_t bench_pss_tables(FILE *status)
+{
+	char line[256];
+	uint64_t kib;
+
+	while (fgets(line, sizeof(line), status))
+		if (sscanf(line, "VmPTE: %" SCNu64 " kB", &kib) == 1)
+			return kib * OB_KIB;
+	return 0;
+}
+
 static FILE *open_proc(pid_t pid, const char *file)
 {
 	char path[128];
@@ -86,6 +98,11 @@ static int add_process(pid_t pid, uint64_t mem, unsigned int depth, struct bench
 	if (!f)
 		return -errno;
 	bench_pss_ram(f, mem, out);
+	fclose(f);
+	f = open_proc(pid, "status");
+	if (!f)
+		return -errno;
+	out->tables += bench_pss_tables(f);
 	fclose(f);
 	out->procs++;
 	snprintf(kids, sizeof(kids), "task/%d/children", (int)pid);
@@ -114,32 +131,5 @@ int bench_pss_tree(const struct bench_child *c, unsigned int n, unsigned int gue
 			       "found %" PRIu64 " bytes of guest RAM in %u processes where %u "
 			       "guests have %" PRIu64,
 			       out->ram_size, out->procs, guests, guests * mem);
-	return 0;
-}
-
-int bench_meminfo_read(const char *root, struct bench_meminfo *m)
-{
-	static const struct {
-		const char *field;
-		size_t at;
-		bool must;
-	} want[] = {
-		{"MemAvailable", offsetof(struct bench_meminfo, available), true},
-		{"SUnreclaim", offsetof(struct bench_meminfo, kernel), true},
-		{"KernelStack", offsetof(struct bench_meminfo, kernel), true},
-		{"Percpu", offsetof(struct bench_meminfo, kernel), false},
-		{"PageTables", offsetof(struct bench_meminfo, tables), true},
-		{"SecPageTables", offsetof(struct bench_meminfo, tables), false}, /* Linux 6.1 */
-	};
-
-	*m = (struct bench_meminfo){0};
-	for (size_t i = 0; i < OB_ARRAY_SIZE(want); i++) {
-		uint64_t v = 0;
-		int ret = hostmem_meminfo(root, want[i].field, &v);
-
-		if (ret && want[i].must)
-			return ret;
-		*(uint64_t *)(void *)((char *)m + want[i].at) += v;
-	}
 	return 0;
 }

@@ -81,5 +81,5 @@ int demo_qemu_start(const struct demo *d, uint64_t mem, struct bench_child *c, u
 	snprintf(exe, sizeof(exe), "%s", d->qemu);
 	snprintf(kernel, sizeof(kernel), "%s", d->files.kernel_path);
 	snprintf(size, sizeof(size), "%lluk", (unsigned long long)(mem / OB_KIB));
-	return bench_child_start(c, argv, started, e);
+	return bench_child_start(c, argv, d->cgroup.procs_fd, started, e);
 }

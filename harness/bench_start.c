@@ -39,7 +39,8 @@ static int ours_first(const struct demo *d, unsigned int guests, struct bench_ch
 	int ret;
 
 	snprintf(exe, sizeof(exe), "%s", d->exe);
-	ret = guests == 1 ? bench_child_start(c, run, t0, e) : demo_fleet_start(d, &f, c, t0, e);
+	ret = guests == 1 ? bench_child_start(c, run, -1, t0, e)
+			  : demo_fleet_start(d, &f, c, t0, e);
 	return ret ? ret : bench_children_wait(c, 1, BENCH_FIRST, guests, START_TIMEOUT, t1, e);
 }
 

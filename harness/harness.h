@@ -22,7 +22,7 @@
 #define FLEET_MAX_GUESTS    4096
 #define FLEET_MAX_MODES	    8
 #define FLEET_MAX_WORKLOADS 16
-#define FLEET_DEFAULT_CELL  8
+#define FLEET_DEFAULT_CELL  8 /* measured: docs/benchmarks.md, part cells */
 
 /* --- options: opts.c ----------------------------------------------------------------------------
  */
