@@ -174,25 +174,58 @@ static int cell_engine_start(struct cell *c, struct ob_err *e)
 	return 0;
 }
 
-/* Shared pages whose host frame is not that of their pool frame, where both are known. */
+/*
+ * Are a guest's page and its frame of the pool one host frame? The coordinator's list of host
+ * frames was read a moment ago, and the kernel may have migrated a page since. So where they
+ * differ, both are looked at together, the frame through a mapping of our own, and more than once.
+ */
+static bool on_its_frame(struct cell *c, hva_t scratch, hva_t page, uint32_t frame)
+{
+	const struct ob_host_ops *ops = c->host.ops;
+	uint64_t off = (uint64_t)frame * OB_PAGE_SIZE;
+	struct ob_page a, b;
+
+	for (int tries = 0; tries < 5; tries++) {
+		if (ops->map_frames(&c->host, scratch, OB_PAGE_SIZE, CELL_FD_POOL, off))
+			return false;
+		(void)*(volatile const uint8_t *)hva_ptr(scratch);
+		if (ops->pages(&c->host, page, 1, &a) || ops->pages(&c->host, scratch, 1, &b))
+			return false;
+		if (!a.present || a.pfn == b.pfn)
+			return true;
+	}
+	return false;
+}
+
+/* Shared pages that are not on the host frame of their pool frame, where both can be known. Only
+ * while guests and scanner stand still: a write would break a page off between our two looks. */
 static uint64_t check_frames(struct cell *c, struct cell_guest *g)
 {
+	uint32_t frame[512];
 	struct ob_page view[512];
+	uint8_t state[512];
 	uint64_t wrong = 0;
+	hva_t scratch;
 
-	for (uint64_t p = 0; p < g->ept.pages;) {
-		uint64_t n = OB_MIN(OB_ARRAY_SIZE(view), gmem_page_span(&g->vm->mem, p));
-
-		if (ept_sync(&g->ept, p, n, view))
-			return wrong + 1;
-		for (uint64_t i = 0; i < n; i++) {
-			uint32_t f = ept_frame_of(&g->ept, p + i);
-
-			if (f != EPT_NO_FRAME && view[i].pfn && f < c->frames && c->frame_pfn[f])
-				wrong += view[i].pfn != c->frame_pfn[f];
+	if (c->host.ops->ram_map(&c->host, OB_PAGE_SIZE, "ob:scratch", &scratch))
+		return 1;
+	for (uint64_t p = 0, n; p < g->ept.pages; p += n) {
+		n = OB_MIN(OB_ARRAY_SIZE(view), gmem_page_span(&g->vm->mem, p));
+		if (ept_sync(&g->ept, p, n, view)) {
+			wrong++;
+			break;
 		}
-		p += n;
+		ept_states(&g->ept, p, n, state, frame);
+		for (uint64_t i = 0; i < n; i++) {
+			uint32_t f = frame[i];
+
+			if (f != EPT_NO_FRAME && view[i].pfn && f < c->frames && c->frame_pfn[f] &&
+			    view[i].pfn != c->frame_pfn[f])
+				wrong += !on_its_frame(c, scratch,
+						       gmem_page_hva(&g->vm->mem, p + i), f);
+		}
 	}
+	c->host.ops->unmap(&c->host, scratch, OB_PAGE_SIZE);
 	return wrong;
 }
 
@@ -207,9 +240,9 @@ static json_t *reply_sample(struct cell *c, const json_t *doc)
 	for (unsigned int i = 0; i < c->nguests; i++) {
 		struct cell_guest *g = &c->guest[i];
 
-		if (meter && ksm_meter_guest(&g->ept, g->page_base, full, c->meter + g->page_base))
+		if (meter && ksm_meter_guest(&g->ept, g->page_base, c->meter + g->page_base))
 			wrong++;
-		if (full)
+		if (full && c->paused)
 			wrong += check_frames(c, g);
 		json_array_append_new(guests, cell_guest_sample(c, g, full));
 	}

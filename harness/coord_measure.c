@@ -115,7 +115,7 @@ static uint64_t merge_cpu_ns(struct coord *c)
 /* --- what backs the guests ----------------------------------------------------------------------
  */
 
-static int count_meter(struct coord *c, const uint64_t *frame_pfn, struct ksm_meter_result *m)
+static int count_meter(struct coord *c, struct ksm_meter_result *m)
 {
 	struct ksm_meter_vm *vm = calloc(c->cfg->guests, sizeof(*vm));
 	int r;
@@ -126,7 +126,7 @@ static int count_meter(struct coord *c, const uint64_t *frame_pfn, struct ksm_me
 			.words = c->meter + c->guest[i].page_base,
 			.pages = c->guest[i].pages,
 		};
-	r = ksm_meter_count(vm, c->cfg->guests, frame_pfn, c->frames, m);
+	r = ksm_meter_count(vm, c->cfg->guests, m);
 	free(vm);
 	return r;
 }
@@ -320,7 +320,7 @@ int coord_sample(struct coord *c, bool full, struct ob_err *e)
 	if (r)
 		return r;
 	now = c->host.ops->now_ns(&c->host);
-	r = count_meter(c, full && c->host.knows_pfn ? c->frame_pfn : NULL, &m);
+	r = count_meter(c, &m);
 	if (r)
 		return ob_fail(e, -r, "counting shared pages: %s", strerror(-r));
 	s = new_sample(c);

@@ -182,7 +182,7 @@ bool ksm_settled(struct ksm_settle *s, const struct ksm_sysfs_counters *c);
 #define KSM_METER_UNTOUCHED 0ULL
 #define KSM_METER_ZERO	    1ULL
 #define KSM_METER_PFN	    (1ULL << 60) /* | host frame number */
-#define KSM_METER_FRAME	    (2ULL << 60) /* | pool frame: host frame not in our page tables yet */
+#define KSM_METER_FRAME	    (2ULL << 60) /* | frame of the pool */
 #define KSM_METER_OWN	    (3ULL << 60) /* | fleet-wide page: memory of its own, pfn not known */
 #define KSM_METER_KIND(w)   ((w) >> 60)
 #define KSM_METER_VALUE(w)  ((w) & ((1ULL << 60) - 1))
@@ -200,16 +200,9 @@ struct ksm_meter_result {
 	uint64_t shared_pages;	     /* pages whose frame has more than one page */
 };
 
-/*
- * Write the words of one guest: syncs, and looks at every page. 0 or -errno. @by_pfn: a shared page
- * that is in the page tables is written as the host frame that is really there; counting then needs
- * @frame_pfn, as the same frame may be in one guest's tables and not in another's. Else as its pool
- * frame, which costs the coordinator less and is what readings during a run take.
- */
-int ksm_meter_guest(struct ept *e, uint64_t page_base, bool by_pfn, uint64_t *words);
-/* @frame_pfn (may be NULL): host frame of each pool frame, 0 unknown, to make pool frames and host
- * frame numbers one namespace. */
-int ksm_meter_count(const struct ksm_meter_vm *vm, unsigned int nvms, const uint64_t *frame_pfn,
-		    uint64_t nframes, struct ksm_meter_result *out);
+/* Write the words of one guest: syncs, and looks at every page. 0 or -errno. */
+int ksm_meter_guest(struct ept *e, uint64_t page_base, uint64_t *words);
+/* Count. -EINVAL: a word that is none; -ENOMEM. */
+int ksm_meter_count(const struct ksm_meter_vm *vm, unsigned int nvms, struct ksm_meter_result *out);
 
 #endif

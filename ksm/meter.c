@@ -9,11 +9,12 @@
  * and s - v within one. Pages that the kernel's zero page backs, or that were dropped, are counted
  * apart.
  *
- * A page of our pool that the guest has not touched since it was merged is not in our page tables:
- * the kernel cannot say its host frame, but we know its pool frame. Another page of the same frame
- * may be known by its host frame. The two names are made one by a table, from pool frame to host
- * frame, that the caller learns from a mapping of the pool. Where the kernel tells no host frames
- * at all (no CAP_SYS_ADMIN), pool frames alone still name all that we share.
+ * A page that shares a frame of our pool is named by that frame, and everything else by its host
+ * frame. A pool frame has one host frame at any moment, but not for ever: the kernel migrates
+ * pages, and a page that was not touched since it was merged is not in our page tables at all. That
+ * such pages really are on their frame's host frame is checked apart, at one moment for both (the
+ * cell's check_frames), and by the kernel's own account of resident memory. Where the kernel tells
+ * no host frames (no CAP_SYS_ADMIN), pool frames alone still name all that we share.
  *
  * The count is one pass over the words and one hash table of frames. VMs come one after another, so
  * "which VM had this frame last" is enough to count VMs without a set.
@@ -26,16 +27,16 @@
 #define CHUNK 512
 
 static uint64_t page_word(const struct ob_page *p, enum ept_state state, uint32_t frame,
-			  uint64_t fleet_page, bool by_pfn)
+			  uint64_t fleet_page)
 {
 	bool shared = state == EPT_SHARED && !p->swapped && (!p->present || p->file);
 
 	if (p->present && p->zero)
 		return KSM_METER_ZERO;
-	if (p->present && p->pfn && (by_pfn || !shared))
-		return KSM_METER_PFN | p->pfn;
 	if (shared)
 		return KSM_METER_FRAME | frame;
+	if (p->present && p->pfn)
+		return KSM_METER_PFN | p->pfn;
 	if (p->present || p->swapped)
 		return KSM_METER_OWN | fleet_page;
 	switch (state) {
@@ -49,7 +50,7 @@ static uint64_t page_word(const struct ob_page *p, enum ept_state state, uint32_
 	}
 }
 
-int ksm_meter_guest(struct ept *e, uint64_t page_base, bool by_pfn, uint64_t *words)
+int ksm_meter_guest(struct ept *e, uint64_t page_base, uint64_t *words)
 {
 	struct ob_page view[CHUNK];
 	uint32_t frame[CHUNK];
@@ -65,8 +66,8 @@ int ksm_meter_guest(struct ept *e, uint64_t page_base, bool by_pfn, uint64_t *wo
 		/* The scanner may have merged some since: then the word is right for before. */
 		ept_states(e, page, n, state, frame);
 		for (uint64_t i = 0; i < n; i++)
-			words[page + i] = page_word(&view[i], state[i], frame[i],
-						    page_base + page + i, by_pfn);
+			words[page + i] =
+				page_word(&view[i], state[i], frame[i], page_base + page + i);
 	}
 	return 0;
 }
@@ -76,7 +77,6 @@ struct seen {
 	uint64_t key;
 	uint64_t pages;
 	uint32_t vms, last_vm; /* last_vm counts from 1 */
-	bool pool;
 };
 
 struct seen_table {
@@ -114,16 +114,13 @@ static bool word_valid(uint64_t w)
 				       KSM_METER_KIND(w) <= KSM_METER_KIND(KSM_METER_OWN));
 }
 
-int ksm_meter_count(const struct ksm_meter_vm *vm, unsigned int nvms, const uint64_t *frame_pfn,
-		    uint64_t nframes, struct ksm_meter_result *out)
+int ksm_meter_count(const struct ksm_meter_vm *vm, unsigned int nvms, struct ksm_meter_result *out)
 {
 	struct seen_table t;
 	uint64_t keys = 0;
 	int r;
 
 	*out = (struct ksm_meter_result){0};
-	if (!frame_pfn)
-		nframes = 0;
 	for (unsigned int v = 0; v < nvms; v++) {
 		for (uint64_t i = 0; i < vm[v].pages; i++) {
 			if (!word_valid(vm[v].words[i]))
@@ -131,31 +128,21 @@ int ksm_meter_count(const struct ksm_meter_vm *vm, unsigned int nvms, const uint
 			keys += vm[v].words[i] > KSM_METER_ZERO;
 		}
 	}
-	for (uint64_t f = 0; f < nframes; f++)
-		keys += frame_pfn[f] != 0;
 	r = table_init(&t, keys);
 	if (r)
 		return r;
-	/* Host frames that are known to be the pool's, whichever name a page has for them. */
-	for (uint64_t f = 0; f < nframes; f++)
-		if (frame_pfn[f])
-			table_get(&t, KSM_METER_PFN | KSM_METER_VALUE(frame_pfn[f]))->pool = true;
 
 	for (unsigned int v = 0; v < nvms; v++) {
 		out->pages += vm[v].pages;
 		for (uint64_t i = 0; i < vm[v].pages; i++) {
-			uint64_t w = vm[v].words[i], f = KSM_METER_VALUE(w);
+			uint64_t w = vm[v].words[i];
 			struct seen *s;
 
 			out->touched += w != KSM_METER_UNTOUCHED;
 			out->zero += w == KSM_METER_ZERO;
 			if (w <= KSM_METER_ZERO)
 				continue;
-			if (KSM_METER_KIND(w) == KSM_METER_KIND(KSM_METER_FRAME) && f < nframes &&
-			    frame_pfn[f])
-				w = KSM_METER_PFN | KSM_METER_VALUE(frame_pfn[f]);
 			s = table_get(&t, w);
-			s->pool |= KSM_METER_KIND(w) == KSM_METER_KIND(KSM_METER_FRAME);
 			s->pages++;
 			if (s->last_vm != v + 1) {
 				s->last_vm = v + 1;
@@ -169,7 +156,7 @@ int ksm_meter_count(const struct ksm_meter_vm *vm, unsigned int nvms, const uint
 		if (!s->pages)
 			continue;
 		out->frames++;
-		out->pool_frames += s->pool;
+		out->pool_frames += KSM_METER_KIND(s->key) == KSM_METER_KIND(KSM_METER_FRAME);
 		out->inter += s->vms - 1;
 		out->intra += s->pages - s->vms;
 		if (s->pages > 1)
