@@ -22,7 +22,7 @@ static int64_t held_bytes(struct ept *e, uint64_t page, uint64_t n)
 		if (r)
 			return r;
 		for (uint64_t i = 0; i < chunk; i++)
-			if (buf[i].present && !buf[i].file && !buf[i].zero)
+			if (ob_page_own(&buf[i]) && buf[i].present)
 				bytes += (int64_t)OB_PAGE_SIZE;
 		done += chunk;
 	}
@@ -53,12 +53,14 @@ static void put_back(struct ept *e, uint64_t page, uint64_t n, int pool_fd, uint
 		hva_t at = gmem_page_hva(e->mem, page + i);
 		uint64_t off = ((uint64_t)frame + i) * OB_PAGE_SIZE;
 
-		if (ept_entry_state(e->map[page + i]) == EPT_ZERO)
-			continue; /* empty reads as zero again */
-		if (!h->ops->pages(h, at, 1, &p) && (p.swapped || (p.present && !p.file)))
+		if (!h->ops->pages(h, at, 1, &p) && ob_page_own(&p))
 			continue; /* still there */
 		/* Going on with a hole in a guest would be one wrong page: better none at all. */
 		OB_ASSERT(!h->ops->map_empty(h, at, OB_PAGE_SIZE, e->mem->name));
+		if (ept_entry_state(e->map[page + i]) == EPT_ZERO) {
+			ept_set(e, page + i, ept_entry(EPT_ZERO, 0, 0));
+			continue;
+		}
 		OB_ASSERT(!h->ops->file_read(h, pool_fd, hva_ptr(at), OB_PAGE_SIZE, off));
 		ept_set(e, page + i, ept_entry(EPT_PRIVATE, 0, 0));
 	}
@@ -112,6 +114,10 @@ int64_t ept_drop_zero(struct ept *e, uint64_t page, uint64_t n)
 		r = held < 0	? (int)held
 		    : over_pool ? h->ops->map_empty(h, at, run * OB_PAGE_SIZE, e->mem->name)
 				: h->ops->discard(h, at, run * OB_PAGE_SIZE);
+		/* The second try is for kernels where a failed mmap has taken the old mapping away:
+		 * then there is room for the new one. */
+		if (r && over_pool && held >= 0)
+			r = h->ops->map_empty(h, at, run * OB_PAGE_SIZE, e->mem->name);
 		if (r) {
 			if (!done)
 				freed = r;

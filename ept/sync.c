@@ -4,7 +4,8 @@
  *
  * The first touch of a page and the copy-on-write break of a shared one happen in the kernel, at
  * full speed and without telling us. The kernel's page map shows both afterwards: a page that is
- * there, and a page of a pool mapping that is not of the file any more. The lock is held from
+ * there, and a page of a pool mapping that is not of the file any more. (A frame that the kernel is
+ * migrating at that moment is not present, but it is still of the file: ob_page_own.) The lock is held from
  * looking to noting: otherwise a page that is being shared in between would look as if broken.
  */
 #include <errno.h>
@@ -14,23 +15,21 @@
 /* What the kernel's view of a page makes of its entry. */
 static uint32_t synced(uint32_t entry, const struct ob_page *p)
 {
-	bool memory = p->swapped || (p->present && !p->zero);
+	bool own = ob_page_own(p);
 	uint32_t over_pool = entry & EPT_OVER_POOL;
 
 	switch (ept_entry_state(entry)) {
 	case EPT_UNTOUCHED:
-		if (memory)
+		if (own)
 			return ept_entry(EPT_PRIVATE, 0, 0);
 		return p->present ? ept_entry(EPT_ZERO, 0, 0) : entry;
 	case EPT_ZERO:
-		return memory ? ept_entry(EPT_PRIVATE, 0, 0) : entry;
+		return own ? ept_entry(EPT_PRIVATE, 0, over_pool) : entry;
 	case EPT_PRIVATE:
 		/* Linux KSM may put the zero page in the place of one of zeroes. */
 		return p->present && p->zero ? ept_entry(EPT_ZERO, 0, over_pool) : entry;
 	case EPT_SHARED:
-		if (p->swapped || (p->present && !p->file))
-			return ept_entry(EPT_PRIVATE, 0, over_pool);
-		return entry;
+		return own ? ept_entry(EPT_PRIVATE, 0, over_pool) : entry;
 	default:
 		OB_ASSERT(!"page state");
 		return entry;

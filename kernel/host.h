@@ -18,10 +18,20 @@ struct ob_host;
 struct ob_page {
 	uint64_t pfn; /* host frame; 0 when not present or when we may not know (CAP_SYS_ADMIN) */
 	bool present;
-	bool swapped;
+	bool swapped; /* in swap, or (for a moment) being migrated by the kernel */
 	bool file; /* mapped from a file: for guest RAM, a pool frame not yet broken */
 	bool zero; /* present and known to be the kernel's zero page */
 };
+
+/*
+ * Does the kernel hold memory of the page's own for it? Not the zero page, and not a frame of the
+ * pool, not even while the kernel migrates that frame and so shows it as swapped: the mapping is as
+ * it was, and to take it for a copy-on-write break would give away a frame that is in use.
+ */
+static inline bool ob_page_own(const struct ob_page *p)
+{
+	return (p->swapped || (p->present && !p->zero)) && !p->file;
+}
 
 struct ob_host_ops {
 	/* Map @size bytes of private anonymous memory, named, not inherited by fork, 4 KB pages.

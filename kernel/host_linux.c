@@ -26,6 +26,10 @@
 #define PR_SET_VMA_ANON_NAME 0
 #endif
 
+#ifndef PR_SET_MEMORY_MERGE
+#define PR_SET_MEMORY_MERGE 67
+#endif
+
 #define RAM_ALIGN   (2 * OB_MIB)
 #define PM_PRESENT  (1ULL << 63)
 #define PM_SWAP	    (1ULL << 62)
@@ -296,6 +300,9 @@ int ob_host_linux_init(struct ob_host *h, struct ob_err *e)
 		return ob_fail(e, errno, "cannot read /proc/self/pagemap: %s (is /proc mounted?)",
 			       strerror(errno));
 	prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
+	/* A service manager may have had Linux KSM switched on for all that we start: it would merge
+	 * behind our back, and falsify what the control saves. */
+	prctl(PR_SET_MEMORY_MERGE, 0, 0, 0, 0);
 	learn_zero_pfn(h);
 	return 0;
 }

@@ -29,7 +29,7 @@
 static uint64_t page_word(const struct ob_page *p, enum ept_state state, uint32_t frame,
 			  uint64_t fleet_page)
 {
-	bool shared = state == EPT_SHARED && !p->swapped && (!p->present || p->file);
+	bool shared = state == EPT_SHARED && !ob_page_own(p);
 
 	if (p->present && p->zero)
 		return KSM_METER_ZERO;
