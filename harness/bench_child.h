@@ -61,8 +61,7 @@ int bench_child_finish(struct bench_child *c, unsigned int timeout_s, json_t **d
 
 uint64_t bench_now_ns(void);
 
-/* --- bench_mem.c --------------------------------------------------------------------------------
- */
+/* --- bench_mem.c ------------------------------------------------------------------------- */
 
 /* What a tree of processes holds, as the kernel divides it among those who share it (Pss). */
 struct bench_pss {
@@ -84,8 +83,7 @@ uint64_t bench_pss_tables(FILE *status);
 int bench_pss_tree(const struct bench_child *c, unsigned int n, unsigned int guests, uint64_t mem,
 		   struct bench_pss *out, struct ob_err *e);
 
-/* --- bench_cgroup.c -----------------------------------------------------------------------------
- */
+/* --- bench_cgroup.c ---------------------------------------------------------------------- */
 
 struct bench_cgroup {
 	char dir[1000]; /* empty: there is none */

@@ -25,22 +25,40 @@
 
 #include "harness/proto.h"
 
+/* Priority of the thread that answers the coordinator. */
+#define CONTROL_NICE (-10)
+
+/* Take the lock from the scanner between two steps. */
+static void scan_hold(struct cell *c)
+{
+	atomic_store(&c->scan_wanted, true);
+	pthread_mutex_lock(&c->scan_lock);
+	atomic_store(&c->scan_wanted, false);
+}
+
+static void scan_release(struct cell *c)
+{
+	pthread_cond_broadcast(&c->scan_cond);
+	pthread_mutex_unlock(&c->scan_lock);
+}
+
 /* The scanner: a thread round ksm_step. */
 static void *scanner_thread(void *arg)
 {
 	struct cell *c = arg;
 
+	/* The main thread's priority is not for us (cell_start). */
+	setpriority(PRIO_PROCESS, 0, 0);
 	pthread_mutex_lock(&c->scan_lock);
 	while (!c->scan_quit) {
 		uint64_t rest = ksm_step(c->ksm, c->host.ops->now_ns(&c->host), 512);
 		struct timespec ts;
 
-		/* Let whoever wants to pause us in, even when there is no rest to take. */
-		if (!rest) {
-			pthread_mutex_unlock(&c->scan_lock);
-			pthread_mutex_lock(&c->scan_lock);
+		/* A turn for the main thread. It broadcasts when it has had it. */
+		while (atomic_load(&c->scan_wanted) && !c->scan_quit)
+			pthread_cond_wait(&c->scan_cond, &c->scan_lock);
+		if (!rest || c->scan_quit)
 			continue;
-		}
 		clock_gettime(CLOCK_MONOTONIC, &ts);
 		rest += (uint64_t)ts.tv_nsec;
 		ts.tv_sec += (time_t)(rest / OB_NS_PER_SEC);
@@ -51,14 +69,35 @@ static void *scanner_thread(void *arg)
 	return NULL;
 }
 
+/* Park or release all guests; merging pauses as well, so that figures hold still. */
+static void cell_pause(struct cell *c, bool pause)
+{
+	if (pause == c->paused)
+		return;
+	if (pause)
+		scan_hold(c);
+	for (unsigned int i = 0; i < c->nguests; i++) {
+		if (pause)
+			vm_park(c->guest[i].vm);
+		else
+			vm_unpark(c->guest[i].vm);
+	}
+	if (!pause)
+		scan_release(c);
+	c->paused = pause;
+}
+
 static void scanner_stop(struct cell *c)
 {
 	if (!c->has_scanner)
 		return;
-	pthread_mutex_lock(&c->scan_lock);
+	if (!c->paused)
+		scan_hold(c);
 	c->scan_quit = true;
-	pthread_cond_signal(&c->scan_cond);
-	pthread_mutex_unlock(&c->scan_lock);
+	if (!c->paused)
+		scan_release(c);
+	else
+		cell_pause(c, false);
 	pthread_join(c->scanner, NULL);
 	c->has_scanner = false;
 }
@@ -123,6 +162,7 @@ static int cell_setup(struct cell *c, const json_t *doc, struct ob_err *e)
 			return r;
 		c->nguests++;
 	}
+	c->ready = true;
 	return 0;
 }
 
@@ -153,6 +193,9 @@ static int cell_start(struct cell *c, struct ob_err *e)
 			return r;
 		c->guest[i].running = true;
 	}
+	/* Whoever watches and stops the guests must come to run however many of them want the CPU.
+	 * Their threads are made by now, so it is this one's alone. Only root may; else as it is. */
+	setpriority(PRIO_PROCESS, 0, CONTROL_NICE);
 	return 0;
 }
 
@@ -199,34 +242,34 @@ static bool on_its_frame(struct cell *c, hva_t scratch, hva_t page, uint32_t fra
 
 /* Shared pages that are not on the host frame of their pool frame, where both can be known. Only
  * while guests and scanner stand still: a write would break a page off between our two looks. */
-static uint64_t check_frames(struct cell *c, struct cell_guest *g)
+static int check_frames(struct cell *c, struct cell_guest *g, uint64_t *wrong)
 {
 	uint32_t frame[512];
 	struct ob_page view[512];
 	uint8_t state[512];
-	uint64_t wrong = 0;
 	hva_t scratch;
+	int r;
 
-	if (c->host.ops->ram_map(&c->host, OB_PAGE_SIZE, "ob:scratch", &scratch))
-		return 1;
+	r = c->host.ops->ram_map(&c->host, OB_PAGE_SIZE, "ob:scratch", &scratch);
+	if (r)
+		return r;
 	for (uint64_t p = 0, n; p < g->ept.pages; p += n) {
 		n = OB_MIN(OB_ARRAY_SIZE(view), gmem_page_span(&g->vm->mem, p));
-		if (ept_sync(&g->ept, p, n, view)) {
-			wrong++;
+		r = ept_sync(&g->ept, p, n, view);
+		if (r)
 			break;
-		}
 		ept_states(&g->ept, p, n, state, frame);
 		for (uint64_t i = 0; i < n; i++) {
 			uint32_t f = frame[i];
 
 			if (f != EPT_NO_FRAME && view[i].pfn && f < c->frames && c->frame_pfn[f] &&
 			    view[i].pfn != c->frame_pfn[f])
-				wrong += !on_its_frame(c, scratch,
-						       gmem_page_hva(&g->vm->mem, p + i), f);
+				*wrong += !on_its_frame(c, scratch,
+							gmem_page_hva(&g->vm->mem, p + i), f);
 		}
 	}
 	c->host.ops->unmap(&c->host, scratch, OB_PAGE_SIZE);
-	return wrong;
+	return r;
 }
 
 static json_t *reply_sample(struct cell *c, const json_t *doc)
@@ -236,14 +279,20 @@ static json_t *reply_sample(struct cell *c, const json_t *doc)
 	uint64_t vmas = 0, vma_limit = 0, wrong = 0;
 	json_t *guests = json_array();
 	struct ksm_stats k;
+	int r;
 
 	for (unsigned int i = 0; i < c->nguests; i++) {
 		struct cell_guest *g = &c->guest[i];
 
-		if (meter && ksm_meter_guest(&g->ept, g->page_base, c->meter + g->page_base))
-			wrong++;
-		if (full && c->paused)
-			wrong += check_frames(c, g);
+		r = meter ? ksm_meter_guest(&g->ept, g->page_base, c->meter + g->page_base) : 0;
+		if (!r && full && c->paused)
+			r = check_frames(c, g, &wrong);
+		if (r) {
+			json_decref(guests);
+			return json_pack("{s:s,s:I}", "error",
+					 "cannot read the state of guest pages", "errno",
+					 (json_int_t)-r);
+		}
 		json_array_append_new(guests, cell_guest_sample(c, g, full));
 	}
 	ksm_read_stats(c->ksm, &k);
@@ -262,24 +311,6 @@ static json_t *reply_sample(struct cell *c, const json_t *doc)
 		(json_int_t)k.skipped_vma, "freezes", (json_int_t)k.freezes, "freeze_ns",
 		(json_int_t)k.freeze_ns, "freeze_max_ns", (json_int_t)k.freeze_max_ns, "cpu_ns",
 		(json_int_t)k.cpu_ns, "meta_bytes", (json_int_t)k.meta_bytes);
-}
-
-/* Park or release all guests; merging pauses as well, so that figures hold still. */
-static void cell_pause(struct cell *c, bool pause)
-{
-	if (pause == c->paused)
-		return;
-	if (pause)
-		pthread_mutex_lock(&c->scan_lock);
-	for (unsigned int i = 0; i < c->nguests; i++) {
-		if (pause)
-			vm_park(c->guest[i].vm);
-		else
-			vm_unpark(c->guest[i].vm);
-	}
-	if (!pause)
-		pthread_mutex_unlock(&c->scan_lock);
-	c->paused = pause;
 }
 
 /* Guests that are not warm by now are not going to be. */
@@ -302,7 +333,11 @@ static json_t *cell_answer(struct cell *c, const json_t *doc, bool *quit)
 	struct ob_err e = {.msg = "unknown request"};
 	int r = 0;
 
-	if (!strcmp(what, "setup"))
+	if (!strcmp(what, "stop"))
+		*quit = true;
+	else if (!c->ready && strcmp(what, "setup"))
+		r = ob_fail(&e, EPROTO, "cell %u has no guests yet", c->number);
+	else if (!strcmp(what, "setup"))
 		r = cell_setup(c, doc, &e);
 	else if (!strcmp(what, "start"))
 		r = cell_start(c, &e);
@@ -316,8 +351,6 @@ static json_t *cell_answer(struct cell *c, const json_t *doc, bool *quit)
 		cell_fail_cold(c);
 	else if (!strcmp(what, "sample"))
 		return reply_sample(c, doc);
-	else if (!strcmp(what, "stop"))
-		*quit = true;
 	else
 		r = -EPROTO;
 	if (r)
@@ -327,8 +360,8 @@ static json_t *cell_answer(struct cell *c, const json_t *doc, bool *quit)
 
 static void cell_exit(struct cell *c)
 {
-	cell_pause(c, false);
 	scanner_stop(c);
+	cell_pause(c, false);
 	if (c->ksm)
 		ksm_stop(c->ksm);
 	for (unsigned int i = 0; i < c->nguests; i++)
@@ -358,6 +391,7 @@ int cell_main(int argc, char **argv)
 	struct cell c = {.image_fd = -1, .kvm.fd = -1};
 	struct rlimit nofile;
 	struct ob_err e;
+	sigset_t none;
 	bool quit = false;
 	json_t *doc;
 
@@ -366,6 +400,9 @@ int cell_main(int argc, char **argv)
 	/* The person's Ctrl-C is for the coordinator, which tells us. */
 	signal(SIGINT, SIG_IGN);
 	signal(SIGTERM, SIG_IGN);
+	/* They were blocked until now (coord_cell.c). Threads inherit what is left: nothing. */
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (!getrlimit(RLIMIT_NOFILE, &nofile)) {
 		nofile.rlim_cur = nofile.rlim_max;
@@ -383,13 +420,13 @@ int cell_main(int argc, char **argv)
 	c.arena_ept = ob_arena_new("ept");
 	c.arena_ksm = ob_arena_new("ksm");
 	pthread_mutex_init(&c.scan_lock, NULL);
-	while (!quit && !proto_recv(CELL_FD_CONTROL, &doc, -1)) {
+	while (!quit && !proto_recv(CELL_FD_CONTROL, &doc, PROTO_NEVER)) {
 		json_t *answer = cell_answer(&c, doc, &quit);
 
 		json_decref(doc);
 		if (quit)
 			cell_exit(&c);
-		if (proto_send(CELL_FD_CONTROL, answer))
+		if (proto_send(CELL_FD_CONTROL, answer, PROTO_NEVER))
 			break;
 	}
 	if (!quit)

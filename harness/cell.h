@@ -19,6 +19,7 @@ struct cell_guest {
 
 struct cell {
 	unsigned int number;
+	bool ready; /* all guests are made */
 	struct ob_host host;
 	struct kvm kvm;
 	struct ob_arena *arena_ept, *arena_ksm;
@@ -37,7 +38,8 @@ struct cell {
 	pthread_t scanner;
 	bool has_scanner;
 	pthread_mutex_t scan_lock; /* held during a step; whoever holds it has paused merging */
-	pthread_cond_t scan_cond;
+	pthread_cond_t scan_cond;  /* the scanner rests, or lets the main thread go first */
+	_Atomic bool scan_wanted;  /* the main thread wants the lock: a mutex alone is not fair */
 	bool scan_quit;
 	bool paused;
 };

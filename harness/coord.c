@@ -27,6 +27,8 @@
 #define SAMPLE_NS	 (250 * OB_NS_PER_MS)
 #define WARM_POLL_NS	 (100 * OB_NS_PER_MS)
 #define SETUP_TIMEOUT_MS 120000
+/* Our own priority once the guests are there (cell.c does the same). */
+#define CONTROL_NICE (-10)
 /* Linux KSM is the yardstick: it gets the time that it needs, up to so many times --seconds. */
 #define KERNEL_PATIENCE 3
 #define REAP_BUDGET	65536
@@ -39,8 +41,7 @@ static const char *mode_name(const struct coord *c)
 	return c->engine->name;
 }
 
-/* --- progress -----------------------------------------------------------------------------------
- */
+/* --- progress ---------------------------------------------------------------------------- */
 
 static void progress(const struct coord *c, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
@@ -64,8 +65,7 @@ static void progress_end(const struct coord *c)
 		fputc('\n', stderr);
 }
 
-/* --- set-up -------------------------------------------------------------------------------------
- */
+/* --- set-up ------------------------------------------------------------------------------ */
 
 static int setup_shared(struct coord *c, struct ob_err *e)
 {
@@ -139,12 +139,12 @@ static json_t *setup_doc(struct coord *c, unsigned int cell)
 		else if (cfg->out_dir)
 			snprintf(console, sizeof(console), "%s/console/%s-guest%u.log",
 				 cfg->out_dir, mode_name(c), i);
-		json_array_append_new(guests,
-				      json_pack("{s:I,s:I,s:I,s:s,s:s,s:s}", "id", (json_int_t)i,
-						"mem", (json_int_t)cfg->mem_bytes, "page_base",
-						(json_int_t)c->guest[i].page_base, "workload",
-						c->out->guest[i].workload, "cmdline", cmdline,
-						"console", console));
+		OB_ASSERT(!json_array_append_new(
+			guests, json_pack("{s:I,s:I,s:I,s:s,s:s,s:s}", "id", (json_int_t)i, "mem",
+					  (json_int_t)cfg->mem_bytes, "page_base",
+					  (json_int_t)c->guest[i].page_base, "workload",
+					  c->out->guest[i].workload, "cmdline", cmdline, "console",
+					  console)));
 	}
 	doc = json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:s,s:s,s:o}", "do", "setup", "sharing",
 			mode_name(c), "cell", (json_int_t)cell, "inject", (json_int_t)cfg->inject,
@@ -155,7 +155,7 @@ static json_t *setup_doc(struct coord *c, unsigned int cell)
 	return doc;
 }
 
-static void take_setup(struct coord *c, const json_t *a)
+static int take_setup(struct coord *c, unsigned int cell, const json_t *a, struct ob_err *e)
 {
 	const json_t *guests = json_object_get(a, "guests"), *g, *ram, *r;
 	size_t i, k;
@@ -176,6 +176,10 @@ static void take_setup(struct coord *c, const json_t *a)
 			c->guest[id].nram = (unsigned int)k + 1;
 		}
 	}
+	if (json_array_size(guests) != c->cell[cell].n)
+		return ob_fail(e, EPROTO, "cell %u made %zu guests of %u", cell,
+			       json_array_size(guests), c->cell[cell].n);
+	return 0;
 }
 
 static int make_console_dir(const struct coord *c, struct ob_err *e)
@@ -215,14 +219,17 @@ static int setup(struct coord *c, struct ob_err *e)
 			return ob_fail(e, EIO, "cell %u ended while its guests were made", i);
 		if (r)
 			return r;
-		take_setup(c, a);
+		r = take_setup(c, i, a, e);
 		json_decref(a);
+		if (r)
+			return r;
 	}
+	/* As in the cells: we must come to run among all the guests. */
+	setpriority(PRIO_PROCESS, 0, CONTROL_NICE);
 	return 0;
 }
 
-/* --- the run ------------------------------------------------------------------------------------
- */
+/* --- the run ----------------------------------------------------------------------------- */
 
 static void nap_until(struct coord *c, uint64_t until_ns)
 {
@@ -260,7 +267,6 @@ static int wait_warm(struct coord *c, struct ob_err *e)
 		r = coord_sample(c, false, e);
 		if (r)
 			return r;
-		c->out->sample[c->out->nsamples - 1].t = 0; /* set when t0 is known */
 		warm = count_guests(c, false);
 		ended = count_guests(c, true);
 		if (now >= next || isatty(STDERR_FILENO)) {
@@ -286,31 +292,31 @@ static int switch_on(struct coord *c, struct ob_err *e)
 {
 	struct run_result *out = c->out;
 	struct ksm_sysfs_counters k;
-	uint64_t before = c->host.ops->now_ns(&c->host);
-	int r = coord_sample(c, true, e);
+	int r;
 
-	if (r)
-		return r;
-	c->ops_t0 = out->sample[out->nsamples - 1].ops;
-	for (unsigned int i = 0; i < c->cfg->guests; i++)
-		for (unsigned int b = 0; b < AGENT_LAT_BUCKETS; b++)
-			c->lat_t0[b] += c->guest[i].lat[b];
-	c->page_tables_t0 = coord_page_tables(c);
+	/* First KSM's settings, which take their time; it finds nothing to do before the cells say so. */
 	if (!strcmp(mode_name(c), "kernel")) {
 		r = ksm_driver_start(&c->driver, "/proc/self/exe", NULL, e);
 		if (r)
 			return r;
 		c->driving = true;
-		if (!ksm_sysfs_read(&k))
-			c->kernel_cpu_t0 = k.ksmd_cpu_ns;
 	}
+	r = coord_sample(c, true, e);
+	if (r)
+		return r;
 	c->t0_ns = c->host.ops->now_ns(&c->host);
-	/* The readings until now were taken at times before zero. */
+	c->ops_t0 = out->sample[out->nsamples - 1].ops;
+	for (unsigned int i = 0; i < c->cfg->guests; i++)
+		for (unsigned int b = 0; b < AGENT_LAT_BUCKETS; b++)
+			c->lat_t0[b] += c->guest[i].lat[b];
+	for (unsigned int i = 0; i < c->ncells; i++)
+		c->cell[i].page_tables_t0 = coord_page_tables(&c->cell[i]);
+	if (c->driving && !ksm_sysfs_read(&k))
+		c->kernel_cpu_t0 = k.ksmd_cpu_ns;
+	/* The readings until now were taken before zero; their times are of the boot until here. */
 	for (unsigned int i = 0; i < out->nsamples; i++)
-		out->sample[i].t =
-			i + 1 == out->nsamples
-				? -(double)(c->t0_ns - before) / OB_NS_PER_SEC
-				: -((double)(out->nsamples - i) * WARM_POLL_NS) / OB_NS_PER_SEC;
+		out->sample[i].t -= (double)(c->t0_ns - c->boot_ns) / OB_NS_PER_SEC;
+	c->stage = COORD_MEASURE;
 	return coord_ask(c, json_pack("{s:s}", "do", "engine"), 10000, NULL, e);
 }
 
@@ -362,12 +368,13 @@ static int measure(struct coord *c, struct ob_err *e)
 	return 0;
 }
 
-/* The last reading: all stand still, so that our figures and the kernel's are of the same moment.
- */
+/* The last reading: all stand still, so that our figures and the kernel's are of
+ * the same moment. */
 static int measure_last(struct coord *c, struct ob_err *e)
 {
 	int r = coord_ask(c, json_pack("{s:s}", "do", "pause"), 10000, NULL, e);
 
+	c->end_ns = c->host.ops->now_ns(&c->host);
 	reap(c);
 	if (!r)
 		r = coord_sample(c, true, e);
@@ -383,10 +390,7 @@ static void judge(struct coord *c, int err, const struct ob_err *e)
 
 	for (unsigned int i = 0; i < c->cfg->guests; i++)
 		bad += !strcmp(out->guest[i].end, "failed") || !strcmp(out->guest[i].end, "lost");
-	if (err) {
-		out->status = RUN_FAILED;
-		snprintf(out->note, sizeof(out->note), "%.*s", (int)sizeof(out->note) - 1, e->msg);
-	} else if (out->mismatches) {
+	if (out->mismatches) {
 		out->status = RUN_FAILED;
 		snprintf(out->note, sizeof(out->note), "%llu mismatches in guest memory",
 			 (unsigned long long)out->mismatches);
@@ -397,6 +401,9 @@ static void judge(struct coord *c, int err, const struct ob_err *e)
 	} else if (ob_stop_signal) {
 		out->status = RUN_INTERRUPTED;
 		snprintf(out->note, sizeof(out->note), "stopped by signal %d", (int)ob_stop_signal);
+	} else if (err) {
+		out->status = RUN_FAILED;
+		snprintf(out->note, sizeof(out->note), "%.*s", (int)sizeof(out->note) - 1, e->msg);
 	} else if (out->cells_lost || bad) {
 		out->status = RUN_DEGRADED;
 		snprintf(out->note, sizeof(out->note), "%u of %u guests did not run to the end",
@@ -454,22 +461,26 @@ int coord_run(const struct fleet_config *cfg, const struct ksm_engine_ops *mode,
 	layout_guests(&c);
 	out->cells = c.ncells;
 
+	c.boot_ns = begin;
 	r = setup(&c, e);
-	c.boot_ns = c.host.ops->now_ns(&c.host);
-	out->boot_seconds = (double)(c.boot_ns - begin) / OB_NS_PER_SEC;
-	if (!r && !ob_stop_signal)
+	if (!r && !ob_stop_signal) {
+		c.stage = COORD_READY;
+		c.boot_ns = c.host.ops->now_ns(&c.host);
+		out->boot_seconds = (double)(c.boot_ns - begin) / OB_NS_PER_SEC;
 		r = coord_ask(&c, json_pack("{s:s}", "do", "start"), 30000, NULL, e);
+	}
 	if (!r && !ob_stop_signal)
 		r = wait_warm(&c, e);
 	if (!r && !ob_stop_signal)
 		r = switch_on(&c, e);
 	if (!r && !ob_stop_signal)
 		r = measure(&c, e);
-	if (!r)
+	/* Also when interrupted: what there is, from guests that there are. */
+	if (!r && c.stage >= COORD_READY)
 		r = measure_last(&c, e);
 	judge(&c, r, e);
 	progress(&c, "%s%s%s", run_status_name(out->status), *out->note ? ": " : "", out->note);
 	progress_end(&c);
 	cleanup(&c);
-	return r;
+	return ob_stop_signal ? 0 : r;
 }

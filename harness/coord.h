@@ -23,11 +23,19 @@ struct coord_guest {
 	uint64_t lat[AGENT_LAT_BUCKETS];
 };
 
+/* How far a run has come. Each stage needs all before it. */
+enum coord_stage {
+	COORD_SETUP,   /* cells and guests are being made: there may be cells without any */
+	COORD_READY,   /* all guests are made */
+	COORD_MEASURE, /* the engine is on */
+};
+
 struct coord_cell {
 	pid_t pid;
 	int fd;		       /* control; -1: lost */
 	unsigned int first, n; /* its guests */
-	uint64_t cpu_ns, ept_bytes, ksm_bytes, meta_bytes, vmas;
+	uint64_t cpu_ns, ept_bytes, vmas;
+	uint64_t page_tables_t0; /* bytes of its page tables when the engine was switched on */
 	struct ksm_stats ksm;
 	char why[200]; /* how it was lost */
 };
@@ -48,24 +56,25 @@ struct coord {
 	struct ksm_driver driver;
 	bool driving;
 	struct ksm_settle settle;
-	uint64_t t0_ns; /* the engine was switched on; 0: not yet */
+	enum coord_stage stage;
+	uint64_t t0_ns;	 /* the engine was switched on; 0: not yet */
+	uint64_t end_ns; /* the guests were parked for the last reading; 0: not yet */
 	uint64_t boot_ns;
 	uint64_t ops_t0;
-	uint64_t page_tables_t0; /* bytes of the cells' page tables then */
-	uint64_t kernel_cpu_t0;	 /* ksmd's */
-	uint64_t reap_cpu_ns;	 /* ours, for giving frames back */
+	uint64_t kernel_cpu_t0; /* ksmd's */
+	uint64_t reap_cpu_ns;	/* ours, for giving frames back */
 	uint64_t lat_t0[AGENT_LAT_BUCKETS];
 	unsigned int room; /* samples allocated */
 };
 
-/* --- coord_cell.c: the processes ----------------------------------------------------------------
- */
+/* --- coord_cell.c: the processes --------------------------------------------------------- */
 
 int coord_spawn(struct coord *c, unsigned int cell, struct ob_err *e);
 /*
  * Ask all cells that are there the same thing (@doc is taken) and gather the answers: @each is
- * called with each answer. A cell that does not answer in time, or whose end is closed, is lost.
- * An answer that is an error ends the gathering: -errno with its line in @e.
+ * called with each answer. A cell that does not answer in time (all have @timeout_ms together, and
+ * less once a signal has asked us to stop), or whose end is closed, is lost. When an answer is an
+ * error, the others are still gathered; -errno of the first with its line in @e.
  */
 int coord_ask(struct coord *c, json_t *doc, int timeout_ms,
 	      void (*each)(struct coord *c, unsigned int cell, const json_t *answer),
@@ -76,13 +85,12 @@ void coord_lose_cell(struct coord *c, unsigned int cell, const char *why);
 /* End all cells, kindly first; returns when no process is left. */
 void coord_stop_cells(struct coord *c);
 
-/* --- coord_measure.c: figures -------------------------------------------------------------------
- */
+/* --- coord_measure.c: figures ------------------------------------------------------------ */
 
 /* Ask for a sample and enter it into the result. @full: the last one, guests parked. */
 int coord_sample(struct coord *c, bool full, struct ob_err *e);
-/* Bytes of the cells' page tables now. */
-uint64_t coord_page_tables(struct coord *c);
+/* Bytes of a cell's page tables now. */
+uint64_t coord_page_tables(const struct coord_cell *k);
 /* All that is computed from the last sample. */
 void coord_finish(struct coord *c);
 

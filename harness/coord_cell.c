@@ -24,18 +24,29 @@ static int spawn_with_fds(pid_t *pid, const int src[CELL_FDS])
 {
 	char *argv[] = {(char[]){"overbook"}, (char[]){"cell"}, NULL};
 	posix_spawn_file_actions_t fa;
+	posix_spawnattr_t attr;
+	sigset_t block;
 	int high[CELL_FDS], r = 0;
 
 	for (int t = 0; t < CELL_FDS; t++)
 		high[t] = -1;
 	posix_spawn_file_actions_init(&fa);
+	/* A terminal's Ctrl-C goes to the cells as well, and may come before they ignore it: they start
+	 * with it blocked (cell_main). */
+	sigemptyset(&block);
+	sigaddset(&block, SIGINT);
+	sigaddset(&block, SIGTERM);
+	posix_spawnattr_init(&attr);
+	posix_spawnattr_setsigmask(&attr, &block);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK);
 	for (int t = CELL_FD_CONTROL; t < CELL_FDS && !r; t++) {
 		high[t] = fcntl(src[t], F_DUPFD_CLOEXEC, CELL_FDS);
 		r = high[t] < 0 ? errno : posix_spawn_file_actions_adddup2(&fa, high[t], t);
 	}
 	if (!r)
-		r = posix_spawn(pid, "/proc/self/exe", &fa, NULL, argv, environ);
+		r = posix_spawn(pid, "/proc/self/exe", &fa, &attr, argv, environ);
 	posix_spawn_file_actions_destroy(&fa);
+	posix_spawnattr_destroy(&attr);
 	for (int t = CELL_FD_CONTROL; t < CELL_FDS; t++)
 		if (high[t] >= 0)
 			close(high[t]);
@@ -105,6 +116,7 @@ void coord_lose_cell(struct coord *c, unsigned int cell, const char *why)
 int coord_ask_one(struct coord *c, unsigned int cell, json_t *doc, int timeout_ms, json_t **answer,
 		  struct ob_err *e)
 {
+	int64_t deadline = proto_deadline(timeout_ms);
 	struct coord_cell *k = &c->cell[cell];
 	json_t *a = NULL;
 	int r;
@@ -113,9 +125,9 @@ int coord_ask_one(struct coord *c, unsigned int cell, json_t *doc, int timeout_m
 		json_decref(doc);
 		return -EPIPE;
 	}
-	r = proto_send(k->fd, doc);
+	r = proto_send(k->fd, doc, deadline);
 	if (!r)
-		r = proto_recv(k->fd, &a, timeout_ms);
+		r = proto_recv(k->fd, &a, deadline);
 	if (r) {
 		coord_lose_cell(c, cell, r == -ETIMEDOUT ? "it does not answer" : "it is gone");
 		return -EPIPE;
@@ -134,6 +146,7 @@ int coord_ask(struct coord *c, json_t *doc, int timeout_ms,
 	      void (*each)(struct coord *c, unsigned int cell, const json_t *answer),
 	      struct ob_err *e)
 {
+	int64_t deadline = proto_deadline(timeout_ms);
 	bool asked[KSM_MAX_CELLS] = {false};
 	int err = 0;
 
@@ -141,7 +154,7 @@ int coord_ask(struct coord *c, json_t *doc, int timeout_ms,
 	for (unsigned int i = 0; i < c->ncells; i++) {
 		if (c->cell[i].fd < 0)
 			continue;
-		if (proto_send(c->cell[i].fd, json_incref(doc)))
+		if (proto_send(c->cell[i].fd, json_incref(doc), deadline))
 			coord_lose_cell(c, i, "it is gone");
 		else
 			asked[i] = true;
@@ -153,7 +166,7 @@ int coord_ask(struct coord *c, json_t *doc, int timeout_ms,
 
 		if (!asked[i])
 			continue;
-		r = proto_recv(c->cell[i].fd, &a, timeout_ms);
+		r = proto_recv(c->cell[i].fd, &a, deadline);
 		if (r) {
 			coord_lose_cell(c, i,
 					r == -ETIMEDOUT ? "it does not answer" : "it is gone");

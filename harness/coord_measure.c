@@ -21,8 +21,7 @@
 #define RMAP_ITEM_BYTES	  64
 #define STABLE_NODE_BYTES 64
 
-/* --- samples ------------------------------------------------------------------------------------
- */
+/* --- samples ----------------------------------------------------------------------------- */
 
 static void take_guest(struct coord *c, const json_t *o)
 {
@@ -112,8 +111,7 @@ static uint64_t merge_cpu_ns(struct coord *c)
 	return ns;
 }
 
-/* --- what backs the guests ----------------------------------------------------------------------
- */
+/* --- what backs the guests --------------------------------------------------------------- */
 
 static int count_meter(struct coord *c, struct ksm_meter_result *m)
 {
@@ -171,8 +169,7 @@ static void learn_frame_pfns(struct coord *c)
 	c->host.ops->unmap(&c->host, hva_of(pool), c->frames * OB_PAGE_SIZE);
 }
 
-/* --- what the kernel says -----------------------------------------------------------------------
- */
+/* --- what the kernel says ---------------------------------------------------------------- */
 
 static bool in_guest_ram(const struct coord *c, const struct coord_cell *k, uint64_t at)
 {
@@ -229,14 +226,9 @@ static uint64_t proc_status_kb(pid_t pid, const char *key)
 	return kb;
 }
 
-uint64_t coord_page_tables(struct coord *c)
+uint64_t coord_page_tables(const struct coord_cell *k)
 {
-	uint64_t bytes = 0;
-
-	for (unsigned int i = 0; i < c->ncells; i++)
-		if (c->cell[i].fd >= 0)
-			bytes += proc_status_kb(c->cell[i].pid, "VmPTE") * OB_KIB;
-	return bytes;
+	return k->fd >= 0 ? proc_status_kb(k->pid, "VmPTE") * OB_KIB : 0;
 }
 
 static uint64_t ksm_rmap_items(pid_t pid)
@@ -260,11 +252,11 @@ static void metadata(struct coord *c)
 {
 	struct run_result *out = c->out;
 	struct ksm_domain_stats st;
-	uint64_t ours = 0, kernel = 0, now = coord_page_tables(c);
+	uint64_t ours = 0, kernel = 0;
 
 	for (unsigned int i = 0; i < c->ncells; i++) {
 		struct coord_cell *k = &c->cell[i];
-		uint64_t regions = 0;
+		uint64_t regions = 0, tables = coord_page_tables(k);
 
 		if (k->fd < 0)
 			continue;
@@ -276,20 +268,19 @@ static void metadata(struct coord *c)
 			kernel += (k->vmas - regions) * VMA_BYTES;
 		if (c->driving)
 			kernel += ksm_rmap_items(k->pid) * RMAP_ITEM_BYTES;
+		/* Page tables that have grown since the engine was switched on. */
+		if ((c->domain || c->driving) && tables > k->page_tables_t0)
+			kernel += tables - k->page_tables_t0;
 	}
 	if (c->domain && !ksm_domain_stats(c->domain, &st))
 		ours += st.meta_bytes;
 	if (c->driving)
 		kernel += out->kernel_ksm.pages_shared * STABLE_NODE_BYTES;
-	/* Page tables that have grown since the engine was switched on. */
-	if ((c->domain || c->driving) && now > c->page_tables_t0)
-		kernel += now - c->page_tables_t0;
 	out->metadata_ours = ours;
 	out->metadata_kernel = kernel;
 }
 
-/* --- the figures --------------------------------------------------------------------------------
- */
+/* --- the figures ------------------------------------------------------------------------- */
 
 static struct run_sample *new_sample(struct coord *c)
 {
@@ -319,12 +310,14 @@ int coord_sample(struct coord *c, bool full, struct ob_err *e)
 		      30000, take_sample, e);
 	if (r)
 		return r;
-	now = c->host.ops->now_ns(&c->host);
+	/* What the guests did they did until they were parked. */
+	now = c->end_ns ? c->end_ns : c->host.ops->now_ns(&c->host);
 	r = count_meter(c, &m);
 	if (r)
 		return ob_fail(e, -r, "counting shared pages: %s", strerror(-r));
 	s = new_sample(c);
-	s->t = c->t0_ns ? (double)(now - c->t0_ns) / OB_NS_PER_SEC : 0;
+	/* Before the engine is on, times count from the boot (switch_on moves them). */
+	s->t = (double)(now - (c->t0_ns ? c->t0_ns : c->boot_ns)) / OB_NS_PER_SEC;
 	s->touched_bytes = m.touched * OB_PAGE_SIZE;
 	s->resident_bytes = m.frames * OB_PAGE_SIZE + pool_extra_bytes(c, &m);
 	s->saved_bytes = (m.zero + m.intra + m.inter) * OB_PAGE_SIZE;

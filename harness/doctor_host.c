@@ -78,6 +78,27 @@ static void huge_pages(struct doctor *d)
 			   buf);
 }
 
+/* Huge pages in the pool's file: one frame that is punched out of such a page gives nothing back. */
+static void pool_pages(struct doctor *d)
+{
+	static const char path[] = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+	char buf[96];
+
+	if (!read_line(path, buf, sizeof(buf)))
+		doctor_add(d, "huge pages in memfds", DOCTOR_OK,
+			   "giving back each frame of the pool by itself", "", "none");
+	/* Within its size the pool's file is from the beginning. */
+	else if (strstr(buf, "[always]") || strstr(buf, "[force]") || strstr(buf, "[within_size]"))
+		doctor_add(d, "huge pages in memfds", DOCTOR_NOTE,
+			   "giving back each frame of the pool by itself",
+			   "echo advise | sudo tee "
+			   "/sys/kernel/mm/transparent_hugepage/shmem_enabled",
+			   "%s: frames that nobody holds any more may stay in memory", buf);
+	else
+		doctor_add(d, "huge pages in memfds", DOCTOR_OK,
+			   "giving back each frame of the pool by itself", "", "%s", buf);
+}
+
 static void limits(struct doctor *d)
 {
 	struct rlimit nofile = {0};
@@ -124,6 +145,7 @@ void doctor_settings(struct doctor *d)
 
 	memory(d);
 	huge_pages(d);
+	pool_pages(d);
 	limits(d);
 	doctor_add(d, "cores", cpus >= 2 ? DOCTOR_OK : DOCTOR_NOTE,
 		   "the merging and the guests not taking turns",

@@ -15,7 +15,7 @@
 
 /* Exit statuses of the command. */
 #define OB_EXIT_OK	    0
-#define OB_EXIT_FAILED	    1 /* it ran, and something was wrong (integrity, degraded, host failure) */
+#define OB_EXIT_FAILED	    1 /* it ran, and something was wrong: integrity, degraded, host failure */
 #define OB_EXIT_USAGE	    2 /* bad input: nothing was started */
 #define OB_EXIT_INTERRUPTED 130
 
@@ -24,8 +24,7 @@
 #define FLEET_MAX_WORKLOADS 16
 #define FLEET_DEFAULT_CELL  8 /* measured: docs/benchmarks.md, part cells */
 
-/* --- options: opts.c ----------------------------------------------------------------------------
- */
+/* --- options: opts.c --------------------------------------------------------------------- */
 
 struct fleet_config {
 	unsigned int guests;
@@ -62,8 +61,7 @@ int opts_parse_size(const char *s, uint64_t *out);
 bool opts_known_workload(const char *name);
 extern const char *const opts_workloads[]; /* NULL-terminated */
 
-/* --- what a run gives: result.c, table.c, report.c ----------------------------------------------
- */
+/* --- what a run gives: result.c, table.c, report.c --------------------------------------- */
 
 /* One reading while a run goes on. */
 struct run_sample {
@@ -143,8 +141,7 @@ char *table_bytes(char *buf, int64_t bytes);
  * gnuplot is not there the page says so in place of the plot. */
 int report_write(const json_t *doc, const char *path, struct ob_err *e);
 
-/* --- running: coord.c, cell.c -------------------------------------------------------------------
- */
+/* --- running: coord.c, cell.c ------------------------------------------------------------ */
 
 /* Set by SIGINT and SIGTERM (main.c); looked at by everything that waits. */
 extern volatile sig_atomic_t ob_stop_signal;
@@ -158,8 +155,7 @@ int coord_run(const struct fleet_config *c, const struct ksm_engine_ops *mode,
 /* main() of a cell process (hidden verb "cell"). */
 int cell_main(int argc, char **argv);
 
-/* --- verbs --------------------------------------------------------------------------------------
- */
+/* --- verbs ------------------------------------------------------------------------------- */
 
 int cmd_doctor(int argc, char **argv);
 int cmd_run(int argc, char **argv);
@@ -167,8 +163,7 @@ int cmd_fleet(int argc, char **argv);
 int cmd_compare(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 
-/* --- the benchmark frame: bench.c ---------------------------------------------------------------
- */
+/* --- the benchmark frame: bench.c -------------------------------------------------------- */
 
 /*
  * A figure is measured in alternating pairs, ours and a reference, in one run. Schema

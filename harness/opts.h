@@ -59,8 +59,7 @@ int opts_check_out_dir(const char *path, struct ob_err *e);
 int opts_check(struct fleet_config *c, const struct opts_given *given, const struct opts_host *h,
 	       char *note, size_t note_len, struct ob_err *e);
 
-/* --- hostmem.c ----------------------------------------------------------------------------------
- */
+/* --- hostmem.c --------------------------------------------------------------------------- */
 
 /* A number of /proc/meminfo in bytes ("MemTotal"). @root is "" for the real host. 0 or -errno. */
 int hostmem_meminfo(const char *root, const char *field, uint64_t *bytes);

@@ -279,13 +279,29 @@ static int check_sharing(struct fleet_config *c, const struct opts_given *given,
 	return 0;
 }
 
+/* Paths go into JSON documents, to the cells and into the result, and those are UTF-8. */
+static int check_utf8(const char *what, const char *path, struct ob_err *e)
+{
+	json_t *s = path ? json_string(path) : NULL;
+	bool ok = !path || s;
+
+	json_decref(s);
+	return ok ? 0 : ob_fail(e, EILSEQ, "%s: the path is not valid UTF-8, rename it", what);
+}
+
 int opts_check(struct fleet_config *c, const struct opts_given *given, const struct opts_host *h,
 	       char *note, size_t note_len, struct ob_err *e)
 {
 	int ret;
 
 	note[0] = '\0';
-	ret = opts_check_kernel(c->kernel_path, e);
+	ret = check_utf8("guest", c->kernel_path, e);
+	if (!ret)
+		ret = check_utf8("image", c->image_path, e);
+	if (!ret)
+		ret = check_utf8("output folder", c->out_dir, e);
+	if (!ret)
+		ret = opts_check_kernel(c->kernel_path, e);
 	if (!ret)
 		ret = opts_check_image(c->image_path, e);
 	if (!ret)

@@ -9,37 +9,10 @@
 #include <sys/socket.h>
 #include <time.h>
 
-static int send_all(int fd, const void *buf, size_t len)
-{
-	while (len) {
-		ssize_t n = send(fd, buf, len, MSG_NOSIGNAL);
+#include "harness/harness.h"
 
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return errno == ECONNRESET ? -EPIPE : -errno;
-		buf = (const char *)buf + n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
-int proto_send(int fd, json_t *doc)
-{
-	char *text = json_dumps(doc, JSON_COMPACT);
-	uint32_t len;
-	int r;
-
-	json_decref(doc);
-	if (!text)
-		return -ENOMEM;
-	len = (uint32_t)strlen(text);
-	r = send_all(fd, &len, sizeof(len));
-	if (!r)
-		r = send_all(fd, text, len);
-	free(text);
-	return r;
-}
+/* How long one poll may last: signals are looked at in between. */
+#define SLICE_MS 100
 
 static int64_t now_ms(void)
 {
@@ -49,17 +22,81 @@ static int64_t now_ms(void)
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
-static int recv_all(int fd, void *buf, size_t len, int64_t until_ms)
+int64_t proto_deadline(int timeout_ms)
 {
-	while (len) {
-		struct pollfd p = {.fd = fd, .events = POLLIN};
-		int64_t left = until_ms < 0 ? -1 : until_ms - now_ms();
-		ssize_t n;
+	return now_ms() + timeout_ms;
+}
 
-		if (until_ms >= 0 && left <= 0)
-			return -ETIMEDOUT;
-		if (poll(&p, 1, (int)left) < 0 && errno != EINTR)
+/* Wait until @fd is ready for @events. */
+static int wait_ready(int fd, short events, int64_t *deadline, bool *hurried)
+{
+	for (;;) {
+		struct pollfd p = {.fd = fd, .events = events};
+		int64_t now = now_ms();
+		int r;
+
+		if (ob_stop_signal && !*hurried) {
+			*hurried = true;
+			*deadline = OB_MIN(*deadline, now + PROTO_GRACE_MS);
+		}
+		r = poll(&p, 1, now < *deadline ? (int)OB_MIN(*deadline - now, SLICE_MS) : 0);
+		if (r > 0)
+			return 0;
+		if (r < 0 && errno != EINTR)
 			return -errno;
+		if (!r && now >= *deadline)
+			return -ETIMEDOUT;
+	}
+}
+
+static int send_all(int fd, const void *buf, size_t len, int64_t deadline)
+{
+	bool hurried = false;
+
+	while (len) {
+		ssize_t n;
+		int r = wait_ready(fd, POLLOUT, &deadline, &hurried);
+
+		if (r)
+			return r;
+		n = send(fd, buf, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (n < 0 && (errno == EINTR || errno == EAGAIN))
+			continue;
+		if (n < 0)
+			return errno == ECONNRESET ? -EPIPE : -errno;
+		buf = (const char *)buf + n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+int proto_send(int fd, json_t *doc, int64_t deadline)
+{
+	char *text = json_dumps(doc, JSON_COMPACT);
+	uint32_t len;
+	int r;
+
+	json_decref(doc);
+	if (!text)
+		return -ENOMEM;
+	len = (uint32_t)strlen(text);
+	r = send_all(fd, &len, sizeof(len), deadline);
+	if (!r)
+		r = send_all(fd, text, len, deadline);
+	free(text);
+	return r;
+}
+
+static int recv_all(int fd, void *buf, size_t len, int64_t deadline)
+{
+	bool hurried = false;
+
+	while (len) {
+		ssize_t n;
+		int r = wait_ready(fd, POLLIN, &deadline, &hurried);
+
+		if (r)
+			return r;
 		n = recv(fd, buf, len, MSG_DONTWAIT);
 		if (n < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
@@ -71,14 +108,13 @@ static int recv_all(int fd, void *buf, size_t len, int64_t until_ms)
 	return 0;
 }
 
-int proto_recv(int fd, json_t **doc, int timeout_ms)
+int proto_recv(int fd, json_t **doc, int64_t deadline)
 {
-	int64_t until = timeout_ms < 0 ? -1 : now_ms() + timeout_ms;
 	uint32_t len;
 	char *text;
 	int r;
 
-	r = recv_all(fd, &len, sizeof(len), until);
+	r = recv_all(fd, &len, sizeof(len), deadline);
 	if (r)
 		return r;
 	if (len > PROTO_MAX)
@@ -86,7 +122,7 @@ int proto_recv(int fd, json_t **doc, int timeout_ms)
 	text = malloc(len);
 	if (!text)
 		return -ENOMEM;
-	r = recv_all(fd, text, len, until);
+	r = recv_all(fd, text, len, deadline);
 	if (!r) {
 		*doc = json_loadb(text, len, 0, NULL);
 		r = *doc ? 0 : -EPROTO;

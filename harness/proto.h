@@ -21,11 +21,19 @@
 
 #define PROTO_MAX (64u << 20)
 
-/* Send @doc (the reference is taken). 0 or -errno (-EPIPE: the other end is gone). */
-int proto_send(int fd, json_t *doc);
-/* Receive a document within @timeout_ms (-1: for ever). 0, -EPIPE at the end, -ETIMEDOUT, -EPROTO.
+/*
+ * Deadlines are milliseconds of CLOCK_MONOTONIC, PROTO_NEVER for none. Once a signal has asked this
+ * process to stop (ob_stop_signal), what is waited for gets PROTO_GRACE_MS more at most, whatever its
+ * deadline: a cell that hangs must not keep the fleet from ending.
  */
-int proto_recv(int fd, json_t **doc, int timeout_ms);
+#define PROTO_NEVER    INT64_MAX
+#define PROTO_GRACE_MS 1000
+int64_t proto_deadline(int timeout_ms);
+
+/* Send @doc (the reference is taken). 0 or -errno (-EPIPE: the other end is gone, -ETIMEDOUT). */
+int proto_send(int fd, json_t *doc, int64_t deadline);
+/* Receive a document. 0, -EPIPE at the end, -ETIMEDOUT, -EPROTO. */
+int proto_recv(int fd, json_t **doc, int64_t deadline);
 
 /* Numbers of a document that may be missing. */
 uint64_t proto_u64(const json_t *o, const char *key);

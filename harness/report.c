@@ -122,8 +122,8 @@ const json_t *report_run(const json_t *doc, const char *sharing)
 
 const char *report_colour(const char *sharing, size_t index)
 {
-	/* Readable on light and on dark ground; told apart by people who see few colours as well.
-	 */
+	/* Readable on light and on dark ground; told apart by people who see few
+	 * colours as well. */
 	static const char *const others[] = {"#7b61c9", "#2f9e8f", "#c2557a", "#8c8a3a"};
 
 	if (strcmp(sharing, "off") == 0)

@@ -59,6 +59,8 @@ Test(cli, bad_input_is_one_line_and_status_2)
 		{"fleet --image /no/such/file", "/no/such/file"},
 		{"fleet --image /etc/passwd", "image"},
 		{"fleet stray", "stray"},
+		{"fleet --kernel caf\xe9", "UTF-8"},
+		{"compare --out caf\xe9", "UTF-8"},
 	};
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)

@@ -446,6 +446,53 @@ Test(interrupted, by_ctrl_c, .timeout = 120)
 	interrupted(SIGINT, "hash");
 }
 
+/* At any moment, from the first on: it ends by itself, says so, and leaves no cell. */
+Test(interrupted, at_every_stage, .timeout = 240)
+{
+	static const long at_ms[] = {0, 5, 20, 50, 100, 200, 400, 800, 1500, 3000};
+	pid_t cells[8];
+	struct cli c;
+
+	NEED_KVM();
+	for (size_t i = 0; i < sizeof(at_ms) / sizeof(at_ms[0]); i++) {
+		cli_start(&c,
+			  "fleet --guests 8 --cell 2 --mem 24M --sharing hash --seconds 60 --quiet",
+			  true);
+		nap_ms(at_ms[i]);
+		kill(c.pid, SIGINT);
+		cli_wait(&c, 20);
+		/* So early that nobody listened yet: the signal's own way of ending it. */
+		if (c.status != 128 + SIGINT || c.result)
+			cr_assert_eq(c.status, 130, "at %ld ms: status %d\n%s%s", at_ms[i],
+				     c.status, c.out, c.err);
+		cr_assert(!strstr(c.err, "died") && !strstr(c.err, "lost"), "at %ld ms: %s",
+			  at_ms[i], c.err);
+		cr_assert_eq(cli_children(c.pid, "cell", cells, 8), 0);
+		cli_free(&c);
+	}
+}
+
+/* A cell that hangs does not keep the fleet from ending. */
+Test(interrupted, with_a_cell_that_hangs, .timeout = 120)
+{
+	pid_t cells[2];
+	struct cli c;
+
+	NEED_KVM();
+	cli_start(&c, "fleet --guests 4 --cell 2 --mem 16M --sharing hash --seconds 60 --quiet",
+		  true);
+	wait_cells(&c, cells, 2);
+	nap_ms(4000);
+	kill(cells[0], SIGSTOP);
+	nap_ms(200);
+	kill(c.pid, SIGINT);
+	cli_wait(&c, 10);
+	cr_assert_eq(c.status, 130, "status %d\n%s%s", c.status, c.out, c.err);
+	cr_assert_eq(num(run_of(&c, 0), "cells_lost", NULL), 1);
+	cr_assert(kill(cells[0], 0) && errno == ESRCH, "the hanging cell is still there");
+	cli_free(&c);
+}
+
 Test(interrupted, by_sigterm_with_ksm, .timeout = 120)
 {
 	NEED_KVM();
