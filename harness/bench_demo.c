@@ -24,7 +24,7 @@ static const struct {
 	int (*run)(struct demo *d, struct ob_err *e);
 } parts[] = {
 	{"start", demo_start}, {"idle", demo_idle}, {"many", demo_many},
-	{"cells", demo_cells}, {"ops", demo_ops},
+	{"cells", demo_cells}, {"ops", demo_ops},   {"stop", demo_stop},
 };
 
 void demo_say(const char *fmt, ...)
@@ -43,7 +43,7 @@ static void usage(FILE *out)
 	fputs("Usage: overbook bench demo [--quick] [--only PART]\n"
 	      "How guests start, what they cost and how many fit, beside QEMU's microvm.\n"
 	      "  --quick       few samples, to try it out; writes results/bench/demo-try.json\n"
-	      "  --only PART   start, idle, many, cells or ops; writes "
+	      "  --only PART   start, idle, many, cells, ops or stop; writes "
 	      "results/bench/demo-try.json\n",
 	      out);
 }
@@ -61,8 +61,9 @@ static int parse(struct demo *d, const char **only, int argc, char **argv)
 			d->quick = true;
 		} else if (strcmp(argv[i], "--only") == 0) {
 			if (i + 1 == argc) {
-				ob_warn("bench demo: --only needs a part: start, idle, many, cells "
-					"or ops");
+				ob_warn("bench demo: --only needs a part: start, idle, many, "
+					"cells, "
+					"ops or stop");
 				return OB_EXIT_USAGE;
 			}
 			*only = argv[++i];
@@ -78,7 +79,8 @@ static int parse(struct demo *d, const char **only, int argc, char **argv)
 			return 0;
 	if (!*only)
 		return 0;
-	ob_warn("bench demo: no part '%.40s'; there are start, idle, many, cells and ops", *only);
+	ob_warn("bench demo: no part '%.40s'; there are start, idle, many, cells, ops and stop",
+		*only);
 	return OB_EXIT_USAGE;
 }
 

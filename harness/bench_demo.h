@@ -56,6 +56,7 @@ int demo_idle_cell(struct demo *d, unsigned int guests, uint64_t mem, unsigned i
 
 int demo_start(struct demo *d, struct ob_err *e); /* bench_start.c: exec to first instruction */
 int demo_idle(struct demo *d, struct ob_err *e);  /* bench_idle.c: what an idle guest costs */
+int demo_stop(struct demo *d, struct ob_err *e);  /* bench_stop.c: SIGINT to the end */
 int demo_many(struct demo *d, struct ob_err *e);  /* bench_many.c: 200 guests, merged */
 int demo_cells(struct demo *d, struct ob_err *e); /* bench_cells.c: how many guests to a cell */
 int demo_ops(struct demo *d, struct ob_err *e);	  /* bench_ops.c: merge, break, discard */

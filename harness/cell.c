@@ -361,6 +361,8 @@ static json_t *cell_answer(struct cell *c, const json_t *doc, bool *quit)
 static void cell_exit(struct cell *c)
 {
 	scanner_stop(c);
+	for (unsigned int i = 0; i < c->nguests; i++)
+		vm_ask_stop(c->guest[i].vm);
 	cell_pause(c, false);
 	if (c->ksm)
 		ksm_stop(c->ksm);

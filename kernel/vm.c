@@ -18,7 +18,7 @@
 /* Three pages that Intel CPUs need when they cannot run real mode natively; in the device hole. */
 #define VM_TSS_GPA	    0xfffbd000UL
 #define VM_IDENTITY_MAP_GPA 0xfffbc000ULL
-#define VIRTIO_IRQ	    5 /* named on the command line as Linux wants it; no interrupts are sent yet */
+#define VIRTIO_IRQ	    5 /* named on the command line for Linux; no interrupts are sent yet */
 
 static int vm_set_memslots(struct vm *vm, struct ob_err *e)
 {
@@ -217,9 +217,14 @@ void vm_exit(struct vm *vm, int code)
 	vm_end(vm, VM_END_EXIT, code, reason);
 }
 
-void vm_stop(struct vm *vm)
+void vm_ask_stop(struct vm *vm)
 {
 	vm_end(vm, VM_END_ASKED, 0, "stopped");
+}
+
+void vm_stop(struct vm *vm)
+{
+	vm_ask_stop(vm);
 	for (unsigned int i = 0; i < vm->nvcpus; i++)
 		vcpu_join(&vm->vcpu[i]);
 	vm->state = VM_STOPPED;

@@ -66,8 +66,7 @@ int elf_load(const struct elf_image *img, const void *file, size_t len, struct g
 /* Write hvm_start_info (version 1), memory map and command line (Xen's pvh.html, start_info.h). */
 int pvh_write_boot_data(struct gmem *mem, const char *cmdline, struct ob_err *e);
 
-/* --- vm.c ---------------------------------------------------------------------------------------
- */
+/* --- vm.c -------------------------------------------------------------------------------- */
 
 enum vm_state {
 	VM_CREATED,
@@ -145,6 +144,8 @@ int vm_create(struct vm **out, struct kvm *kvm, struct ob_host *host, const stru
 	      struct ob_err *e);
 /* Start the vCPU threads. Once. */
 int vm_start(struct vm *vm, struct ob_err *e);
+/* Ask it to stop and return at once: for many VMs, ask all, then stop each. */
+void vm_ask_stop(struct vm *vm);
 /* Stop from outside and join the threads; a no-op for one that has stopped. Not from a vCPU. */
 void vm_stop(struct vm *vm);
 void vm_destroy(struct vm *vm);
