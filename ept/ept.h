@@ -20,10 +20,9 @@
 
 enum ept_state {
 	EPT_UNTOUCHED, /* never accessed: no memory behind it */
-	EPT_ZERO, /* all zero and holding no memory of its own: dropped, or the kernel's zero page
-		   */
-	EPT_PRIVATE, /* memory of its own */
-	EPT_SHARED,  /* a frame of the pool, mapped private: the first write breaks it off */
+	EPT_ZERO,      /* all zero, no memory of its own: dropped, or the kernel's zero page */
+	EPT_PRIVATE,   /* memory of its own */
+	EPT_SHARED,    /* a frame of the pool, mapped private: the first write breaks it off */
 	EPT_NSTATES,
 };
 const char *ept_state_name(enum ept_state s);
@@ -39,8 +38,7 @@ struct ept_stats {
 	uint64_t broken;	     /* copy-on-write breaks found by sync */
 	uint64_t shared;	     /* pages replaced by a frame */
 	uint64_t dropped;	     /* zero pages dropped */
-	uint64_t
-		freed_bytes; /* memory given back by share and drop, as the kernel held it before */
+	uint64_t freed_bytes;	     /* given back by share and drop, as the kernel held it */
 	uint64_t dma_left_out; /* pages left out of a freeze because a device was using them */
 	uint64_t dma_waits;    /* device accesses that waited for a freeze to end */
 };
@@ -89,6 +87,11 @@ enum ept_state ept_state_of(struct ept *e, uint64_t page);
 uint32_t ept_frame_of(struct ept *e, uint64_t page);
 /* The states of [page, page + n), and with @frames (may be NULL) the frames of shared ones. */
 void ept_states(struct ept *e, uint64_t page, uint64_t n, uint8_t *states, uint32_t *frames);
+/*
+ * Does any of [page, page + n) lie over a mapping of the pool file, shared or broken off it? To
+ * drop such a page takes a mapping, and so may add two; to drop any other takes none.
+ */
+bool ept_over_pool(struct ept *e, uint64_t page, uint64_t n);
 void ept_read_stats(struct ept *e, struct ept_stats *out);
 
 /*

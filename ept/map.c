@@ -127,6 +127,18 @@ uint32_t ept_frame_of(struct ept *e, uint64_t page)
 	return ept_entry_state(entry) == EPT_SHARED ? ept_entry_frame(entry) : EPT_NO_FRAME;
 }
 
+bool ept_over_pool(struct ept *e, uint64_t page, uint64_t n)
+{
+	uint32_t any = 0;
+
+	OB_ASSERT(page <= e->pages && n <= e->pages - page);
+	pthread_mutex_lock(&e->lock);
+	for (uint64_t i = 0; i < n; i++)
+		any |= e->map[page + i] & EPT_OVER_POOL;
+	pthread_mutex_unlock(&e->lock);
+	return any != 0;
+}
+
 void ept_read_stats(struct ept *e, struct ept_stats *out)
 {
 	pthread_mutex_lock(&e->lock);

@@ -5,8 +5,9 @@
  * The first touch of a page and the copy-on-write break of a shared one happen in the kernel, at
  * full speed and without telling us. The kernel's page map shows both afterwards: a page that is
  * there, and a page of a pool mapping that is not of the file any more. (A frame that the kernel is
- * migrating at that moment is not present, but it is still of the file: ob_page_own.) The lock is held from
- * looking to noting: otherwise a page that is being shared in between would look as if broken.
+ * migrating at that moment is not present, but it is still of the file: ob_page_own.) The lock is
+ * held from looking to noting: otherwise a page that is being shared in between would look as if
+ * broken.
  */
 #include <errno.h>
 

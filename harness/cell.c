@@ -298,19 +298,9 @@ static json_t *reply_sample(struct cell *c, const json_t *doc)
 	ksm_read_stats(c->ksm, &k);
 	if (full)
 		c->host.ops->vma_count(&c->host, &vmas, &vma_limit);
-	return json_pack(
-		"{s:o,s:I,s:I,s:I,s:I,s:{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:"
-		"I,s:I}}",
-		"guests", guests, "wrong", (json_int_t)wrong, "vmas", (json_int_t)vmas, "ept_bytes",
-		(json_int_t)ob_arena_bytes(c->arena_ept), "ksm_bytes",
-		(json_int_t)ob_arena_bytes(c->arena_ksm), "ksm", "passes", (json_int_t)k.passes,
-		"hashed", (json_int_t)k.hashed_pages, "candidates", (json_int_t)k.candidates,
-		"frames", (json_int_t)k.frames_made, "merged", (json_int_t)k.merged_pages, "runs",
-		(json_int_t)k.merge_runs, "zero", (json_int_t)k.zero_pages, "compare_failed",
-		(json_int_t)k.compare_failed, "broken", (json_int_t)k.broken, "skipped_vma",
-		(json_int_t)k.skipped_vma, "freezes", (json_int_t)k.freezes, "freeze_ns",
-		(json_int_t)k.freeze_ns, "freeze_max_ns", (json_int_t)k.freeze_max_ns, "cpu_ns",
-		(json_int_t)k.cpu_ns, "meta_bytes", (json_int_t)k.meta_bytes);
+	return json_pack("{s:o,s:I,s:I,s:I,s:o}", "guests", guests, "wrong", (json_int_t)wrong,
+			 "vmas", (json_int_t)vmas, "ept_bytes",
+			 (json_int_t)ob_arena_bytes(c->arena_ept), "ksm", proto_pack_stats(&k));
 }
 
 /* Guests that are not warm by now are not going to be. */

@@ -79,24 +79,7 @@ static void take_sample(struct coord *c, unsigned int cell, const json_t *a)
 	cc->ept_bytes = proto_u64(a, "ept_bytes");
 	cc->vmas = proto_u64(a, "vmas");
 	c->out->frame_check_errors += proto_u64(a, "wrong");
-	cc->ksm = (struct ksm_stats){
-		.passes = proto_u64(k, "passes"),
-		.hashed_pages = proto_u64(k, "hashed"),
-		.candidates = proto_u64(k, "candidates"),
-		.frames_made = proto_u64(k, "frames"),
-		.merged_pages = proto_u64(k, "merged"),
-		.merge_runs = proto_u64(k, "runs"),
-		.zero_pages = proto_u64(k, "zero"),
-		.compare_failed = proto_u64(k, "compare_failed"),
-		.broken = proto_u64(k, "broken"),
-		.skipped_vma = proto_u64(k, "skipped_vma"),
-		.freezes = proto_u64(k, "freezes"),
-		.freeze_ns = proto_u64(k, "freeze_ns"),
-		.freeze_max_ns = proto_u64(k, "freeze_max_ns"),
-		.cpu_ns = proto_u64(k, "cpu_ns"),
-		.meta_bytes = proto_u64(k, "meta_bytes"),
-	};
-	cc->cpu_ns = cc->ksm.cpu_ns;
+	proto_unpack_stats(k, &cc->ksm);
 }
 
 static uint64_t merge_cpu_ns(struct coord *c)
@@ -105,7 +88,7 @@ static uint64_t merge_cpu_ns(struct coord *c)
 	uint64_t ns = c->reap_cpu_ns;
 
 	for (unsigned int i = 0; i < c->ncells; i++)
-		ns += c->cell[i].cpu_ns;
+		ns += c->cell[i].ksm.cpu_ns;
 	if (c->driving && !ksm_sysfs_read(&k))
 		ns += k.ksmd_cpu_ns - c->kernel_cpu_t0;
 	return ns;
@@ -396,28 +379,9 @@ static void seconds_to_95(struct coord *c)
 
 static void sum_ksm(struct coord *c)
 {
-	struct ksm_stats *t = &c->out->ksm;
-
-	*t = (struct ksm_stats){0};
-	for (unsigned int i = 0; i < c->ncells; i++) {
-		const struct ksm_stats *k = &c->cell[i].ksm;
-
-		t->passes += k->passes;
-		t->hashed_pages += k->hashed_pages;
-		t->candidates += k->candidates;
-		t->frames_made += k->frames_made;
-		t->merged_pages += k->merged_pages;
-		t->merge_runs += k->merge_runs;
-		t->zero_pages += k->zero_pages;
-		t->compare_failed += k->compare_failed;
-		t->broken += k->broken;
-		t->skipped_vma += k->skipped_vma;
-		t->freezes += k->freezes;
-		t->freeze_ns += k->freeze_ns;
-		t->freeze_max_ns = OB_MAX(t->freeze_max_ns, k->freeze_max_ns);
-		t->cpu_ns += k->cpu_ns;
-		t->meta_bytes += k->meta_bytes;
-	}
+	c->out->ksm = (struct ksm_stats){0};
+	for (unsigned int i = 0; i < c->ncells; i++)
+		proto_add_stats(&c->out->ksm, &c->cell[i].ksm);
 }
 
 void coord_finish(struct coord *c)

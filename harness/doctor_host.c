@@ -78,7 +78,7 @@ static void huge_pages(struct doctor *d)
 			   buf);
 }
 
-/* Huge pages in the pool's file: one frame that is punched out of such a page gives nothing back. */
+/* Huge pages in the pool's file: a frame that is punched out of such a page gives nothing back. */
 static void pool_pages(struct doctor *d)
 {
 	static const char path[] = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";

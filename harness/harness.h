@@ -15,7 +15,7 @@
 
 /* Exit statuses of the command. */
 #define OB_EXIT_OK	    0
-#define OB_EXIT_FAILED	    1 /* it ran, and something was wrong: integrity, degraded, host failure */
+#define OB_EXIT_FAILED	    1 /* it ran, and something is wrong: integrity, degraded, host */
 #define OB_EXIT_USAGE	    2 /* bad input: nothing was started */
 #define OB_EXIT_INTERRUPTED 130
 

@@ -142,3 +142,63 @@ const char *proto_str(const json_t *o, const char *key)
 
 	return s ? s : "";
 }
+
+/* Every counter of struct ksm_stats: all are 64 bits wide. */
+static const struct {
+	const char *key;
+	size_t at;
+	bool maximum;
+} stats_field[] = {
+	{"passes", offsetof(struct ksm_stats, passes), false},
+	{"hashed", offsetof(struct ksm_stats, hashed_pages), false},
+	{"candidates", offsetof(struct ksm_stats, candidates), false},
+	{"frames", offsetof(struct ksm_stats, frames_made), false},
+	{"merged", offsetof(struct ksm_stats, merged_pages), false},
+	{"runs", offsetof(struct ksm_stats, merge_runs), false},
+	{"zero", offsetof(struct ksm_stats, zero_pages), false},
+	{"compare_failed", offsetof(struct ksm_stats, compare_failed), false},
+	{"broken", offsetof(struct ksm_stats, broken), false},
+	{"skipped_vma", offsetof(struct ksm_stats, skipped_vma), false},
+	{"freezes", offsetof(struct ksm_stats, freezes), false},
+	{"freeze_ns", offsetof(struct ksm_stats, freeze_ns), false},
+	{"freeze_max_ns", offsetof(struct ksm_stats, freeze_max_ns), true},
+	{"cpu_ns", offsetof(struct ksm_stats, cpu_ns), false},
+	{"meta_bytes", offsetof(struct ksm_stats, meta_bytes), false},
+	{"sync_failed", offsetof(struct ksm_stats, sync_failed), false},
+};
+_Static_assert(sizeof(stats_field) / sizeof(stats_field[0]) == sizeof(struct ksm_stats) / 8,
+	       "a counter is missing here");
+
+json_t *proto_pack_stats(const struct ksm_stats *k)
+{
+	json_t *o = json_object();
+
+	for (size_t i = 0; i < OB_ARRAY_SIZE(stats_field); i++) {
+		uint64_t v;
+
+		memcpy(&v, (const char *)k + stats_field[i].at, sizeof(v));
+		json_object_set_new(o, stats_field[i].key, json_integer((json_int_t)v));
+	}
+	return o;
+}
+
+void proto_unpack_stats(const json_t *o, struct ksm_stats *k)
+{
+	for (size_t i = 0; i < OB_ARRAY_SIZE(stats_field); i++) {
+		uint64_t v = proto_u64(o, stats_field[i].key);
+
+		memcpy((char *)k + stats_field[i].at, &v, sizeof(v));
+	}
+}
+
+void proto_add_stats(struct ksm_stats *sum, const struct ksm_stats *k)
+{
+	for (size_t i = 0; i < OB_ARRAY_SIZE(stats_field); i++) {
+		uint64_t a, b;
+
+		memcpy(&a, (const char *)sum + stats_field[i].at, sizeof(a));
+		memcpy(&b, (const char *)k + stats_field[i].at, sizeof(b));
+		a = stats_field[i].maximum ? OB_MAX(a, b) : a + b;
+		memcpy((char *)sum + stats_field[i].at, &a, sizeof(a));
+	}
+}

@@ -11,6 +11,8 @@
 #include <jansson.h>
 #include <stdint.h>
 
+#include "ksm/ksm.h"
+
 /* File descriptors of a cell, as the coordinator lays them out. */
 #define CELL_FD_CONTROL 3
 #define CELL_FD_POOL	4
@@ -38,5 +40,11 @@ int proto_recv(int fd, json_t **doc, int64_t deadline);
 /* Numbers of a document that may be missing. */
 uint64_t proto_u64(const json_t *o, const char *key);
 const char *proto_str(const json_t *o, const char *key);
+
+/* What a cell says of its merging: struct ksm_stats as a document, and back. */
+json_t *proto_pack_stats(const struct ksm_stats *k);
+void proto_unpack_stats(const json_t *o, struct ksm_stats *k);
+/* Add @k to @sum, the longest freeze by maximum. */
+void proto_add_stats(struct ksm_stats *sum, const struct ksm_stats *k);
 
 #endif

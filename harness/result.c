@@ -191,6 +191,7 @@ static json_t *hash_json(const struct run_result *r)
 		{"compare_failed_pages", k->compare_failed},
 		{"broken_pages", k->broken},
 		{"skipped_vma_pages", k->skipped_vma},
+		{"sync_failed", k->sync_failed},
 		{"freezes", k->freezes},
 		{"freeze_ns", k->freeze_ns},
 		{"freeze_max_ns", k->freeze_max_ns},

@@ -12,8 +12,7 @@
 #include <linux/types.h>
 #include <linux/userfaultfd.h>
 
-/* --- userfaultfd --------------------------------------------------------------------------------
- */
+/* --- userfaultfd ------------------------------------------------------------------------- */
 
 #ifndef UFFD_FEATURE_WP_UNPOPULATED /* 6.4 */
 #define UFFD_FEATURE_WP_UNPOPULATED (1 << 13)
@@ -42,8 +41,7 @@ struct uffdio_move {
 #define UFFDIO_MOVE			 _IOWR(UFFDIO, _UFFDIO_MOVE, struct uffdio_move)
 #endif
 
-/* --- /proc/PID/pagemap --------------------------------------------------------------------------
- */
+/* --- /proc/PID/pagemap ------------------------------------------------------------------- */
 
 #ifndef PAGEMAP_SCAN /* 6.7 */
 #define PAGE_IS_WPALLOWED (1 << 0)
@@ -80,8 +78,7 @@ struct pm_scan_arg {
 #define PAGEMAP_SCAN _IOWR('f', 16, struct pm_scan_arg)
 #endif
 
-/* --- KVM ----------------------------------------------------------------------------------------
- */
+/* --- KVM --------------------------------------------------------------------------------- */
 
 #ifndef KVM_CAP_MEMORY_FAULT_INFO /* 6.8 */
 #define KVM_CAP_MEMORY_FAULT_INFO 232

@@ -41,8 +41,8 @@ struct bus {
 	_Atomic uint64_t unclaimed; /* accesses that no device claimed: reads are all ones */
 };
 
-/* -EEXIST when the range overlaps another, -ENOSPC when the bus is full. Before the VM runs only.
- */
+/* -EEXIST when the range overlaps another, -ENOSPC when the bus is full.
+ * Before the VM runs only. */
 int bus_add(struct bus *b, uint64_t base, uint64_t len, const struct bus_ops *ops, void *dev);
 /* False when no device claims all of the access (reads then give all ones). */
 bool bus_read(struct bus *b, uint64_t addr, unsigned int size, uint64_t *value);
@@ -58,11 +58,14 @@ struct serial {
 	uint8_t ier, lcr, mcr, scr, dll, dlm, fcr;
 	char buf[256]; /* written out at a newline, when full, and by serial_flush */
 	unsigned int fill;
-	char tail[512]; /* the last output, for reports: a ring */
-	uint64_t total; /* bytes ever written */
-	uint64_t limit; /* of bytes written to a regular file: a guest may not fill the disk */
-	uint64_t sent;	/* bytes that were given to fd */
-	uint8_t rx;	/* loopback mode: the byte that came back */
+	char tail[512];	  /* the last output, for reports: a ring */
+	uint64_t total;	  /* bytes ever written */
+	uint64_t limit;	  /* of bytes written to a regular file: a guest may not fill the disk */
+	uint64_t sent;	  /* bytes that were given to fd */
+	uint64_t dropped; /* bytes that fd did not take in time: nobody reads the console */
+	size_t part;  /* at most so many bytes in one write: they never block once fd is ready */
+	bool stalled; /* the last output was dropped: look for room, but do not wait for it */
+	uint8_t rx;   /* loopback mode: the byte that came back */
 	bool rx_full;
 	bool thre; /* the "transmitter empty" interrupt is pending */
 	pthread_mutex_t lock;
@@ -153,8 +156,7 @@ struct virtio_dev {
 	uint32_t irq_status;
 	bool broken;	 /* needs reset: the driver has done something impossible */
 	const char *why; /* what that was: a string constant */
-	bool resetting;	 /* a reset waits for work under way: registers do nothing until it is over
-			  */
+	bool resetting;	 /* a reset waits for work under way: registers do nothing until then */
 };
 
 extern const struct bus_ops virtio_mmio_bus_ops;
@@ -170,8 +172,7 @@ bool virtio_dev_live(struct virtio_dev *d);
  * broken. */
 void virtio_dev_fail(struct virtio_dev *d, const char *why);
 
-/* --- io.c: one thread per cell that does the devices' slow work --------------------------------
- */
+/* --- io.c: one thread per cell that does the devices' slow work -------------------------- */
 
 struct io_worker;
 struct io_work {
@@ -187,8 +188,7 @@ void io_worker_queue(struct io_worker *w, struct io_work *work);
 /* Returns when @work is neither queued nor running. Not from the worker itself. */
 void io_worker_drain(struct io_worker *w, struct io_work *work);
 
-/* --- virtio_blk.c: a read-only disk over a raw image file --------------------------------------
- */
+/* --- virtio_blk.c: a read-only disk over a raw image file -------------------------------- */
 
 #define VIRTIO_BLK_SECTOR 512
 

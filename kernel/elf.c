@@ -113,8 +113,8 @@ static int take_note(struct elf_image *img, const char *name, const Elf64_Nhdr *
 	return 0;
 }
 
-/* Name and description are padded to 4 bytes (8 in segments that say so, such as GNU properties).
- */
+/* Name and description are padded to 4 bytes (8 in segments that say so,
+ * such as GNU properties). */
 static int read_notes(struct elf_image *img, const char *file, const Elf64_Phdr *p, unsigned int i,
 		      size_t len, struct ob_err *e)
 {

@@ -19,8 +19,8 @@ struct ob_page {
 	uint64_t pfn; /* host frame; 0 when not present or when we may not know (CAP_SYS_ADMIN) */
 	bool present;
 	bool swapped; /* in swap, or (for a moment) being migrated by the kernel */
-	bool file; /* mapped from a file: for guest RAM, a pool frame not yet broken */
-	bool zero; /* present and known to be the kernel's zero page */
+	bool file;    /* mapped from a file: for guest RAM, a pool frame not yet broken */
+	bool zero;    /* present and known to be the kernel's zero page */
 };
 
 /*
@@ -42,8 +42,8 @@ struct ob_host_ops {
 	/* Replace [at, at+size) by a private mapping of the pool file from @off: reads see the
 	 * frames, the first write to a page makes a private copy of it (the kernel's own CoW). */
 	int (*map_frames)(struct ob_host *h, hva_t at, uint64_t size, int pool_fd, uint64_t off);
-	/* Replace [at, at+size) by an empty anonymous mapping (reads as zero), whatever was there.
-	 */
+	/* Replace [at, at+size) by an empty anonymous mapping (reads as zero),
+	 * whatever was there. */
 	int (*map_empty)(struct ob_host *h, hva_t at, uint64_t size, const char *name);
 	/* Drop the pages of [at, at+size). Only for anonymous mappings: over a pool mapping it
 	 * would reveal the frame beneath, so ept never asks for that. */

@@ -300,8 +300,8 @@ int ob_host_linux_init(struct ob_host *h, struct ob_err *e)
 		return ob_fail(e, errno, "cannot read /proc/self/pagemap: %s (is /proc mounted?)",
 			       strerror(errno));
 	prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
-	/* A service manager may have had Linux KSM switched on for all that we start: it would merge
-	 * behind our back, and falsify what the control saves. */
+	/* A service manager may have had Linux KSM switched on for all that we start: it would
+	 * merge behind our back, and falsify what the control saves. */
 	prctl(PR_SET_MEMORY_MERGE, 0, 0, 0, 0);
 	learn_zero_pfn(h);
 	return 0;

@@ -88,8 +88,8 @@ void *gmem_ptr(const struct gmem *gm, gpa_t at, uint64_t len)
 	return NULL;
 }
 
-/* The region of a RAM page. Page numbers come from our own code: a wrong one is a broken invariant.
- */
+/* The region of a RAM page. Page numbers come from our own code:
+ * a wrong one is a broken invariant. */
 static const struct gmem_region *region_of_page(const struct gmem *gm, uint64_t page)
 {
 	OB_ASSERT(page < gm->pages);

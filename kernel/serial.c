@@ -12,13 +12,21 @@
  * last line says so and the rest is dropped. The last part of the output is also kept in memory,
  * for reports of how a guest ended.
  *
- * The lock is there because reports are read while the guest prints. It is held over write(2): the
+ * A console that nobody reads must not stop a guest: while the vCPU writes it cannot be parked or
+ * ended, and whoever wants that waits with it. The descriptor is not ours, so it is not made
+ * non-blocking (others write through it too). Instead nothing is written before poll(2) says that
+ * there is room, and never more than fits then. What has no room after a short wait is dropped and
+ * counted, and when there is room again the output says how much is missing.
+ *
+ * The lock is there because reports are read while the guest prints. It is held over that wait: the
  * only one that then waits is the guest itself, or someone who wants its last line.
  */
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "kernel/device.h"
@@ -52,43 +60,88 @@ enum {
 #define MSR_DCD	     0x80
 
 #define FILE_LIMIT    (16 * OB_MIB)
-#define WRITE_WAIT_MS 1000
+#define WRITE_WAIT_MS 100 /* in all, for one flush */
+/* A terminal that says that it has room may have it for less than it is given, and then blocks: it
+ * has for one byte, even if it makes several of it. Anything else takes the whole buffer. */
+#define TTY_PART 1
 
-/* Write all of it, or stop trying for good: a console that cannot be written must not stop a guest.
- */
-static void send_bytes(struct serial *s, const char *p, size_t n)
+static uint64_t now_ms(void)
 {
-	while (n && s->fd >= 0) {
-		ssize_t w = write(s->fd, p, n);
+	struct timespec ts;
+
+	OB_ASSERT(!clock_gettime(CLOCK_MONOTONIC, &ts));
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+/* Is there room for a part, or will there be until @deadline? */
+static bool writable(int fd, uint64_t deadline)
+{
+	struct pollfd pfd = {.fd = fd, .events = POLLOUT};
+	uint64_t now;
+	int r;
+
+	do {
+		now = now_ms();
+		r = poll(&pfd, 1, now < deadline ? (int)(deadline - now) : 0);
+	} while (r < 0 && errno == EINTR && now < deadline);
+	return r > 0;
+}
+
+/*
+ * Give @n bytes to the descriptor; returns how many it did not take in time. After that nothing
+ * is waited for until there is room at once: who reads slowly holds the guest up once, not always.
+ */
+static size_t send_bytes(struct serial *s, const char *p, size_t n)
+{
+	uint64_t deadline = now_ms() + (s->stalled ? 0 : WRITE_WAIT_MS);
+
+	while (n && writable(s->fd, deadline)) {
+		ssize_t w = write(s->fd, p, OB_MIN(n, s->part));
 
 		if (w > 0) {
 			p += w;
 			n -= (size_t)w;
-		} else if (w < 0 && errno == EAGAIN) {
-			struct pollfd pfd = {.fd = s->fd, .events = POLLOUT};
-
-			if (poll(&pfd, 1, WRITE_WAIT_MS) == 0)
-				return; /* nobody reads it: this part is lost */
-		} else if (!(w < 0 && errno == EINTR)) {
+		} else if (w < 0 && (errno == EINTR || errno == EAGAIN)) {
+			if (now_ms() >= deadline)
+				break;
+		} else {
 			ob_warn("console output is lost from here on: %s",
 				w < 0 ? strerror(errno) : "nothing was written");
 			s->fd = -1;
+			return n;
 		}
 	}
+	s->stalled = n != 0;
+	return n;
+}
+
+/* There may be a gap in what was written: say so where it is. */
+static bool mend_gap(struct serial *s)
+{
+	char note[96];
+	int n;
+
+	if (!s->stalled)
+		return true;
+	n = snprintf(note, sizeof(note),
+		     "\n[overbook: nobody read the console, %llu bytes are lost so far]\n",
+		     (unsigned long long)s->dropped);
+	return !send_bytes(s, note, (size_t)n);
 }
 
 static void flush_locked(struct serial *s)
 {
 	static const char over[] = "\n[overbook: output limit reached, the rest is dropped]\n";
+	size_t left = s->fill;
 
-	if (s->fd >= 0 && s->fill) {
-		if (s->sent + s->fill <= s->limit) {
-			send_bytes(s, s->buf, s->fill);
-			s->sent += s->fill;
-		} else {
-			send_bytes(s, over, sizeof(over) - 1);
-			s->fd = -1;
-		}
+	if (s->fd >= 0 && s->fill && s->sent + s->fill > s->limit) {
+		send_bytes(s, over, sizeof(over) - 1);
+		s->fd = -1;
+	} else if (s->fd >= 0 && s->fill) {
+		if (mend_gap(s))
+			left = send_bytes(s, s->buf, s->fill);
+		s->sent += s->fill - left;
+		s->dropped += left;
 	}
 	s->fill = 0;
 }
@@ -232,7 +285,9 @@ void serial_init(struct serial *s, int fd)
 {
 	struct stat st;
 
-	*s = (struct serial){.fd = fd, .limit = UINT64_MAX};
+	*s = (struct serial){.fd = fd, .limit = UINT64_MAX, .part = sizeof(s->buf)};
+	if (fd >= 0 && isatty(fd))
+		s->part = TTY_PART;
 	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
 		s->limit = FILE_LIMIT;
 	pthread_mutex_init(&s->lock, NULL);

@@ -13,14 +13,14 @@
  *
  * Both write first and read then, in one total order (seq_cst), so at least one sees the other:
  * never is the vCPU in while the parker believes it out. A vCPU that has seen park_depth == 0 and
- *is on its way into KVM_RUN is caught by immediate_exit, which KVM looks at on the way in; one that
- *is inside is caught by the signal. The parker writes immediate_exit only while it sees IN and
- *holds park_depth up, and the vCPU clears it only on its way in, so a stale 1 costs one empty round
- *at most and a needed 1 is never lost.
+ * is on its way into KVM_RUN is caught by immediate_exit, which KVM looks at on the way in; one
+ * that is inside is caught by the signal. The parker writes immediate_exit only while it sees IN
+ * and holds park_depth up, and the vCPU clears it only on its way in, so a stale 1 costs one empty
+ * round at most and a needed 1 is never lost.
  *
  * Emulating an access (MMIO, ports) is part of being in: a park waits for it. A vCPU that sleeps
- *for its guest is out: most guests sleep most of the time, and parking them costs two memory
- *accesses.
+ * for its guest is out: most guests sleep most of the time, and parking them costs two memory
+ * accesses.
  */
 #include "kernel/vcpu.h"
 
@@ -135,8 +135,8 @@ static bool vcpu_enter(struct vcpu *v)
 		if (!atomic_load(&vm->park_depth))
 			return true;
 		vcpu_leave(v);
-		/* Whoever releases or stops us changes park_seq after what we have just looked at.
-		 */
+		/* Whoever releases or stops us changes park_seq after what we have
+		 * just looked at. */
 		futex_wait(&vm->park_seq, seq, NULL);
 	}
 }
@@ -217,8 +217,8 @@ static void vcpu_exit(struct vcpu *v)
 		vcpu_mmio(v);
 		break;
 	case KVM_EXIT_HLT:
-		/* No interrupts are delivered yet: a halted guest waits for a device, or for ever.
-		 */
+		/* No interrupts are delivered yet: a halted guest waits for a device,
+		 * or for ever. */
 		vcpu_sleep(v->vm, 3600 * OB_NS_PER_SEC);
 		break;
 	case KVM_EXIT_INTR:

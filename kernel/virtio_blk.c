@@ -14,6 +14,11 @@
  * worker may wait for a page that is frozen just now: that ends well, since a freezer never waits
  * for a device.
  *
+ * A guest decides how much it asks for, and one thread serves all guests of the cell. So a turn
+ * ends after so many requests or bytes, whichever comes first, and the device goes to the end of
+ * the queue; and a read looks between its groups whether the device is still live, so that neither
+ * a reset nor the end of the VM waits for what a guest has piled up.
+ *
  * What a request does wrong is answered with a status. Only a request that cannot be answered (no
  * room for a status) or a broken queue stops the VM.
  */
@@ -43,8 +48,9 @@
 
 /* Buffers held in one go. */
 #define BLK_GROUP 16
-/* Requests done before other guests of the cell have their turn. */
-#define BLK_BATCH 32
+/* Requests and bytes done before other guests of the cell have their turn. */
+#define BLK_TURN_REQUESTS 32
+#define BLK_TURN_BYTES	  OB_MIB
 /* "Too many accesses under way": rest so long, so often (others hold theirs for microseconds). */
 #define BLK_BUSY_NS    50000
 #define BLK_BUSY_TRIES 20000
@@ -174,16 +180,18 @@ static int read_some(struct virtio_blk *b, const struct virtq_buf *buf, unsigned
 	struct gmem_access acc[BLK_GROUP];
 	struct iovec iov[BLK_GROUP];
 	unsigned int got = 0, tries = 0;
+	uint64_t bytes = 0;
 	int rc = 0;
 
 	n = OB_MIN(n, BLK_GROUP);
-	while (got < n) {
+	while (got < n && bytes < BLK_TURN_BYTES) {
 		rc = gmem_access_begin(b->dev.mem, buf[got].gpa, buf[got].len, true, &acc[got]);
 		if (rc == -EBUSY && !got && busy_again(&tries))
 			continue;
 		if (rc)
 			break;
 		iov[got] = (struct iovec){.iov_base = acc[got].ptr, .iov_len = buf[got].len};
+		bytes += buf[got].len;
 		got++;
 	}
 	/* Fewer than wanted is well; another fault than "busy" shows again when it is first in
@@ -247,8 +255,11 @@ static uint8_t do_read(struct virtio_blk *b, const struct blk_out *out, uint64_t
 		return BLK_S_IOERR;
 	off = sector * VIRTIO_BLK_SECTOR;
 	for (unsigned int i = 0; i < out->n;) {
-		int done = read_some(b, &out->buf[i], out->n - i, off);
+		int done;
 
+		if (!virtio_dev_live(&b->dev))
+			return BLK_S_IOERR; /* nobody waits for the answer any more */
+		done = read_some(b, &out->buf[i], out->n - i, off);
 		if (done < 0)
 			return BLK_S_IOERR;
 		for (unsigned int end = i + (unsigned int)done; i < end; i++)
@@ -340,9 +351,11 @@ static void blk_run(struct virtio_blk *b)
 {
 	struct virtq_chain c;
 	unsigned int done = 0, tries = 0;
+	uint64_t bytes = 0;
 	const char *why = NULL;
+	bool more = true;
 
-	while (!why && done < BLK_BATCH && virtio_dev_live(&b->dev)) {
+	while (!why && more && virtio_dev_live(&b->dev)) {
 		int rc = virtq_pop(&b->dev.q[0], &c, &why);
 
 		if (rc == -EBUSY && busy_again(&tries))
@@ -352,13 +365,14 @@ static void blk_run(struct virtio_blk *b)
 		if (rc <= 0)
 			break;
 		why = do_chain(b, &c);
-		done++;
+		bytes += c.write_len;
+		more = ++done < BLK_TURN_REQUESTS && bytes < BLK_TURN_BYTES;
 	}
 	if (done)
 		virtio_dev_interrupt(&b->dev, 0);
 	if (why)
 		virtio_dev_fail(&b->dev, why);
-	else if (done == BLK_BATCH)
+	else if (!more)
 		b->dev.ops->notify(&b->dev, 0);
 }
 

@@ -15,9 +15,9 @@
  *
  *  - queues are changed by register writes only while the device is not live (before DRIVER_OK);
  *  - the worker touches a queue only after it has seen virtio_dev_live, which takes the lock;
- *  - to leave the live state (a reset, or a queue taken down), `resetting` is set, which makes the
- *    device not live and lets no other vCPU change a register; then the worker is drained, with no
- *    lock held; then the state is changed.
+ *  - to leave the live state (a reset, a queue taken down, the end), `resetting` is set, which
+ *    makes the device not live and lets no other vCPU change a register; then the worker is
+ *    drained, with no lock held; then the state is changed.
  *
  * So a worker that has seen the device live may use its queue until it returns. Nothing is waited
  * for with the lock held, and no lock is taken inside it.
@@ -191,8 +191,8 @@ static void write_features(struct virtio_dev *d, uint32_t v)
 		d->drv_features = (d->drv_features & ~0xffffffffULL) | v;
 	else if (d->drv_sel == 1)
 		d->drv_features = (d->drv_features & 0xffffffffULL) | (uint64_t)v << 32;
-	/* Higher words have no features of ours: a driver that sets one there is not agreed with.
-	 */
+	/* Higher words have no features of ours: a driver that sets one there is
+	 * not agreed with. */
 	else if (v)
 		d->drv_features |= ~offered(d);
 }
@@ -389,8 +389,13 @@ void virtio_dev_init(struct virtio_dev *d, const struct virtio_dev_ops *ops, str
 	pthread_mutex_init(&d->lock, NULL);
 }
 
+/* As for a reset, the device stops being live before its work is waited for: what the driver has
+ * queued is not done any more, only what is under way ends. The vCPUs are gone by now. */
 void virtio_dev_exit(struct virtio_dev *d)
 {
+	pthread_mutex_lock(&d->lock);
+	d->resetting = true;
+	pthread_mutex_unlock(&d->lock);
 	d->ops->reset(d);
 	pthread_mutex_destroy(&d->lock);
 }

@@ -7,12 +7,12 @@
  * All of it may be nonsense, and all of it may change while we look at it. So:
  *
  *  - whatever is read is read once, into a local copy, and the copy is checked and then used. What
- * we return (struct virtq_chain) is ours; the guest cannot change it any more;
+ *    we return (struct virtq_chain) is ours; the guest cannot change it any more;
  *  - each address and length is checked to lie in RAM here, so that a device may take that for
- * granted; a device's accesses are checked again by gmem_access_begin, which costs nothing to speak
- * of;
+ *    granted; a device's accesses are checked again by gmem_access_begin, which costs nothing to
+ *    speak of;
  *  - each walk is bounded by a set of the descriptors that it has seen, which also tells a loop
- * from a chain that is merely long.
+ *    from a chain that is merely long.
  *
  * The first thing that is wrong makes the queue broken until it is reset, with a reason of its own.
  *
@@ -109,8 +109,8 @@ static int broken(struct virtq *q, const char **why, const char *reason)
 	return -EPROTO;
 }
 
-/* A ring access failed. The areas were checked, so only "too many accesses under way" is no news.
- */
+/* A ring access failed. The areas were checked,
+ * so only "too many accesses under way" is no news. */
 static int access_failed(struct virtq *q, int rc, const char **why)
 {
 	if (rc == -EBUSY)

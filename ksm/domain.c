@@ -17,7 +17,7 @@
  *
  * The file comes from another process, so nothing in it is believed: opening works out from the
  * number of frames and cells alone how the file must look, and refuses one that says otherwise or
- *is too short. After that only the process's own copy of these numbers is used.
+ * is too short. After that only the process's own copy of these numbers is used.
  */
 #include <errno.h>
 #include <string.h>

@@ -5,19 +5,30 @@
  *
  * A domain lies in two memfds that all its cells map: the pool (page contents, never mapped shared,
  * only read, written, and mapped privately over guest pages) and the meta file (header, frame
- *table, index; offsets only). Every process has its own struct ksm_domain over them.
+ * table, index; offsets only). Every process has its own struct ksm_domain over them.
  *
- * The life of a page that becomes a frame, as an engine drives it:
+ * The life of a page that becomes a frame, as an engine drives it. The second holder of a content
+ * makes the frame:
  *
- *	n = ksm_frame_alloc(d, want, &first)	FREE -> FILLING, mine until published
- *	ksm_index_claim(d, &ref, f)		the hint of this content becomes the frame (or
- *later) host->ops->file_write(pool_fd, ...)	the content, from frozen pages ksm_frame_publish(d,
- *f)			FILLING -> LIVE, with one hold of mine
- *	ept_share(...)				my page now maps it: that hold counts this mapping
- *	...
- *	ksm_index_find(d, hash, &ref)		another page of this content, here or in another
- *cell ksm_frame_get(d, f)			hold it (-EAGAIN: it is going away, look again
- *later) compare in full, ept_share(...)		or ksm_frame_put when it was not equal
+ *	ksm_frame_alloc(d, want, &first)	FREE -> FILLING, mine until published
+ *	ksm_index_claim(d, &ref, f)		the hint of this content names the frame: other
+ *						cells wait for it, as it is not live yet
+ *	ept_freeze(...)				from here on the page stands still
+ *	  hash it once more			is it still what the index promises?
+ *	  host->ops->file_write(pool_fd, ...)	the content, from the frozen page
+ *	  ksm_frame_publish(d, f)		FILLING -> LIVE, with one hold of mine
+ *	  ept_share(...)			my page maps it: the hold counts this mapping
+ *	ept_thaw(...)
+ *
+ * What is given up on the way goes back in the other order: ksm_index_remove while the frame is
+ * still FILLING, then ksm_frame_abandon. Every further page of that content, in any cell, joins:
+ *
+ *	ksm_index_find(d, hash, &ref)		names the frame
+ *	ksm_frame_get(d, f)			hold it (-EAGAIN: not live, look again next pass)
+ *	ept_freeze(...)
+ *	  compare in full			not equal: ksm_frame_put
+ *	  ept_share(...)
+ *	ept_thaw(...)
  *	...
  *	ksm_frame_put(d, f)			for each mapping that broke off or was dropped
  *
@@ -74,7 +85,7 @@ struct ksm_domain {
 	uint64_t home_freed;	 /* *freed when the cursor last went home */
 	uint64_t full_freed;	 /* *freed when the pool was last found full */
 	bool full;
-	uint64_t reap_cursor;
+	uint64_t reap_cursor; /* <= frames */
 	unsigned int hash_bits;
 	uint64_t (*hash_fn)(const void *page, const void *secret); /* hash.c */
 	unsigned char secret[KSM_SECRET_BYTES];
@@ -206,13 +217,16 @@ static inline bool ksm_touched(_Atomic uint64_t *map, uint64_t bit)
 	return atomic_load(&map[bit / 64]) >> (bit & 63) & 1;
 }
 
-/* Go on to the next frame, *f itself included, where anything was ever allocated. False: no more.
+/*
+ * Go on to the next frame, *f itself included, where anything was ever allocated. False: no more,
+ * and *f is the number of frames.
  */
 static inline bool ksm_frame_next(struct ksm_domain *d, uint64_t *f)
 {
 	while (*f < d->frames && *f % KSM_CHUNK_FRAMES == 0 &&
 	       !ksm_touched(d->frame_touched, *f / KSM_CHUNK_FRAMES))
 		*f += KSM_CHUNK_FRAMES;
+	*f = OB_MIN(*f, d->frames); /* the last chunk may be a short one */
 	return *f < d->frames;
 }
 

@@ -13,8 +13,8 @@
 
 #define KSM_MAX_GUESTS 4096 /* in one process */
 
-/* A guest's place. Slots do not move while the guest is there; a slot in the middle may be empty.
- */
+/* A guest's place. Slots do not move while the guest is there;
+ * a slot in the middle may be empty. */
 struct ksm_slot {
 	struct ksm_guest g;
 	bool used;

@@ -5,7 +5,7 @@
  * KSM's settings belong to the whole host. Whoever changes them must put them back, also when it is
  * killed; so they are put back by another process, that waits until its parent closes a socket,
  * which the kernel does for a parent however it ends. The guardian is its own session and ignores
- *the signals of a terminal, so that Ctrl-C does not end it before its time.
+ * the signals of a terminal, so that Ctrl-C does not end it before its time.
  *
  * Several runs may use KSM at once. The first must save the settings, the last must put them back,
  * and either may be killed. All of that is one file, with a lock (flock) on it:
@@ -22,10 +22,11 @@
  * more. An empty file: the others ended in between and put all back: begin again.
  *
  * End: try to turn the shared lock into the exclusive one, without waiting. Not got it: somebody
- *else uses KSM, and will do what is to be done. Got it: put back what the file says, then empty it.
+ * else uses KSM, and will do what is to be done. Got it: put back what the file says, then empty
+ * it.
  *
  * Turning a lock is not atomic: the kernel drops the old one first, and when the new one is
- *refused, the old one is gone too. That does not hurt here.
+ * refused, the old one is gone too. That does not hurt here.
  *  - At the start, between exclusive and shared, another guardian may get the exclusive lock. It
  *    finds the saved settings, takes them for what they are, the originals, and sets the fastest
  *    once more.
@@ -45,7 +46,7 @@
  * that the next one to come tries again.
  *
  * The parent and its guardian talk over a socket pair: one line from the guardian, "ready" or
- *"error ERRNO TEXT", and nothing from the parent but the end of it.
+ * "error ERRNO TEXT", and nothing from the parent but the end of it.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -10,8 +10,8 @@
  *
  *  - nothing of this content known: a *hint* is left, "page P has it". The page stays writable.
  *  - a hint of another page: this is the second holder. It claims the hint for a new frame, puts
- * its own copy in, and maps it. The first holder finds the frame on its next pass and joins. So no
- *    cell ever reads a page of another: content goes through the pool only.
+ *    its own copy in, and maps it. The first holder finds the frame on its next pass and joins. So
+ *    no cell ever reads a page of another: content goes through the pool only.
  *  - a frame: the page is compared with it, in full, and joins.
  *  - all zero: the page is dropped, and costs neither frame nor mapping.
  *
@@ -212,8 +212,18 @@ static void scan_window(struct ksm *k, struct hash *h, struct ksm_slot *s, uint6
 	struct ob_page view[HASH_WINDOW];
 	uint8_t state[HASH_WINDOW];
 
-	if (ept_sync(s->g.ept, page, n, view))
+	int r = ept_sync(s->g.ept, page, n, view);
+
+	if (r) {
+		/* Said aloud: else an engine that can read nothing looks like one that finds
+		 * nothing. */
+		k->st.sync_failed++;
+		if (!h->sync_warned)
+			ob_warn("guest %u: cannot see what backs its memory, not merged there: %s",
+				s->g.vm, strerror(-r));
+		h->sync_warned = true;
 		return;
+	}
 	take_broken(k, h, s);
 	ept_states(s->g.ept, page, n, state, NULL);
 	h->nplan = 0;

@@ -48,7 +48,7 @@ struct hash {
 	uint64_t page;
 	uint64_t pass_merged; /* pages merged or dropped in this pass */
 	uint64_t vma_room;    /* mappings that we may still add */
-	bool vma_warned;
+	bool vma_warned, sync_warned;
 	uint64_t injected; /* breaks seen by lose-break */
 	uint8_t *scratch;  /* HASH_BATCH_PAGES pages, for comparing */
 	struct hash_plan plan[HASH_WINDOW];

@@ -109,8 +109,8 @@ static void check_run(struct ksm *k, struct hash *h, struct ksm_slot *s, struct 
 			p[i].keep = !memcmp(page, h->scratch + i * OB_PAGE_SIZE, OB_PAGE_SIZE);
 			break;
 		case HASH_MAKE:
-			/* Its bytes become the frame; they must be those that the index promises.
-			 */
+			/* Its bytes become the frame; they must be those that the index
+			 * promises. */
 			p[i].keep = p[i].frame != EPT_NO_FRAME &&
 				    ksm_hash(k->domain, page) == p[i].hash;
 			break;
@@ -122,7 +122,27 @@ static void check_run(struct ksm *k, struct hash *h, struct ksm_slot *s, struct 
 	}
 }
 
-/* Frozen and checked: map a run. False: nothing was merged (its frames are still to be forgotten).
+/*
+ * Room for one mapping more, over a run of @n pages? In the middle of another it splits that into
+ * three, so it may add two; over a run that was several mappings it adds none inside. It is charged
+ * before it is tried: what a failure did not use comes back when the room is counted anew.
+ */
+static bool take_mapping(struct ksm *k, struct hash *h, unsigned int n)
+{
+	if (h->vma_room >= 2) {
+		h->vma_room -= 2;
+		return true;
+	}
+	k->st.skipped_vma += n;
+	if (!h->vma_warned)
+		ob_warn("close to vm.max_map_count, merging less: raise it with sysctl -w "
+			"vm.max_map_count=1000000");
+	h->vma_warned = true;
+	return false;
+}
+
+/*
+ * Frozen and checked: map a run. False: nothing was merged (its frames are still to be forgotten).
  */
 static bool map_run(struct ksm *k, struct hash *h, struct ksm_slot *s, struct hash_plan *p,
 		    unsigned int n)
@@ -131,20 +151,15 @@ static bool map_run(struct ksm *k, struct hash *h, struct ksm_slot *s, struct ha
 	int64_t freed;
 
 	if (p->what == HASH_ZERO) {
+		if (ept_over_pool(s->g.ept, p->page, n) && !take_mapping(k, h, n))
+			return false;
 		freed = ept_drop_zero(s->g.ept, p->page, n);
 		if (freed >= 0)
 			k->st.zero_pages += n;
 		return freed >= 0;
 	}
-	/* A run in the middle of a mapping splits it into three. */
-	if (h->vma_room < 2) {
-		k->st.skipped_vma += n;
-		if (!h->vma_warned)
-			ob_warn("close to vm.max_map_count, merging less: raise it with sysctl -w "
-				"vm.max_map_count=1000000");
-		h->vma_warned = true;
+	if (!take_mapping(k, h, n))
 		return false;
-	}
 	if (p->what == HASH_MAKE) {
 		/* No room for the copy (the pool's file system is full): the page stays private. */
 		if (k->host->ops->file_write(k->host, d->pool_fd, page_ptr(s, p->page),
@@ -160,7 +175,6 @@ static bool map_run(struct ksm *k, struct hash *h, struct ksm_slot *s, struct ha
 	freed = ept_share(s->g.ept, p->page, n, d->pool_fd, p->frame);
 	if (freed < 0)
 		return false;
-	h->vma_room -= 2;
 	k->st.merged_pages += n;
 	k->st.merge_runs++;
 	return true;
@@ -184,7 +198,12 @@ static void merge_batch(struct ksm *k, struct hash *h, struct ksm_slot *s, struc
 		unsigned int run = run_length(q, end);
 		bool merged = q->keep && map_run(k, h, s, q, run);
 
-		if (merged)
+		/*
+		 * Where the kernel does not say which page is its zero page, one that was dropped
+		 * and then only read looks as if it had memory again, and is dropped again, for
+		 * ever. That is no reason to go on without a rest.
+		 */
+		if (merged && (q->what != HASH_ZERO || k->host->knows_pfn))
 			h->pass_merged += run;
 		for (unsigned int i = 0; i < run; i++) {
 			if (!merged)

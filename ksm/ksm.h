@@ -12,8 +12,7 @@
 
 #include "ept/ept.h"
 
-/* --- domain: pool.c and index.c ------------------------------------------------------------------
- */
+/* --- domain: pool.c and index.c ---------------------------------------------------------- */
 
 #define KSM_MAX_CELLS 1024
 
@@ -51,19 +50,20 @@ int ksm_domain_stats(struct ksm_domain *d, struct ksm_domain_stats *out);
 
 /*
  * Give frames back that no cell holds any more. The coordinator's work, alone: looks at up to
- * @budget frames from where the last call ended, returns how many it freed (or -errno).
+ * @budget frames from where the last call ended, returns how many it freed; or the first -errno,
+ * after having looked at the rest all the same: a frame that fails is passed, and met again in the
+ * next round.
  */
 int64_t ksm_domain_reap(struct ksm_domain *d, uint64_t budget);
-/* A cell has died: drop its holds, and whatever it was filling. The coordinator, when it is gone.
- */
+/* A cell has died: drop its holds, and whatever it was filling. The coordinator,
+ * when it is gone. */
 void ksm_domain_cell_died(struct ksm_domain *d, unsigned int cell);
 /* Is @frame live? For the meter. */
 bool ksm_domain_frame_live(struct ksm_domain *d, uint32_t frame);
 /* --inject flip-frame: flip one bit in a live frame that is held. 0 or -ENOENT. Coordinator. */
 int ksm_domain_flip(struct ksm_domain *d, uint64_t seed);
 
-/* --- engines: engine.c --------------------------------------------------------------------------
- */
+/* --- engines: engine.c ------------------------------------------------------------------- */
 
 struct ksm_guest {
 	struct ept *ept;
@@ -84,8 +84,9 @@ struct ksm_stats {
 	uint64_t skipped_vma;	 /* merges not done because mappings would run out */
 	uint64_t freezes;	 /* parked batches */
 	uint64_t freeze_ns, freeze_max_ns;
-	uint64_t cpu_ns;     /* of the scanner */
-	uint64_t meta_bytes; /* this cell's own metadata for merging */
+	uint64_t cpu_ns;      /* of the scanner */
+	uint64_t meta_bytes;  /* this cell's own metadata for merging */
+	uint64_t sync_failed; /* windows that could not be looked at: the kernel did not say */
 };
 
 struct ksm;
@@ -132,8 +133,7 @@ bool ksm_engine_steps(const struct ksm *k);
 void ksm_read_stats(struct ksm *k, struct ksm_stats *out);
 void ksm_free(struct ksm *k);
 
-/* --- Linux KSM from outside: sysfs.c, guardian.c ------------------------------------------------
- */
+/* --- Linux KSM from outside: sysfs.c, guardian.c ----------------------------------------- */
 
 struct ksm_sysfs_counters {
 	uint64_t full_scans, pages_shared, pages_sharing, pages_unshared, pages_volatile;
@@ -171,8 +171,7 @@ struct ksm_settle {
 };
 bool ksm_settled(struct ksm_settle *s, const struct ksm_sysfs_counters *c);
 
-/* --- the meter: meter.c -------------------------------------------------------------------------
- */
+/* --- the meter: meter.c ------------------------------------------------------------------ */
 
 /*
  * What backs each guest page, one word a page, written by the cells and counted by the coordinator:

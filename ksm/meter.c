@@ -17,7 +17,10 @@
  * no host frames (no CAP_SYS_ADMIN), pool frames alone still name all that we share.
  *
  * The count is one pass over the words and one hash table of frames. VMs come one after another, so
- * "which VM had this frame last" is enough to count VMs without a set.
+ * "which VM had this frame last" is enough: the first page of a frame saves nothing, one in another
+ * VM than the page before saves across, one in the same VM saves within. That is all that an entry
+ * has to remember, and 16 bytes are enough for it; most of what a count costs is the memory of this
+ * table.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -75,37 +78,51 @@ int ksm_meter_guest(struct ept *e, uint64_t page_base, uint64_t *words)
 /* One frame that backs guest pages. key 0: not used (the word UNTOUCHED names no frame). */
 struct seen {
 	uint64_t key;
-	uint64_t pages;
-	uint32_t vms, last_vm; /* last_vm counts from 1 */
+	uint32_t last_vm; /* counts from 1; 0: no page of it was met yet */
+	bool shared;	  /* more than one page was */
 };
 
 struct seen_table {
 	struct seen *at;
-	uint64_t mask;
-	unsigned int shift;
+	uint64_t slots;
 };
 
 static int table_init(struct seen_table *t, uint64_t keys)
 {
-	unsigned int bits = 4;
-
-	while (1ULL << bits < keys + keys / 2)
-		bits++;
-	t->mask = (1ULL << bits) - 1;
-	t->shift = 64 - bits;
-	t->at = calloc(t->mask + 1, sizeof(*t->at));
+	t->slots = keys + keys / 2 + 1;
+	t->at = calloc(t->slots, sizeof(*t->at));
 	return t->at ? 0 : -ENOMEM;
 }
 
 /* The entry of @key, made when there is none. The table is larger than the number of keys. */
 static struct seen *table_get(struct seen_table *t, uint64_t key)
 {
-	uint64_t at = key * 0x9e3779b97f4a7c15ULL >> t->shift;
+	uint64_t hash = key * 0x9e3779b97f4a7c15ULL;
+	uint64_t at = (uint64_t)((unsigned __int128)hash * t->slots >> 64);
 
 	while (t->at[at].key && t->at[at].key != key)
-		at = (at + 1) & t->mask;
+		at = at + 1 < t->slots ? at + 1 : 0;
 	t->at[at].key = key;
 	return &t->at[at];
+}
+
+/* One more page of frame @s, in VM @v: what it adds to the count. */
+static void count_page(struct ksm_meter_result *out, struct seen *s, unsigned int v)
+{
+	if (!s->last_vm) {
+		s->last_vm = v + 1;
+		out->frames++;
+		out->pool_frames += KSM_METER_KIND(s->key) == KSM_METER_KIND(KSM_METER_FRAME);
+		return;
+	}
+	out->shared_pages += s->shared ? 1 : 2;
+	s->shared = true;
+	if (s->last_vm == v + 1) {
+		out->intra++;
+	} else {
+		s->last_vm = v + 1;
+		out->inter++;
+	}
 }
 
 static bool word_valid(uint64_t w)
@@ -136,31 +153,12 @@ int ksm_meter_count(const struct ksm_meter_vm *vm, unsigned int nvms, struct ksm
 		out->pages += vm[v].pages;
 		for (uint64_t i = 0; i < vm[v].pages; i++) {
 			uint64_t w = vm[v].words[i];
-			struct seen *s;
 
 			out->touched += w != KSM_METER_UNTOUCHED;
 			out->zero += w == KSM_METER_ZERO;
-			if (w <= KSM_METER_ZERO)
-				continue;
-			s = table_get(&t, w);
-			s->pages++;
-			if (s->last_vm != v + 1) {
-				s->last_vm = v + 1;
-				s->vms++;
-			}
+			if (w > KSM_METER_ZERO)
+				count_page(out, table_get(&t, w), v);
 		}
-	}
-	for (uint64_t i = 0; i <= t.mask; i++) {
-		const struct seen *s = &t.at[i];
-
-		if (!s->pages)
-			continue;
-		out->frames++;
-		out->pool_frames += KSM_METER_KIND(s->key) == KSM_METER_KIND(KSM_METER_FRAME);
-		out->inter += s->vms - 1;
-		out->intra += s->pages - s->vms;
-		if (s->pages > 1)
-			out->shared_pages += s->pages;
 	}
 	free(t.at);
 	return 0;

@@ -4,11 +4,10 @@
  *
  * A frame is a page of the pool file that guests of several processes map privately. It may only be
  * given back when the last mapping is gone, and the processes that map it may die at any
- *instruction. A shared count of references cannot live with that: nobody knows how much of it a
- *dead process owned. So each frame has one *bit* per cell, "this cell maps it at least once", and
- *each cell counts its own mappings in memory of its own. A bit can be set twice and cleared twice
- *without harm; when a cell is gone, its bit is cleared in all frames and its counts are gone with
- *it.
+ * instruction. A shared count of references cannot live with that: nobody knows how much of it a
+ * dead process owned. So each frame has one *bit* per cell, "this cell maps it at least once", and
+ * each cell counts its own mappings in memory of its own. A bit can be set twice and cleared twice
+ * without harm; when a cell is gone, its bit is cleared in all frames and its counts go with it.
  *
  * The state of a frame is one word, changed by compare-and-swap:
  *
@@ -21,7 +20,7 @@
  *
  * Holding against reaping. A cell may take a frame out of the index at the very moment when the
  * coordinator finds that nobody holds it. Each side first says what it wants, then looks at what
- *the other has said:
+ * the other has said:
  *
  *	cell (ksm_frame_get)			coordinator (ksm_domain_reap)
  *	set my bit				LIVE -> DYING
@@ -33,21 +32,21 @@
  * cell's look came first of all, before DYING, then its bit was set still earlier, and the
  * coordinator sees it. If the coordinator saw no bit, then the bit was set later, hence the cell
  * looks later than DYING, and backs out. It can happen that both give way: the cell backs out and
- *the frame comes back to life. Then the cell finds it again on its next pass. It cannot happen that
- * neither does.
+ * the frame comes back to life. Then the cell finds it again on its next pass. It cannot happen
+ * that neither does.
  *
  * The cell may be delayed between setting its bit and looking for so long that the frame has died,
  * was filled by another cell and is LIVE with other content when it looks. Then the hold is good,
- *but not on what the index promised. That is why the contract says that a frame is compared after
- *it was got: from then on it does not change. A bit that is set for a moment on a frame that is
- *free or being filled only delays its reaping.
+ * but not on what the index promised. That is why the contract says that a frame is compared after
+ * it was got: from then on it does not change. A bit that is set for a moment on a frame that is
+ * free or being filled only delays its reaping.
  *
  * Where frames are taken: neighbouring guest pages should get neighbouring frames, as then one mmap
  * maps them all. Each cell starts at its own share of the pool and goes on from where it was, so
- *cells do not cut each other's runs. It looks at some frames ahead for a run of the wanted length
- *and otherwise takes the longest that it saw. After as many frames were freed as a quarter of its
- *way, it starts from home again: so the pool does not creep over the file, and the search is paid
- *for by what was freed.
+ * cells do not cut each other's runs. It looks at some frames ahead for a run of the wanted length
+ * and otherwise takes the longest that it saw. After as many frames were freed as a quarter of its
+ * way, it starts from home again: so the pool does not creep over the file, and the search is paid
+ * for by what was freed.
  */
 #include <errno.h>
 
@@ -132,8 +131,8 @@ uint32_t ksm_frame_alloc(struct ksm_domain *d, uint32_t want, uint32_t *first)
 			got++;
 	} while (!got); /* another cell was faster, so it made progress */
 	end = at + got < d->frames ? at + got : 0;
-	/* A shorter run near by: stay, the rest of what is ahead has not been looked at to its end.
-	 */
+	/* A shorter run near by: stay, the rest of what is ahead has not been looked
+	 * at to its end. */
 	if (got == want || distance(d, d->cursor, at) >= LOOK_AHEAD)
 		d->cursor = end;
 	*first = (uint32_t)at;

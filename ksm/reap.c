@@ -2,7 +2,7 @@
 /*
  * reap.c: the coordinator's side of the pool: give frames back that nobody holds, clean up after a
  * cell that died, and plant a fault. Why reaping is safe beside cells that look frames up is told
- *in pool.c.
+ * in pool.c.
  *
  * The order in which a frame goes, each step harmless should it be the last:
  *
@@ -93,7 +93,7 @@ int64_t ksm_domain_reap(struct ksm_domain *d, uint64_t budget)
 	uint64_t at = d->reap_cursor, start = at;
 	bool round = false; /* past the end, and from the beginning again */
 	int64_t freed = 0;
-	int r = 0, r2;
+	int err = 0, r;
 
 	for (uint64_t looked = 0; looked < budget; looked++, at++) {
 		if (!ksm_frame_next(d, &at) && !round) {
@@ -101,7 +101,7 @@ int64_t ksm_domain_reap(struct ksm_domain *d, uint64_t budget)
 			at = 0;
 			ksm_frame_next(d, &at);
 		}
-		/* Once round is all of them. */
+		/* Once round is all of them; the end of the pool, too, is not before the start. */
 		if (round && at >= start)
 			break;
 		if (!frame_condemn(d, at))
@@ -109,8 +109,10 @@ int64_t ksm_domain_reap(struct ksm_domain *d, uint64_t budget)
 		r = d->host->ops->file_read(d->host, d->pool_fd, page, OB_PAGE_SIZE,
 					    at * OB_PAGE_SIZE);
 		if (r) {
+			/* This one stays until the next round; those behind it need not wait. */
 			atomic_store(&d->state[at], KSM_FRAME_LIVE);
-			break;
+			err = err ? err : r;
+			continue;
 		}
 		if (!ksm_index_remove(d, ksm_hash(d, page), (uint32_t)at))
 			b.sweep = true;
@@ -118,15 +120,13 @@ int64_t ksm_domain_reap(struct ksm_domain *d, uint64_t budget)
 		freed++;
 		if (b.n == BATCH) {
 			r = batch_finish(d, &b);
-			if (r)
-				break;
+			err = err ? err : r;
 		}
 	}
 	d->reap_cursor = at;
-	r2 = batch_finish(d, &b);
-	if (r || r2)
-		return r ? r : r2;
-	return freed;
+	r = batch_finish(d, &b);
+	err = err ? err : r;
+	return err ? err : freed;
 }
 
 void ksm_domain_cell_died(struct ksm_domain *d, unsigned int cell)

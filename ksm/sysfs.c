@@ -134,8 +134,7 @@ static bool ksmd_ticks(const char *root, const char *pid, uint64_t *ticks)
 
 	if (n < 0 || (size_t)n >= sizeof(path) || file_get(path, buf, sizeof(buf)) <= 0)
 		return false;
-	/* "77 (ksmd) S ppid pgrp session tty tpgid flags minflt cminflt majflt cmajflt utime ..."
-	 */
+	/* "77 (ksmd) S ppid pgrp session tty tpgid flags minflt cminflt majflt cmajflt utime" */
 	at = strstr(buf, " (ksmd) ");
 	if (!at ||
 	    sscanf(at + 8, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %" SCNu64 " %" SCNu64,
@@ -324,8 +323,8 @@ int ksm_settings_parse(const char *buf, size_t len, struct ksm_settings *s)
 
 /* --- settled ------------------------------------------------------------------------------- */
 
-/* Guests that write make pages come and go: so much is standing still (1/256, at least 16 pages).
- */
+/* Guests that write make pages come and go: so much is standing still (1/256,
+ * at least 16 pages). */
 static bool same_sharing(uint64_t a, uint64_t b)
 {
 	uint64_t diff = a > b ? a - b : b - a;

@@ -22,8 +22,8 @@ bool cli_have_kvm(void);
 
 /* Start `overbook @args` (words split at blanks; with " --json FILE" appended when @json). */
 void cli_start(struct cli *c, const char *args, bool json);
-/* Wait for its end for up to @seconds (then it is killed and the test fails), read what it wrote.
- */
+/* Wait for its end for up to @seconds (then it is killed and the test fails),
+ * read what it wrote. */
 void cli_wait(struct cli *c, unsigned int seconds);
 /* Both. */
 void cli_run(struct cli *c, const char *args, bool json, unsigned int seconds);

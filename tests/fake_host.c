@@ -26,8 +26,11 @@ struct fake_page {
 	uint64_t pfn;	    /* of its private memory; 0: it has none */
 	uint32_t file;	    /* 1 + index of the file; 0: anonymous */
 	bool unmapped;
+	bool hole; /* unmapped by a map call that failed: may be mapped again */
 	bool present;
 	bool swapped;
+	bool migrating;
+	bool ksm_zero; /* over a file: broken off, and now the zero page */
 	bool mergeable;
 };
 
@@ -57,6 +60,7 @@ struct fake_host {
 	uint64_t calls[FAKE_NOPS];
 	uint64_t fail_at[FAKE_NOPS]; /* call number, FAKE_EVERY: all */
 	int fail_err[FAKE_NOPS];
+	bool fail_hole[FAKE_NOPS];
 	fake_hook_fn hook;
 	void *hook_arg;
 	_Atomic uint64_t now, cpu;
@@ -90,8 +94,10 @@ static struct fake_map *find_map(struct fake_host *f, uint64_t at, uint64_t size
 	return NULL;
 }
 
-/* The map that holds all of the range with nothing of it unmapped, or NULL. */
-static struct fake_map *find_range(struct fake_host *f, hva_t at, uint64_t size, uint64_t *first)
+/* The map that holds all of the range with nothing of it unmapped (but holes, if they are allowed),
+ * or NULL. */
+static struct fake_map *find_range_or_holes(struct fake_host *f, hva_t at, uint64_t size,
+					    bool holes, uint64_t *first)
 {
 	struct fake_map *m;
 
@@ -102,9 +108,14 @@ static struct fake_map *find_range(struct fake_host *f, hva_t at, uint64_t size,
 		return NULL;
 	*first = (at.v - m->base) / OB_PAGE_SIZE;
 	for (uint64_t i = 0; i < size / OB_PAGE_SIZE; i++)
-		if (m->page[*first + i].unmapped)
+		if (m->page[*first + i].unmapped && !(holes && m->page[*first + i].hole))
 			return NULL;
 	return m;
+}
+
+static struct fake_map *find_range(struct fake_host *f, hva_t at, uint64_t size, uint64_t *first)
+{
+	return find_range_or_holes(f, at, size, false, first);
 }
 
 static struct fake_file *find_file(struct fake_host *f, int fd)
@@ -121,7 +132,7 @@ static char *page_data(struct fake_map *m, uint64_t i)
 
 static bool page_unbroken(const struct fake_page *p)
 {
-	return p->file && !p->pfn;
+	return p->file && !p->pfn && !p->ksm_zero;
 }
 
 /* A write to a file's page gives it a block. */
@@ -158,7 +169,7 @@ static void page_break(struct fake_host *f, struct fake_page *p)
 	if (!p->pfn)
 		p->pfn = f->next_pfn++;
 	p->present = true;
-	p->swapped = false;
+	p->swapped = p->migrating = p->ksm_zero = false;
 }
 
 /* Notice a store that did not go through the model. */
@@ -167,9 +178,9 @@ static void page_reconcile(struct fake_host *f, struct fake_map *m, uint64_t i)
 	struct fake_page *p = &m->page[i];
 	const char *shown = zero_page;
 
-	if (!m->raw || p->pfn)
+	if (!m->raw || p->pfn || p->unmapped)
 		return;
-	if (p->file)
+	if (page_unbroken(p))
 		shown = f->file[p->file - 1].data + p->file_page * OB_PAGE_SIZE;
 	if (memcmp(page_data(m, i), shown, OB_PAGE_SIZE))
 		page_break(f, p);
@@ -264,6 +275,25 @@ static int leave(struct fake_host *f, enum fake_op op, int rc)
 	return rc;
 }
 
+/* The map call that has just failed has taken the old mapping away, if a test wants it so. */
+static int fail_map(struct fake_host *f, enum fake_op op, hva_t at, uint64_t size, int rc)
+{
+	struct fake_map *m;
+	uint64_t first;
+
+	pthread_mutex_lock(&f->lock);
+	m = f->fail_hole[op] ? find_range_or_holes(f, at, size, true, &first) : NULL;
+	if (m) {
+		set_pages(f, m, first, size / OB_PAGE_SIZE,
+			  (struct fake_page){.unmapped = true, .hole = true});
+		/* Who reads it all the same finds neither what was there nor zeroes. */
+		if (m->raw)
+			memset(page_data(m, first), 0xdb, size);
+	}
+	pthread_mutex_unlock(&f->lock);
+	return rc;
+}
+
 /* --- operations ------------------------------------------------------------------------------- */
 
 static int op_ram_map(struct ob_host *h, uint64_t size, const char *name, hva_t *out)
@@ -306,7 +336,7 @@ static int op_unmap(struct ob_host *h, hva_t at, uint64_t size)
 	for (unsigned int i = 0; i < f->nfiles; i++)
 		if (at.v == (uint64_t)(uintptr_t)f->file[i].data)
 			return leave(f, FAKE_UNMAP, 0); /* a shared view: the file stays */
-	m = find_range(f, at, size, &first);
+	m = find_range_or_holes(f, at, size, true, &first);
 	if (!m)
 		return leave(f, FAKE_UNMAP, -EINVAL);
 	set_pages(f, m, first, size / OB_PAGE_SIZE, (struct fake_page){.unmapped = true});
@@ -327,9 +357,9 @@ static int op_map_frames(struct ob_host *h, hva_t at, uint64_t size, int pool_fd
 	int rc = enter(f, FAKE_MAP_FRAMES);
 
 	if (rc)
-		return rc;
+		return fail_map(f, FAKE_MAP_FRAMES, at, size, rc);
 	file = find_file(f, pool_fd);
-	m = find_range(f, at, size, &first);
+	m = find_range_or_holes(f, at, size, true, &first);
 	if (!file)
 		rc = -EBADF;
 	else if (!m || off & OB_PAGE_MASK || off > file->size || size > file->size - off)
@@ -348,8 +378,8 @@ static int op_map_empty(struct ob_host *h, hva_t at, uint64_t size, const char *
 	int rc = enter(f, FAKE_MAP_EMPTY);
 
 	if (rc)
-		return rc;
-	m = find_range(f, at, size, &first);
+		return fail_map(f, FAKE_MAP_EMPTY, at, size, rc);
+	m = find_range_or_holes(f, at, size, true, &first);
 	rc = m && name ? remap(f, m, first, size / OB_PAGE_SIZE, 0, 0) : -EINVAL;
 	return leave(f, FAKE_MAP_EMPTY, rc);
 }
@@ -370,7 +400,7 @@ static int op_discard(struct ob_host *h, hva_t at, uint64_t size)
 		struct fake_page *p = &m->page[i];
 
 		p->pfn = 0;
-		p->present = p->swapped = false;
+		p->present = p->swapped = p->migrating = p->ksm_zero = false;
 		if (m->raw)
 			memcpy(page_data(m, i),
 			       p->file ? f->file[p->file - 1].data + p->file_page * OB_PAGE_SIZE
@@ -406,8 +436,12 @@ static void page_view(struct fake_host *f, struct fake_map *m, uint64_t i, struc
 	uint64_t pfn = p->pfn;
 
 	page_reconcile(f, m, i);
-	*out = (struct ob_page){.present = p->present, .swapped = p->swapped};
-	if (!p->present)
+	*out = (struct ob_page){
+		.present = p->present && !p->migrating,
+		.swapped = p->swapped || p->migrating,
+		.file = p->migrating && page_unbroken(p),
+	};
+	if (!out->present)
 		return;
 	out->file = page_unbroken(p);
 	if (out->file) {
@@ -653,15 +687,25 @@ void fake_host_no_memory(struct ob_host *h)
 	fake(h)->no_memory = true;
 }
 
-void fake_host_fail(struct ob_host *h, enum fake_op op, uint64_t nth, int err)
+static void fail(struct fake_host *f, enum fake_op op, uint64_t nth, int err, bool hole)
 {
-	struct fake_host *f = fake(h);
-
 	OB_ASSERT(op < FAKE_NOPS && err >= 0);
 	pthread_mutex_lock(&f->lock);
 	f->fail_at[op] = nth == FAKE_EVERY ? FAKE_EVERY : f->calls[op] + nth;
 	f->fail_err[op] = err;
+	f->fail_hole[op] = hole;
 	pthread_mutex_unlock(&f->lock);
+}
+
+void fake_host_fail(struct ob_host *h, enum fake_op op, uint64_t nth, int err)
+{
+	fail(fake(h), op, nth, err, false);
+}
+
+void fake_host_fail_with_hole(struct ob_host *h, enum fake_op op, uint64_t nth, int err)
+{
+	OB_ASSERT(op == FAKE_MAP_FRAMES || op == FAKE_MAP_EMPTY);
+	fail(fake(h), op, nth, err, true);
 }
 
 uint64_t fake_host_calls(struct ob_host *h, enum fake_op op)
@@ -698,7 +742,7 @@ static struct fake_map *access_pages(struct fake_host *f, hva_t at, uint64_t len
 			page_break(f, p);
 		else
 			p->present = true;
-		p->swapped = false;
+		p->swapped = p->migrating = false;
 	}
 	return m;
 }
@@ -739,10 +783,56 @@ void fake_host_swap_out(struct ob_host *h, hva_t at, uint64_t n)
 	for (uint64_t i = first; i < first + n; i++) {
 		page_reconcile(f, m, i);
 		if (m->page[i].pfn) {
-			m->page[i].present = false;
+			m->page[i].present = m->page[i].migrating = false;
 			m->page[i].swapped = true;
 		}
 	}
+	pthread_mutex_unlock(&f->lock);
+}
+
+static void set_migrating(struct fake_host *f, hva_t at, uint64_t n, bool on)
+{
+	struct fake_map *m;
+	uint64_t first = 0;
+
+	pthread_mutex_lock(&f->lock);
+	m = find_range(f, at, n * OB_PAGE_SIZE, &first);
+	OB_ASSERT(m);
+	for (uint64_t i = first; i < first + n; i++) {
+		struct fake_page *p = &m->page[i];
+
+		page_reconcile(f, m, i);
+		p->migrating = on && p->present && (p->pfn || page_unbroken(p));
+	}
+	pthread_mutex_unlock(&f->lock);
+}
+
+void fake_host_migrate_begin(struct ob_host *h, hva_t at, uint64_t n)
+{
+	set_migrating(fake(h), at, n, true);
+}
+
+void fake_host_migrate_end(struct ob_host *h, hva_t at, uint64_t n)
+{
+	set_migrating(fake(h), at, n, false);
+}
+
+void fake_host_ksm_zero(struct ob_host *h, hva_t at)
+{
+	struct fake_host *f = fake(h);
+	struct fake_map *m;
+	struct fake_page *p;
+	uint64_t first = 0;
+
+	pthread_mutex_lock(&f->lock);
+	m = find_range(f, at, OB_PAGE_SIZE, &first);
+	OB_ASSERT(m && m->raw);
+	page_reconcile(f, m, first);
+	p = &m->page[first];
+	OB_ASSERT(p->present && p->pfn && !memcmp(page_data(m, first), zero_page, OB_PAGE_SIZE));
+	p->pfn = 0;
+	p->migrating = false;
+	p->ksm_zero = p->file != 0;
 	pthread_mutex_unlock(&f->lock);
 }
 

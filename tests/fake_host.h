@@ -4,11 +4,14 @@
  *
  * What it models, page by page, is what the mechanisms above depend on:
  *  - guest RAM is real memory (reads through an hva work), but what the "kernel" holds for each
- * page is kept beside it: untouched, the zero page, private with a host frame of its own, a frame
- * of a pool file (present once somebody read it), broken off from that frame, or swapped out;
+ *    page is kept beside it: untouched, the zero page, private with a host frame of its own, a
+ *    frame of a pool file (present once somebody read it), broken off from that frame, or swapped
+ *    out;
  *  - pool files are memory buffers whose pages get a host frame when they are first written;
  *  - mappings are counted as the kernel counts them (adjacent pages of one file with consecutive
  *    offsets are one), and running out of them fails with -ENOMEM;
+ *  - what the kernel does to pages by itself happens when a test says so: swapping, migration, the
+ *    zero page that KSM puts in the place of one of zeroes;
  *  - the clocks stand still until a test moves them.
  *
  * Nothing here traps a store, so guest accesses go through fake_host_write and fake_host_read,
@@ -59,6 +62,9 @@ void fake_host_no_memory(struct ob_host *h);
 /* Let the @nth call of @op from now (1 = the next one, FAKE_EVERY = all) fail with @err (positive).
  * @err 0 disarms. One setting per operation. */
 void fake_host_fail(struct ob_host *h, enum fake_op op, uint64_t nth, int err);
+/* The same for map_frames and map_empty, but as some kernels do it: when the call fails the old
+ * mapping is gone. Its content is lost, and nothing is mapped there until the next map call. */
+void fake_host_fail_with_hole(struct ob_host *h, enum fake_op op, uint64_t nth, int err);
 /* How often @op was called, failures included. */
 uint64_t fake_host_calls(struct ob_host *h, enum fake_op op);
 /* Called before and after each operation, without any lock held: the place for "the guest writes
@@ -72,6 +78,16 @@ void fake_host_write(struct ob_host *h, hva_t at, const void *buf, uint64_t len)
 void fake_host_read(struct ob_host *h, hva_t at, void *buf, uint64_t len);
 /* The kernel swaps [at, at + n pages) out: private pages stop being present, others are left. */
 void fake_host_swap_out(struct ob_host *h, hva_t at, uint64_t n);
+/*
+ * The kernel migrates those of [at, at + n pages) that hold memory, private or of a file: from
+ * begin to end they show as swapped and not as present, and have no frame number; content and
+ * mapping are as before. An access to such a page waits for the end, so here it is one.
+ */
+void fake_host_migrate_begin(struct ob_host *h, hva_t at, uint64_t n);
+void fake_host_migrate_end(struct ob_host *h, hva_t at, uint64_t n);
+/* The kernel's KSM puts the zero page in the place of the private page at @at, which must
+ * be all zero. */
+void fake_host_ksm_zero(struct ob_host *h, hva_t at);
 
 /* Time: both clocks start at 1 s. */
 void fake_host_advance(struct ob_host *h, uint64_t ns);

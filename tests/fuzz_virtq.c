@@ -4,9 +4,9 @@
  * the input. Two ways, chosen by the first byte:
  *
  *  - a queue alone: RAM, ring addresses and size from the input; every chain that is returned is
- * held against what device.h promises, and chains are given back;
+ *    held against what device.h promises, and chains are given back;
  *  - the whole disk behind its registers: the input is a list of register accesses and pokes into
- * RAM.
+ *    RAM.
  *
  * In both the guest changes its memory while it is looked at: with each access of the device one
  * byte of RAM is changed, also as the input says. Accesses out of bounds are found by the address

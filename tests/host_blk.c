@@ -83,15 +83,21 @@ static struct bed *bed_new(uint16_t queue, uint64_t features)
 	return b;
 }
 
-static void bed_free(struct bed *b)
+/* All but the disk, which is gone already. */
+static void bed_free_rest(struct bed *b)
 {
-	virtio_blk_exit(&b->blk);
 	io_worker_stop(b->worker);
 	gmem_exit(&b->gm);
 	fake_host_free(b->h);
 	close(b->fd);
 	free(b->image);
 	free(b);
+}
+
+static void bed_free(struct bed *b)
+{
+	virtio_blk_exit(&b->blk);
+	bed_free_rest(b);
 }
 
 static unsigned char *ram(struct bed *b, uint64_t at)
@@ -583,6 +589,115 @@ Test(blk, busy_memory_only_slows_a_read)
 			cr_assert_arr_eq(ram(b, DATA + 4096 * i), b->image + (2 + i) * 512, 512);
 	}
 	bed_free(b);
+}
+
+/* --- a guest that asks for too much ----------------------------------------------------------- */
+
+struct turn {
+	struct io_work work; /* first */
+	struct virtio_blk *blk;
+	_Atomic int gate;
+	_Atomic unsigned int answered;
+};
+
+/* On the worker, so nothing goes on meanwhile. */
+static void see_answered(struct io_work *w)
+{
+	struct turn *t = (struct turn *)(void *)w;
+
+	t->answered = t->blk->dev.q[0].used_idx;
+}
+
+static void hold(struct io_work *w)
+{
+	struct turn *t = (struct turn *)(void *)w;
+
+	while (t->gate)
+		nap();
+}
+
+/* A disk asked for much at once goes to the end of the line after a MiB. */
+Test(blk, a_turn_is_limited_in_bytes)
+{
+	struct bed *b = bed_new(64, 0);
+	struct turn first = {.work.run = hold, .gate = 1};
+	struct turn next = {.work.run = see_answered, .blk = &b->blk};
+	const unsigned int n = 12;
+	uint32_t id, written;
+
+	io_worker_queue(b->worker, &first.work);
+	for (unsigned int i = 0; i < n; i++)
+		offer(b, i, T_IN, 0, DATA, SECTORS * 512);
+	vdrv_kick(&b->v);
+	io_worker_queue(b->worker, &next.work);
+	first.gate = 0;
+	io_worker_drain(b->worker, &next.work);
+	cr_assert_eq(next.answered, 3, "%u answered: 3 are more than a MiB", next.answered);
+	for (unsigned int i = 0; i < n; i++)
+		cr_assert(vdrv_wait_used(&b->v, &id, &written), "the rest comes in later turns");
+	bed_free(b);
+}
+
+/* Counts the accesses to data; the first one lasts until the device is not live any more. */
+struct until_dead {
+	struct gmem *gm;
+	struct virtio_dev *d;
+	_Atomic unsigned int begun;
+};
+
+static int until_dead_begin(void *arg, gpa_t at, uint64_t len, bool write, struct gmem_access *acc)
+{
+	struct until_dead *u = arg;
+	void *p = gmem_ptr(u->gm, at, len);
+
+	if (!p)
+		return -EFAULT;
+	if (at.v >= DATA && !u->begun++)
+		for (int i = 0; i < 2000 && virtio_dev_live(u->d); i++)
+			nap();
+	*acc = (struct gmem_access){.ptr = p, .gpa = at, .len = len, .write = write};
+	return 0;
+}
+
+static void until_dead_end(void *arg, struct gmem_access *acc)
+{
+	(void)arg;
+	cr_assert_not_null(acc->ptr);
+}
+
+/* Nobody waits for what a guest has piled up: the group under way ends, the rest is given up, be
+ * it by a reset or because the VM ends. */
+Test(blk, the_end_comes_in_the_middle_of_a_request)
+{
+	static const struct gmem_ops ops = {
+		.access_begin = until_dead_begin,
+		.access_end = until_dead_end,
+	};
+
+	for (int by_reset = 0; by_reset < 2; by_reset++) {
+		struct bed *b = bed_new(VIRTQ_MAX, 0);
+		struct until_dead u = {.gm = &b->gm, .d = &b->blk.dev};
+
+		put_header(b, 0, T_IN, 0);
+		vdrv_desc(&b->v, b->v.desc, 0, HEADERS, 16, VDRV_NEXT, 1);
+		for (unsigned int i = 1; i <= 100; i++)
+			vdrv_desc(&b->v, b->v.desc, i, DATA, 512, VDRV_NEXT | VDRV_WRITE,
+				  (uint16_t)(i + 1));
+		vdrv_desc(&b->v, b->v.desc, 101, STATUS, 1, VDRV_WRITE, 0);
+		for (int i = 0; i < 8; i++)
+			vdrv_offer(&b->v, 0);
+		b->gm.ops_arg = &u;
+		b->gm.ops = &ops;
+		vdrv_kick(&b->v);
+		while (!u.begun)
+			nap();
+		if (by_reset)
+			vdrv_set(&b->blk.dev, VDRV_STATUS, 0);
+		virtio_blk_exit(&b->blk);
+		b->gm.ops = NULL;
+		cr_assert_leq(u.begun, 16, "%u buffers were read", u.begun);
+		bed_free_rest(b);
+	}
 }
 
 /* --- the worker ------------------------------------------------------------------------------- */

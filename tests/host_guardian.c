@@ -460,8 +460,8 @@ Test(guardian, counters_of_a_tree)
 	tree_free(&t);
 }
 
-/* On this host's own settings; beside other users, which is why it goes by the lock that all use.
- */
+/* On this host's own settings; beside other users,
+ * which is why it goes by the lock that all use. */
 Test(guardian, the_real_ones, .timeout = 60)
 {
 	struct ksm_settings before, now;

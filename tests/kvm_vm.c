@@ -308,8 +308,8 @@ Test(vm, shared_page_is_one_host_frame, .timeout = 60)
 	rig_unmake(&r);
 }
 
-/* Guests read files again and again into memory that is being merged, each read held up half way.
- */
+/* Guests read files again and again into memory that is being merged,
+ * each read held up half way. */
 Test(vm, disk_reads_in_flight_while_merging, .timeout = 120)
 {
 	struct ept_stats st;

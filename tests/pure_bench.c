@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* pure_bench.c: the benchmark frame: medians, ratios of pairs, goals, the document and the table.
- */
+/* pure_bench.c: the benchmark frame: medians, ratios of pairs, goals,
+ * the document and the table. */
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdlib.h>

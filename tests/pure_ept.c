@@ -187,6 +187,187 @@ Test(ept, share_that_fails_changes_nothing)
 	unmake(&b);
 }
 
+/* Pages [from, to) hold @v, all of it. */
+static void holds(struct bench_vm *b, uint64_t from, uint64_t to, uint8_t v)
+{
+	uint8_t page[OB_PAGE_SIZE], got[OB_PAGE_SIZE];
+
+	fill(page, v);
+	for (uint64_t p = from; p < to; p++) {
+		fake_host_read(b->h, at(b, p), got, sizeof(got));
+		cr_assert(!memcmp(page, got, sizeof(got)), "page %d", (int)p);
+	}
+}
+
+/* Write @v to pages [from, to) and to the frames of the same numbers. */
+static void fill_both(struct bench_vm *b, uint64_t from, uint64_t to, uint8_t v)
+{
+	uint8_t page[OB_PAGE_SIZE];
+
+	fill(page, v);
+	for (uint64_t p = from; p < to; p++) {
+		fake_host_write(b->h, at(b, p), page, sizeof(page));
+		cr_assert(!b->h->ops->file_write(b->h, b->pool, page, sizeof(page),
+						 p * OB_PAGE_SIZE));
+	}
+	cr_assert(!ept_sync(&b->e, 0, PAGES, NULL));
+}
+
+static void share(struct bench_vm *b, uint64_t from, uint64_t to, int64_t result)
+{
+	ept_freeze(&b->e, from, to - from);
+	cr_assert_eq(ept_share(&b->e, from, to - from, b->pool, (uint32_t)from), result);
+	ept_thaw(&b->e);
+}
+
+static void drop(struct bench_vm *b, uint64_t from, uint64_t to, int64_t result)
+{
+	ept_freeze(&b->e, from, to - from);
+	cr_assert_eq(ept_drop_zero(&b->e, from, to - from), result);
+	ept_thaw(&b->e);
+}
+
+/* While the kernel migrates a frame it shows as swapped. It is as shared as before. */
+Test(ept, a_frame_that_the_kernel_migrates_stays_shared)
+{
+	struct ob_page view[PAGES];
+	struct bench_vm b;
+
+	make(&b, PAGES);
+	fill_both(&b, 4, 8, 0xaa);
+	share(&b, 4, 8, 4 * OB_PAGE_SIZE);
+	holds(&b, 4, 8, 0xaa);
+	fake_host_migrate_begin(b.h, at(&b, 4), 4);
+	cr_assert(!ept_sync(&b.e, 0, PAGES, view));
+	cr_assert(view[5].swapped && view[5].file && !view[5].present && !view[5].pfn);
+	cr_assert_eq(b.nbroken, 0);
+	for (uint64_t p = 4; p < 8; p++) {
+		cr_assert_eq(ept_state_of(&b.e, p), EPT_SHARED);
+		cr_assert_eq(ept_frame_of(&b.e, p), p);
+	}
+	fake_host_migrate_end(b.h, at(&b, 4), 2);
+	cr_assert(!ept_sync(&b.e, 0, PAGES, view));
+	cr_assert(view[5].present && view[5].file && !view[5].swapped);
+	cr_assert(view[6].swapped);
+	cr_assert_eq(b.nbroken, 0);
+
+	/* A real break of one that is being migrated is seen, its copy being migrated too. */
+	fake_host_write(b.h, at(&b, 6), "x", 1);
+	fake_host_migrate_begin(b.h, at(&b, 6), 1);
+	cr_assert(!ept_sync(&b.e, 0, PAGES, view));
+	cr_assert(view[6].swapped && !view[6].file);
+	cr_assert_eq(b.nbroken, 1);
+	cr_assert_eq(b.broken[0], 6);
+	cr_assert_eq(ept_state_of(&b.e, 6), EPT_PRIVATE);
+	holds(&b, 7, 8, 0xaa);
+	unmake(&b);
+}
+
+/* A first touch is found even while the page that came of it is on its way. */
+Test(ept, a_private_page_that_the_kernel_migrates_is_private)
+{
+	struct bench_vm b;
+
+	make(&b, PAGES);
+	fake_host_write(b.h, at(&b, 3), "x", 1);
+	fake_host_migrate_begin(b.h, at(&b, 3), 1);
+	cr_assert(!ept_sync(&b.e, 0, PAGES, NULL));
+	cr_assert_eq(ept_state_of(&b.e, 3), EPT_PRIVATE);
+	unmake(&b);
+}
+
+/* A page that lies over a mapping of the pool does so until it is mapped anew, whatever the
+ * kernel's KSM and the guest make of it meanwhile. */
+Test(ept, a_zero_page_over_the_pool_is_never_discarded)
+{
+	struct bench_vm b;
+	uint8_t page[OB_PAGE_SIZE];
+	uint64_t off;
+	int fd;
+
+	for (int written_again = 0; written_again < 2; written_again++) {
+		make(&b, PAGES);
+		fill_both(&b, 9, 10, 0xaa);
+		share(&b, 9, 10, OB_PAGE_SIZE);
+		fill(page, 0);
+		fake_host_write(b.h, at(&b, 9), page, sizeof(page));
+		cr_assert(!ept_sync(&b.e, 0, PAGES, NULL));
+		cr_assert_eq(ept_state_of(&b.e, 9), EPT_PRIVATE);
+		fake_host_ksm_zero(b.h, at(&b, 9));
+		cr_assert(!ept_sync(&b.e, 0, PAGES, NULL));
+		cr_assert_eq(ept_state_of(&b.e, 9), EPT_ZERO);
+		holds(&b, 9, 10, 0);
+		if (written_again) {
+			fake_host_write(b.h, at(&b, 9), "x", 1);
+			cr_assert(!ept_sync(&b.e, 0, PAGES, NULL));
+			cr_assert_eq(ept_state_of(&b.e, 9), EPT_PRIVATE);
+			fake_host_write(b.h, at(&b, 9), page, sizeof(page));
+		}
+		drop(&b, 9, 10, written_again ? (int64_t)OB_PAGE_SIZE : 0);
+		cr_assert_eq(ept_state_of(&b.e, 9), EPT_ZERO);
+		holds(&b, 9, 10, 0);
+		cr_assert(!fake_host_frame_of(b.h, at(&b, 9), &fd, &off));
+		cr_assert_eq(b.nbroken, 1);
+		unmake(&b);
+	}
+}
+
+/* Some kernels have taken the old mapping away when mmap fails. */
+Test(ept, share_that_fails_late_puts_the_content_back)
+{
+	struct bench_vm b;
+	struct ept_stats st;
+	uint8_t byte;
+
+	make(&b, PAGES);
+	fake_host_read(b.h, at(&b, 6), &byte, 1); /* a zero page among them */
+	fill_both(&b, 4, 6, 0xaa);
+	fill_both(&b, 7, 8, 0xbb);
+	cr_assert_eq(ept_state_of(&b.e, 6), EPT_ZERO);
+	/* Page 7 has been broken off a frame before. */
+	share(&b, 7, 8, OB_PAGE_SIZE);
+	fill_both(&b, 7, 8, 0xcc);
+
+	fake_host_fail_with_hole(b.h, FAKE_MAP_FRAMES, 1, ENOMEM);
+	share(&b, 4, 8, -ENOMEM);
+	cr_assert_eq(fake_host_mapped_bytes(b.h), PAGES * OB_PAGE_SIZE, "no hole is left");
+	holds(&b, 4, 6, 0xaa);
+	holds(&b, 6, 7, 0);
+	holds(&b, 7, 8, 0xcc);
+	cr_assert(!ept_sync(&b.e, 0, PAGES, NULL));
+	for (uint64_t p = 4; p < 8; p++)
+		cr_assert_eq(ept_state_of(&b.e, p), p == 6 ? EPT_ZERO : EPT_PRIVATE);
+	ept_check(&b.e);
+
+	/* And all of it goes on: what is not over the pool any more may be discarded. */
+	fill_both(&b, 7, 8, 0);
+	drop(&b, 7, 8, OB_PAGE_SIZE);
+	holds(&b, 7, 8, 0);
+	share(&b, 4, 6, 2 * OB_PAGE_SIZE);
+	holds(&b, 4, 6, 0xaa);
+	ept_read_stats(&b.e, &st);
+	cr_assert_eq(st.shared, 3);
+	unmake(&b);
+}
+
+Test(ept, drop_that_fails_late_leaves_no_hole)
+{
+	struct bench_vm b;
+
+	make(&b, PAGES);
+	fill_both(&b, 4, 8, 0xaa);
+	share(&b, 4, 8, 4 * OB_PAGE_SIZE);
+	fill_both(&b, 4, 8, 0);
+	fake_host_fail_with_hole(b.h, FAKE_MAP_EMPTY, 1, ENOMEM);
+	drop(&b, 4, 8, 4 * OB_PAGE_SIZE);
+	cr_assert_eq(fake_host_mapped_bytes(b.h), PAGES * OB_PAGE_SIZE, "no hole is left");
+	holds(&b, 4, 8, 0);
+	cr_assert(!ept_sync(&b.e, 0, PAGES, NULL));
+	for (uint64_t p = 4; p < 8; p++)
+		cr_assert_eq(ept_state_of(&b.e, p), EPT_ZERO);
+	unmake(&b);
+}
+
 Test(ept, bad_ranges_are_refused)
 {
 	struct bench_vm b;
@@ -280,7 +461,8 @@ static void oracle_sync(struct oracle *o, unsigned int *broken)
 	}
 }
 
-/* Random writes, reads, shares, drops and swap-outs; after each sync map and memory must agree. */
+/* Random writes, reads, shares, drops, swap-outs and migrations; after each sync map and memory
+ * must agree. */
 Test(ept, randomised_against_oracle)
 {
 	unsigned int seed = 20240117, broken = 0;
@@ -303,8 +485,12 @@ Test(ept, randomised_against_oracle)
 			o.touched[p] = true;
 			fill(page, o.content[p]);
 			cr_assert(!memcmp(got, page, sizeof(got)), "seed 20240117 step %d", step);
-		} else if (what == 5) {
+		} else if (what == 5 && v == 0) {
 			fake_host_swap_out(b.h, at(&b, (uint64_t)p), 1);
+		} else if (what == 5) { /* begun three pages at a time, ended one at a time */
+			fake_host_migrate_end(b.h, at(&b, (uint64_t)p), 1);
+			if (p >= 3)
+				fake_host_migrate_begin(b.h, at(&b, (uint64_t)p - 3), 3);
 		} else {
 			int n = 1 + rand_r(&seed) % 4;
 

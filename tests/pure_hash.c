@@ -60,8 +60,10 @@ static void guest_fill(struct fleet *f, int g, uint64_t page, uint32_t content)
 	guest_write(f, g, page, 0, buf, sizeof(buf));
 }
 
-/* A guest that runs writes just when it hurts: while the scanner is in a call to the host. A frozen
- * guest does not. */
+/*
+ * A guest that runs writes just when it hurts: while the scanner is in a call to the host. A frozen
+ * guest does not. The kernel migrates pages as it likes, those of a frozen guest too.
+ */
 static void write_hook(void *arg, struct ob_host *h, enum fake_op op, bool after)
 {
 	struct fleet *f = arg;
@@ -69,11 +71,18 @@ static void write_hook(void *arg, struct ob_host *h, enum fake_op op, bool after
 	uint64_t page = (uint64_t)rand_r(&f->seed) % PAGES;
 	uint8_t v = (uint8_t)rand_r(&f->seed);
 
-	(void)h;
 	(void)op;
 	(void)after;
 	if (f->write_inside && !f->g[g].parked && rand_r(&f->seed) % 8 == 0)
 		guest_write(f, g, page, (uint64_t)rand_r(&f->seed) % OB_PAGE_SIZE, &v, 1);
+	if (f->write_inside && v % 4 == 0) {
+		hva_t at = gmem_page_hva(&f->g[g].mem, page & ~7ULL);
+
+		if (v % 8)
+			fake_host_migrate_begin(h, at, 8);
+		else
+			fake_host_migrate_end(h, at, 8);
+	}
 }
 
 static void make(struct fleet *f, unsigned int inject)
@@ -309,21 +318,28 @@ Test(hash, failing_host_only_merges_less)
 	static const struct {
 		enum fake_op op;
 		int err;
+		bool hole; /* it fails when the old mapping is gone */
 	} ops[] = {
-		{FAKE_MAP_FRAMES, ENOMEM}, {FAKE_MAP_EMPTY, ENOMEM}, {FAKE_DISCARD, ENOMEM},
-		{FAKE_PAGES, EIO},	   {FAKE_FILE_READ, EIO},    {FAKE_FILE_WRITE, ENOSPC},
-		{FAKE_PUNCH, EOPNOTSUPP},  {FAKE_VMA_COUNT, ENOENT},
+		{FAKE_MAP_FRAMES, ENOMEM, false}, {FAKE_MAP_EMPTY, ENOMEM, false},
+		{FAKE_MAP_FRAMES, ENOMEM, true},  {FAKE_MAP_EMPTY, ENOMEM, true},
+		{FAKE_DISCARD, ENOMEM, false},	  {FAKE_PAGES, EIO, false},
+		{FAKE_FILE_READ, EIO, false},	  {FAKE_FILE_WRITE, ENOSPC, false},
+		{FAKE_PUNCH, EOPNOTSUPP, false},  {FAKE_VMA_COUNT, ENOENT, false},
 	};
 
 	for (size_t i = 0; i < OB_ARRAY_SIZE(ops); i++)
-		for (uint64_t nth = 0; nth < 12; nth++) {
+		/* Nothing helps when empty memory cannot be mapped ever again. */
+		for (uint64_t nth = ops[i].hole && ops[i].op == FAKE_MAP_EMPTY; nth < 12; nth++) {
 			struct fleet f;
 
 			make(&f, 0);
 			for (int g = 0; g < GUESTS; g++)
 				for (uint64_t p = 0; p < 48; p++)
 					guest_fill(&f, g, p, (uint32_t)p % 40);
-			fake_host_fail(f.h, ops[i].op, nth, ops[i].err);
+			if (ops[i].hole)
+				fake_host_fail_with_hole(f.h, ops[i].op, nth, ops[i].err);
+			else
+				fake_host_fail(f.h, ops[i].op, nth, ops[i].err);
 			scan(&f, 4);
 			for (int g = 0; g < GUESTS; g++)
 				guest_fill(&f, g, 1, 0);

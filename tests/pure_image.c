@@ -26,8 +26,7 @@ static void random_page(struct gen_rng *r, uint64_t *w)
 		w[i] = gen_next(r);
 }
 
-/* --- image.h ------------------------------------------------------------------------------------
- */
+/* --- image.h ----------------------------------------------------------------------------- */
 
 Test(image, checksum_is_the_format)
 {
@@ -82,8 +81,7 @@ Test(image, fold_sees_order_and_count)
 	cr_assert_neq(image_fold(image_fold(0, 0), 0), image_fold(0, 0));
 }
 
-/* --- gen.h --------------------------------------------------------------------------------------
- */
+/* --- gen.h ------------------------------------------------------------------------------- */
 
 Test(gen, what_was_filled_is_verified)
 {
@@ -247,8 +245,7 @@ Test(gen, scatter_is_a_bijection)
 	cr_assert_eq(gen_scatter(5, 0), 0);
 }
 
-/* --- lat.h --------------------------------------------------------------------------------------
- */
+/* --- lat.h ------------------------------------------------------------------------------- */
 
 /* By the words of agent_abi.h, slowly. */
 static unsigned int slow_bucket(uint64_t ns)
@@ -292,8 +289,7 @@ Test(lat, floor_is_the_least_of_its_bucket)
 		cr_assert_leq(lat_floor(b), lat_floor(b + 1));
 }
 
-/* --- extent.h ------------------------------------------------------------------------------------
- */
+/* --- extent.h ---------------------------------------------------------------------------- */
 
 #define AREA 600
 
@@ -388,8 +384,7 @@ Test(extent, refuses_what_is_free)
 	cr_assert_eq(extent_alloc(&l, 1), EXTENT_NONE);
 }
 
-/* --- layout.h ------------------------------------------------------------------------------------
- */
+/* --- layout.h ---------------------------------------------------------------------------- */
 
 Test(layout, parts_add_up)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* pure_mem.c: guest RAM: layout round the device hole, translation, and the fake host it stands on.
- */
+/* pure_mem.c: guest RAM: layout round the device hole, translation,
+ * and the fake host it stands on. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <stdlib.h>

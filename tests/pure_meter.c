@@ -19,8 +19,7 @@ static uint64_t rnd(uint64_t *s)
 	return *s * 0x2545f4914f6cdd1dULL;
 }
 
-/* --- the count ---------------------------------------------------------------------------------
- */
+/* --- the count --------------------------------------------------------------------------- */
 
 /* One page at a time, the first of each frame looks for all others. */
 static struct ksm_meter_result oracle(const struct ksm_meter_vm *vm, unsigned int nvms)
@@ -140,8 +139,7 @@ Test(meter, words_that_nobody_writes_are_refused)
 	}
 }
 
-/* --- the words of a guest ------------------------------------------------------------------------
- */
+/* --- the words of a guest ---------------------------------------------------------------- */
 
 static void park(void *arg)
 {

@@ -294,6 +294,63 @@ Test(pool, reap_that_fails_loses_nothing)
 	fix_free(&x);
 }
 
+/* A frame that cannot be read is passed: the others are given back, it is met again later. */
+Test(pool, reap_passes_what_it_cannot_read)
+{
+	struct fix x = fix_new(100, 3);
+	uint32_t f;
+
+	cr_assert_eq(ksm_frame_alloc(x.cell[0], 5, &f), 5);
+	for (uint32_t i = 0; i < 5; i++) {
+		fill(&x, x.cell[0], f + i, 1 + i);
+		ksm_frame_publish(x.cell[0], f + i);
+		ksm_frame_put(x.cell[0], f + i);
+	}
+	fake_host_fail(x.h, FAKE_FILE_READ, 2, EIO);
+	cr_assert_eq(ksm_domain_reap(x.coord, 1000), -EIO);
+	cr_assert_eq(stats(&x).live, 1);
+	cr_assert(ksm_domain_frame_live(x.coord, f + 1));
+	cr_assert_eq(stats(&x).pool_blocks_bytes, OB_PAGE_SIZE);
+	/* Few at a time, and it fails again: the cursor is past it each time. */
+	fake_host_fail(x.h, FAKE_FILE_READ, FAKE_EVERY, EIO);
+	x.coord->reap_cursor = f + 1;
+	cr_assert_eq(ksm_domain_reap(x.coord, 1), -EIO);
+	cr_assert_eq(x.coord->reap_cursor, f + 2);
+	fake_host_fail(x.h, FAKE_FILE_READ, 1, 0);
+	x.coord->reap_cursor = 0;
+	cr_assert_eq(ksm_domain_reap(x.coord, 1000), 1);
+	cr_assert_eq(stats(&x).pool_blocks_bytes, 0);
+	fix_free(&x);
+}
+
+/* A pool whose last chunk is a short one, and never used: no walk may leave it. */
+Test(pool, reap_stays_within_the_pool)
+{
+	struct fix x = fix_new(1500, 1);
+	uint64_t at = 1024;
+	uint32_t f;
+
+	cr_assert_eq(ksm_frame_alloc(x.cell[0], 1, &f), 1);
+	cr_assert_not(ksm_frame_next(x.coord, &at));
+	cr_assert_eq(at, 1500);
+	/* From the beginning of the last chunk on, once round and to the end again. */
+	cr_assert_eq(ksm_domain_reap(x.coord, 1024), 0);
+	cr_assert_eq(x.coord->reap_cursor, 1024);
+	cr_assert_eq(ksm_domain_reap(x.coord, 5000), 0);
+	cr_assert_leq(x.coord->reap_cursor, 1500);
+	/* Now the last chunk is used as well; what lies behind its end looks like a frame. */
+	x.cell[0]->cursor = 1400;
+	cr_assert_eq(ksm_frame_alloc(x.cell[0], 100, &f), 100);
+	cr_assert_eq(f, 1400);
+	atomic_store(&x.coord->state[1500], KSM_FRAME_LIVE);
+	for (unsigned int i = 0; i < 3; i++) {
+		cr_assert_eq(ksm_domain_reap(x.coord, 5000), 0);
+		cr_assert_leq(x.coord->reap_cursor, 1500);
+	}
+	cr_assert_eq(atomic_load(&x.coord->state[1500]), KSM_FRAME_LIVE, "not ours to change");
+	fix_free(&x);
+}
+
 Test(pool, flipped_frame_leaves_no_entry_behind)
 {
 	struct fix x = fix_new(100, 3);

@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* pure_serial.c: the 16550: what a driver's probing sees, and where output goes. */
 #include <criterion/criterion.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -175,6 +180,132 @@ Test(serial, a_console_that_cannot_be_written_does_no_harm)
 	cr_assert_str_eq(line, "kept in memory");
 	serial_exit(&s);
 	fclose(f);
+}
+
+/* --- a console that nobody reads -------------------------------------------------------------- */
+
+/* A pipe with no room for one byte more; its ends are blocking, as those of a shell are. */
+static void full_pipe(int p[2])
+{
+	char block[4096] = {0};
+
+	cr_assert(!pipe(p));
+	cr_assert(!fcntl(p[1], F_SETFL, O_NONBLOCK));
+	while (write(p[1], block, sizeof(block)) > 0)
+		;
+	cr_assert(!fcntl(p[1], F_SETFL, 0));
+}
+
+/* Read all that is in it; the end of it into @buf. */
+static void empty_pipe(int fd, char *buf, size_t n)
+{
+	char block[4096];
+	ssize_t r;
+
+	buf[0] = '\0';
+	cr_assert(!fcntl(fd, F_SETFL, O_NONBLOCK));
+	while ((r = read(fd, block, sizeof(block) - 1)) > 0) {
+		block[r] = '\0';
+		snprintf(buf, n, "%s", block);
+	}
+	cr_assert(!fcntl(fd, F_SETFL, 0));
+}
+
+Test(serial, a_console_that_nobody_reads_does_not_stop_the_guest, .timeout = 30)
+{
+	struct serial s;
+	char got[4096], line[32];
+	int p[2];
+
+	full_pipe(p);
+	serial_init(&s, p[1]);
+	print(&s, "one\ntwo\n");
+	cr_assert_eq(s.dropped, 8);
+	serial_flush(&s);
+	for (int i = 0; i < 1000; i++)
+		print(&s, "more\n"); /* not even slowly: nothing is waited for again */
+	cr_assert_eq(s.dropped, 8 + 5000);
+	serial_last_line(&s, line, sizeof(line));
+	cr_assert_str_eq(line, "more");
+	empty_pipe(p[0], got, sizeof(got));
+	cr_assert_null(strstr(got, "more"));
+
+	print(&s, "back\n");
+	empty_pipe(p[0], got, sizeof(got));
+	cr_assert_str_eq(
+		got, "\n[overbook: nobody read the console, 5008 bytes are lost so far]\nback\n");
+	print(&s, "again\n");
+	empty_pipe(p[0], got, sizeof(got));
+	cr_assert_str_eq(got, "again\n", "said once");
+	cr_assert_eq(s.dropped, 5008);
+	print(&s, "at the end");
+	serial_exit(&s);
+	empty_pipe(p[0], got, sizeof(got));
+	cr_assert_str_eq(got, "at the end");
+	close(p[0]);
+	close(p[1]);
+}
+
+struct kicker {
+	pthread_t target;
+	_Atomic bool stop;
+};
+
+static void on_kick(int sig)
+{
+	(void)sig;
+}
+
+static void *kick(void *arg)
+{
+	struct kicker *k = arg;
+
+	while (!k->stop) {
+		pthread_kill(k->target, SIGUSR1);
+		usleep(200);
+	}
+	return NULL;
+}
+
+/* Signals that come faster than the wait must not make it start over and over. */
+Test(serial, kicks_do_not_prolong_the_wait, .timeout = 30)
+{
+	struct sigaction sa = {.sa_handler = on_kick};
+	struct kicker k = {.target = pthread_self()};
+	struct serial s;
+	pthread_t t;
+	int p[2];
+
+	full_pipe(p);
+	cr_assert(!sigaction(SIGUSR1, &sa, NULL));
+	serial_init(&s, p[1]);
+	cr_assert(!pthread_create(&t, NULL, kick, &k));
+	print(&s, "lost\n");
+	k.stop = true;
+	pthread_join(t, NULL);
+	cr_assert_eq(s.dropped, 5);
+	serial_exit(&s);
+	close(p[0]);
+	close(p[1]);
+}
+
+/* A terminal that is not read: it says that it has room until the very end, and takes no more. */
+Test(serial, a_terminal_that_nobody_reads_does_not_stop_the_guest, .timeout = 30)
+{
+	int top = posix_openpt(O_RDWR | O_NOCTTY), tty;
+	struct serial s;
+
+	if (top < 0 || grantpt(top) || unlockpt(top))
+		cr_skip_test("no pseudo-terminals here");
+	tty = open(ptsname(top), O_RDWR | O_NOCTTY);
+	cr_assert_geq(tty, 0);
+	serial_init(&s, tty);
+	for (int i = 0; i < 4000; i++)
+		print(&s, "a line\twith a tab, of which the terminal makes more\n");
+	cr_assert_gt(s.dropped, 0);
+	serial_exit(&s);
+	close(tty);
+	close(top);
 }
 
 Test(serial, last_line_is_found_cut_and_cleaned)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* pure_table.c: the table for a person: sizes, columns, what is left out and what is made harmless.
- */
+/* pure_table.c: the table for a person: sizes, columns,
+ * what is left out and what is made harmless. */
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <string.h>

@@ -165,6 +165,24 @@ Test(virtio_mmio, a_driver_that_does_it_right)
 	bed_free(b);
 }
 
+/* At the end too a device is not live any more when its work is waited for. */
+Test(virtio_mmio, it_is_not_live_while_its_last_work_is_drained)
+{
+	struct bed *b = bed_new();
+	unsigned int before;
+
+	vdrv_negotiate(b->d, 0);
+	vdrv_start(&b->v);
+	cr_assert(virtio_dev_live(b->d));
+	before = b->dev.resets;
+	virtio_dev_exit(b->d);
+	cr_assert_eq(b->dev.resets, before + 1);
+	cr_assert(!b->dev.live_in_reset);
+	gmem_exit(&b->gm);
+	fake_host_free(b->h);
+	free(b);
+}
+
 Test(virtio_mmio, a_live_queue_cannot_be_changed)
 {
 	struct bed *b = bed_new();

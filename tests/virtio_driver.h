@@ -53,8 +53,8 @@ void vdrv_set64(struct virtio_dev *d, uint64_t reg, uint64_t v);
 
 /* Lay the rings of a queue of @size out from @base; memory is made zero. */
 void vdrv_layout(struct vdrv *v, struct virtio_dev *d, struct gmem *mem, uint16_t size, gpa_t base);
-/* Acknowledge up to FEATURES_OK with @features (VERSION_1 is added). Returns the status read back.
- */
+/* Acknowledge up to FEATURES_OK with @features (VERSION_1 is added).
+ * Returns the status read back. */
 uint32_t vdrv_negotiate(struct virtio_dev *d, uint64_t features);
 /* Set queue 0 up as laid out, then DRIVER_OK. Returns the status read back. */
 uint32_t vdrv_start(struct vdrv *v);

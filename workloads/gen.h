@@ -124,15 +124,15 @@ static inline unsigned int gen_check(const uint64_t *w, uint64_t key, uint64_t p
  * r = 2^(u log2(n + 1)) - 1 for u uniform in [0, 1). Worked out in 32.32 fixed point: exactly
  *	P(r) = log2((r + 2) / (r + 1)) / log2(n + 1)
  * but for the polynomial that stands for 2^f: its value is off by less than 0.4 %, its slope, and
- *so the probability of a rank, by less than 6 %.
+ * so the probability of a rank, by less than 6 %.
  */
 struct gen_zipf {
 	uint64_t n;
 	uint64_t log2; /* of n + 1, 32.32 */
 };
 
-/* log2(v) in 32.32 fixed point, v at least 1. Squares the mantissa: each doubling is one more bit.
- */
+/* log2(v) in 32.32 fixed point, v at least 1. Squares the mantissa:
+ * each doubling is one more bit. */
 static inline uint64_t gen_log2(uint64_t v)
 {
 	unsigned int k = 63 - (unsigned int)__builtin_clzll(v);

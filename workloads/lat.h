@@ -18,8 +18,8 @@ static inline unsigned int lat_bucket(uint64_t ns)
 	if (ns == 0)
 		return 0;
 	unsigned int octave = 63 - (unsigned int)__builtin_clzll(ns);
-	/* The two bits below the leading one; below 4 ns some of them are not there and read as 0.
-	 */
+	/* The two bits below the leading one; below 4 ns some of them are not there
+	 * and read as 0. */
 	unsigned int quarter =
 		(unsigned int)((octave >= 2 ? ns >> (octave - 2) : ns << (2 - octave)) & 3);
 	unsigned int b = octave * 4 + quarter;

@@ -5,9 +5,9 @@
  *
  * The same files give the same bytes. Regular files are collected folder by folder, each inode once
  * (under its first name in sorted order), then put into a fixed pseudo-random order by a hash of
- *the path, so that small and big files, programs and libraries mix, and taken until the wanted
- *amount of data is reached. A file counts with at most its first 2 MiB: no single file makes up the
- *image.
+ * the path, so that small and big files, programs and libraries mix, and taken until the wanted
+ * amount of data is reached. A file counts with at most its first 2 MiB: no single file makes up
+ * the image.
  *
  *	mkimage -o FILE [--mb N] [--from DIR]...
  *

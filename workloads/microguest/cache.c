@@ -70,8 +70,8 @@ void cache_probe(struct guest *g, struct image_super *sb)
 		guest_fail(g, MG_EXIT_IMAGE, "the image's super block makes no sense");
 }
 
-/* Word @i of a table that starts at cache page @first. Pages of the cache need not be contiguous.
- */
+/* Word @i of a table that starts at cache page @first.
+ * Pages of the cache need not be contiguous. */
 static uint64_t *table_word(const struct guest *g, uint64_t first, uint64_t i)
 {
 	return cache_page(g, first + i / PAGE_WORDS) + i % PAGE_WORDS;
@@ -136,8 +136,8 @@ static void finish(struct guest *g, const struct pending *p)
 	}
 }
 
-/* Read files [from, to) into their places, several requests in flight, every few of them scattered.
- */
+/* Read files [from, to) into their places, several requests in flight,
+ * every few of them scattered. */
 static void read_files(struct guest *g, uint64_t from, uint64_t to)
 {
 	struct cache *c = &g->cache;

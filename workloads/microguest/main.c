@@ -40,8 +40,8 @@ static const struct workload *find_workload(struct guest *g)
 	guest_fail(g, MG_EXIT_WORKLOAD, "no workload is called %s", g->cfg.workload);
 }
 
-/* Memory from its lowest usable page on: bookkeeping, page cache, heap, the workload's area, free.
- */
+/* Memory from its lowest usable page on: bookkeeping, page cache, heap, the workload's area,
+ * free. */
 static void divide(struct guest *g, const struct image_super *sb)
 {
 	struct layout l;
@@ -115,8 +115,8 @@ static void run(struct guest *g)
 		if (w->op)
 			run_batch(g);
 		now = clock_ns(g);
-		/* Verify in whole batches: telling the host costs the same for one page as for 256.
-		 */
+		/* Verify in whole batches: telling the host costs the same for one page
+		 * as for 256. */
 		if (now - verify.last >= VERIFY_BATCH * verify.period)
 			verify_step(g, rate_due(&verify, now, 2 * VERIFY_BATCH));
 		for (uint64_t n = rate_due(&writes, now, 16); n; n--)

@@ -31,8 +31,8 @@
 #define MS	   1000000ULL
 #define SECOND	   1000000000ULL
 
-/* Exit codes (AGENT_REG_EXIT): why the guest gave up. The line before it on the console says more.
- */
+/* Exit codes (AGENT_REG_EXIT): why the guest gave up.
+ * The line before it on the console says more. */
 enum mg_exit {
 	MG_EXIT_BOOT = 10,     /* start info, memory map or command line make no sense */
 	MG_EXIT_MEMORY = 11,   /* too little memory */

@@ -48,8 +48,8 @@ static void churn_free(struct guest *g)
 		if (zero)
 			memset(w, 0, PAGE_SIZE);
 	}
-	/* It was allocated, so it cannot be free, and the list has room for more than all blocks.
-	 */
+	/* It was allocated, so it cannot be free,
+	 * and the list has room for more than all blocks. */
 	if (extent_free(c->list, b.start, b.pages))
 		agent_mismatch(g, c->list, b.start, b.pages, AGENT_KIND_CHURN);
 	c->block[k] = c->block[--c->n];
