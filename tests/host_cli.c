@@ -5,7 +5,9 @@
  */
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -116,14 +118,19 @@ Test(cli, image_holds_48_mib_at_least)
 /* As a user who may not open /dev/kvm. */
 Test(cli, no_permission_for_kvm)
 {
-	char program[600], buf[1024] = "";
+	char build[PATH_MAX], program[PATH_MAX + 32], kernel[PATH_MAX + 32], image[PATH_MAX + 32];
+	char buf[1024] = "";
 	int fds[2], status;
 	ssize_t n;
 	pid_t pid;
 
 	if (geteuid() || access("/dev/kvm", F_OK))
 		cr_skip_test("needs root to become somebody else, and a /dev/kvm");
-	snprintf(program, sizeof(program), "%s/overbook", cli_build());
+	/* By absolute paths: somebody else may not pass the folders above. */
+	cr_assert(realpath(cli_build(), build));
+	snprintf(program, sizeof(program), "%s/overbook", build);
+	snprintf(kernel, sizeof(kernel), "%s/microguest.elf", build);
+	snprintf(image, sizeof(image), "%s/guest.img", build);
 	cr_assert(!pipe(fds));
 	pid = fork();
 	cr_assert(pid >= 0);
@@ -132,7 +139,8 @@ Test(cli, no_permission_for_kvm)
 		dup2(fds[1], 1);
 		if (setgid(65534) || setuid(65534))
 			_exit(99);
-		if (!access("/dev/kvm", R_OK | W_OK) || access(program, X_OK))
+		if (!access("/dev/kvm", R_OK | W_OK) || access(program, X_OK) ||
+		    access(kernel, R_OK) || access(image, R_OK))
 			_exit(98);
 		execl(program, "overbook", "fleet", "--guests", "1", (char *)NULL);
 		_exit(99);

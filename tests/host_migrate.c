@@ -108,6 +108,15 @@ Test(migrate, frames_that_the_kernel_moves_stay_shared, .timeout = 120)
 	cr_assert_eq(broken, 0, "%u pages look broken, nobody has written", broken);
 	cr_assert_eq(ept.st.state[EPT_SHARED], PAGES);
 	free(odd);
+	for (uint64_t p = 0; p < PAGES; p++)
+		ksm_frame_put(cell, ept_frame_of(&ept, p));
+	ept_exit(&ept);
+	gmem_exit(&m);
+	ksm_domain_close(cell);
+	close(pool);
+	close(meta);
+	ob_arena_free(arena);
+	ob_host_linux_exit(&h);
 	/* Not every kernel and host has something to move. */
 	if (!moving)
 		cr_log_warn("compaction moved nothing that was seen: the test has shown little");
