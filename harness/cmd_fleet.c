@@ -11,6 +11,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "harness/result.h"
@@ -27,11 +28,27 @@ static int exit_status(enum run_status s)
 	return status[s];
 }
 
+/* Is the file another than when we began, or written to since? */
+static bool changed(const char *path, const struct stat *first)
+{
+	struct stat now;
+
+	return stat(path, &now) || now.st_dev != first->st_dev || now.st_ino != first->st_ino ||
+	       now.st_size != first->st_size || now.st_mtim.tv_sec != first->st_mtim.tv_sec ||
+	       now.st_mtim.tv_nsec != first->st_mtim.tv_nsec;
+}
+
 /* Run every mode; @runs has room for them. Returns how many were run. */
 static unsigned int run_modes(const struct fleet_config *c, struct run_result *runs)
 {
 	unsigned int n = 0;
 
+	const char *const path[] = {c->kernel_path, c->image_path};
+	struct stat first[OB_ARRAY_SIZE(path)];
+
+	for (size_t f = 0; f < OB_ARRAY_SIZE(path); f++)
+		if (!path[f] || stat(path[f], &first[f]))
+			first[f] = (struct stat){0};
 	for (unsigned int i = 0; i < c->nsharing && !ob_stop_signal; i++) {
 		struct run_result *r = &runs[n++];
 		struct ob_err e = {""};
@@ -43,6 +60,10 @@ static unsigned int run_modes(const struct fleet_config *c, struct run_result *r
 				c->sharing[i]->name, i + 1, c->nsharing, c->guests,
 				c->guests == 1 ? "" : "s", table_bytes(buf, (int64_t)c->mem_bytes));
 		ret = coord_run(c, c->sharing[i], r, &e);
+		/* Runs are only compared when all booted the same. */
+		for (size_t f = 0; f < OB_ARRAY_SIZE(path) && !ret; f++)
+			if (path[f] && changed(path[f], &first[f]))
+				ret = ob_fail(&e, ESTALE, "%.150s has changed meanwhile", path[f]);
 		snprintf(r->sharing, sizeof(r->sharing), "%s", c->sharing[i]->name);
 		if (!ret)
 			continue;

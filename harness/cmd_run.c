@@ -24,6 +24,8 @@ int cmd_run(int argc, char **argv)
 		return ret < 0 ? OB_EXIT_OK : ret;
 	json_out = c.json_path && strcmp(c.json_path, "-") == 0;
 	c.console_fd = json_out ? STDERR_FILENO : STDOUT_FILENO;
+	/* The terminal is the guest's: no progress in the middle of its lines. */
+	c.quiet = true;
 
 	ret = coord_run(&c, c.sharing[0], &r, &e);
 	snprintf(r.sharing, sizeof(r.sharing), "%s", c.sharing[0]->name);
@@ -41,7 +43,8 @@ int cmd_run(int argc, char **argv)
 	if (g)
 		fprintf(stderr,
 			"\nguest %s%s%s, %llu operations, %llu pages checked, %llu mismatches",
-			g->end, g->reason[0] ? ": " : "", g->reason, (unsigned long long)g->ops,
+			strcmp(g->end, "running") ? g->end : "ran to the end",
+			g->reason[0] ? ": " : "", g->reason, (unsigned long long)g->ops,
 			(unsigned long long)g->checked_pages, (unsigned long long)g->mismatches);
 	fputc('\n', stderr);
 

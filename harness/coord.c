@@ -288,10 +288,16 @@ static int wait_warm(struct coord *c, struct ob_err *e)
 	return 0;
 }
 
+/* The readings until now were taken before zero; their times count from the boot, @since ago. */
+static void count_back(struct coord *c, double since)
+{
+	for (unsigned int i = 0; i < c->out->nsamples; i++)
+		c->out->sample[i].t -= since;
+}
+
 static int switch_on(struct coord *c, struct ob_err *e)
 {
 	struct run_result *out = c->out;
-	struct ksm_sysfs_counters k;
 	int r;
 
 	/* First KSM's settings, which take their time; it finds nothing to do before the cells say so. */
@@ -311,11 +317,9 @@ static int switch_on(struct coord *c, struct ob_err *e)
 			c->lat_t0[b] += c->guest[i].lat[b];
 	for (unsigned int i = 0; i < c->ncells; i++)
 		c->cell[i].page_tables_t0 = coord_page_tables(&c->cell[i]);
-	if (c->driving && !ksm_sysfs_read(&k))
-		c->kernel_cpu_t0 = k.ksmd_cpu_ns;
-	/* The readings until now were taken before zero; their times are of the boot until here. */
-	for (unsigned int i = 0; i < out->nsamples; i++)
-		out->sample[i].t -= (double)(c->t0_ns - c->boot_ns) / OB_NS_PER_SEC;
+	if (c->driving)
+		ksm_sysfs_read(&c->kernel_t0);
+	count_back(c, (double)(c->t0_ns - c->boot_ns) / OB_NS_PER_SEC);
 	c->stage = COORD_MEASURE;
 	return coord_ask(c, json_pack("{s:s}", "do", "engine"), 10000, NULL, e);
 }
@@ -378,9 +382,13 @@ static int measure_last(struct coord *c, struct ob_err *e)
 	reap(c);
 	if (!r)
 		r = coord_sample(c, true, e);
-	if (!r)
-		coord_finish(c);
-	return r;
+	if (r)
+		return r;
+	/* Stopped before the engine was on: the last reading is as near to zero as it came. */
+	if (!c->t0_ns)
+		count_back(c, c->out->sample[c->out->nsamples - 1].t);
+	coord_finish(c);
+	return 0;
 }
 
 static void judge(struct coord *c, int err, const struct ob_err *e)

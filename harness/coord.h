@@ -61,8 +61,8 @@ struct coord {
 	uint64_t end_ns; /* the guests were parked for the last reading; 0: not yet */
 	uint64_t boot_ns;
 	uint64_t ops_t0;
-	uint64_t kernel_cpu_t0; /* ksmd's */
-	uint64_t reap_cpu_ns;	/* ours, for giving frames back */
+	struct ksm_sysfs_counters kernel_t0; /* when the engine was switched on */
+	uint64_t reap_cpu_ns;		     /* ours, for giving frames back */
 	uint64_t lat_t0[AGENT_LAT_BUCKETS];
 	unsigned int room; /* samples allocated */
 };

@@ -84,18 +84,31 @@ int coord_spawn(struct coord *c, unsigned int cell, struct ob_err *e)
 void coord_lose_cell(struct coord *c, unsigned int cell, const char *why)
 {
 	struct coord_cell *k = &c->cell[cell];
+	const struct timespec nap = {.tv_nsec = 5 * OB_NS_PER_MS};
 	int status = 0;
+	pid_t dead = 0;
 
 	if (k->fd < 0)
 		return;
 	close(k->fd);
 	k->fd = -1;
+	/* Its socket closes a moment before it is a zombie: give it that moment, to know how it ended. */
+	for (int tries = 0; tries < 20 && !dead; tries++) {
+		dead = waitpid(k->pid, &status, WNOHANG);
+		if (!dead)
+			nanosleep(&nap, NULL);
+	}
 	/* It may be stuck and not dead: then it is of no use either, and holds frames. */
-	kill(k->pid, SIGKILL);
-	waitpid(k->pid, &status, 0);
-	if (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL)
-		snprintf(k->why, sizeof(k->why), "cell %u died of signal %d (%s)", cell,
-			 WTERMSIG(status), strsignal(WTERMSIG(status)));
+	if (!dead) {
+		kill(k->pid, SIGKILL);
+		waitpid(k->pid, NULL, 0);
+	}
+	if (dead > 0 && WIFSIGNALED(status))
+		snprintf(k->why, sizeof(k->why), "cell %u died of signal %d (%s)%s", cell,
+			 WTERMSIG(status), strsignal(WTERMSIG(status)),
+			 WTERMSIG(status) == SIGKILL
+				 ? ": if nobody sent it, the host was out of memory"
+				 : "");
 	else
 		snprintf(k->why, sizeof(k->why), "cell %u is lost: %s", cell, why);
 	ob_warn("%s; its %u guests with it", k->why, k->n);

@@ -90,7 +90,7 @@ static uint64_t merge_cpu_ns(struct coord *c)
 	for (unsigned int i = 0; i < c->ncells; i++)
 		ns += c->cell[i].ksm.cpu_ns;
 	if (c->driving && !ksm_sysfs_read(&k))
-		ns += k.ksmd_cpu_ns - c->kernel_cpu_t0;
+		ns += k.ksmd_cpu_ns - c->kernel_t0.ksmd_cpu_ns;
 	return ns;
 }
 
@@ -364,7 +364,7 @@ static void seconds_to_95(struct coord *c)
 	/* What reading untouched memory saves (the zero page) was there before the engine. */
 	for (unsigned int i = 0; i < out->nsamples && out->sample[i].t <= 0; i++)
 		first = out->sample[i].saved_bytes;
-	if (last <= first || !(c->domain || c->driving))
+	if (last <= first || !c->t0_ns || !(c->domain || c->driving))
 		return;
 	for (unsigned int i = 0; i < out->nsamples; i++) {
 		const struct run_sample *s = &out->sample[i];
@@ -394,6 +394,7 @@ void coord_finish(struct coord *c)
 		return;
 	s = &out->sample[out->nsamples - 1];
 	out->pfn_known = c->host.knows_pfn;
+	out->frames_checked = c->host.knows_pfn && c->domain;
 	out->checked_pages = s->checked_pages;
 	out->mismatches = s->mismatches;
 	out->checked_shared_pages = 0;
@@ -403,15 +404,20 @@ void coord_finish(struct coord *c)
 	if (out->measured_seconds > 0 && s->ops > c->ops_t0)
 		out->ops_per_second = (double)(s->ops - c->ops_t0) / out->measured_seconds;
 	out->merge_cpu_seconds = (double)s->merge_cpu_ns / OB_NS_PER_SEC;
-	if (c->driving)
-		ksm_sysfs_read(&out->kernel_ksm);
+	if (c->driving && !ksm_sysfs_read(&out->kernel_ksm)) {
+		/* The kernel counts from its own boot; a run from the moment it was switched on. */
+		out->kernel_ksm.full_scans -= c->kernel_t0.full_scans;
+		out->kernel_ksm.ksmd_cpu_ns -= c->kernel_t0.ksmd_cpu_ns;
+	}
 	out->resident_bytes_kernel = 0;
 	for (unsigned int i = 0; i < c->ncells; i++)
 		if (c->cell[i].fd >= 0)
 			out->resident_bytes_kernel += smaps_bytes(c, &c->cell[i]);
 	if (c->domain && !ksm_domain_stats(c->domain, &st))
 		out->resident_bytes_kernel += st.pool_blocks_bytes;
-	metadata(c);
+	/* Before the engine was on nothing was spent on it. */
+	if (c->t0_ns)
+		metadata(c);
 	out->saved_bytes = (int64_t)(out->saved_zero + out->saved_intra + out->saved_inter) -
 			   (int64_t)(out->metadata_ours + out->metadata_kernel);
 	latencies(c);

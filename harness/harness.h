@@ -111,6 +111,7 @@ struct run_result {
 		lat_p99_us; /* of one operation, as the guests measured it; negative: none */
 	uint64_t checked_pages, checked_shared_pages, mismatches;
 	bool pfn_known;		     /* the meter saw host frame numbers (needs CAP_SYS_ADMIN) */
+	bool frames_checked;	     /* the host frames of shared pages could be looked at */
 	uint64_t frame_check_errors; /* shared pages whose host frame is not their pool frame's */
 	struct ksm_stats ksm;	     /* hash engine: sum over cells */
 	struct ksm_sysfs_counters kernel_ksm; /* kernel engine: at the end */

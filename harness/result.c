@@ -139,6 +139,12 @@ static json_t *mismatches_json(const struct run_guest *g)
 	return list;
 }
 
+/* What Linux KSM has merged at a moment is not ours to know. */
+static json_t *shared_count(const struct run_result *r, uint64_t pages)
+{
+	return strcmp(r->sharing, "kernel") ? count(pages) : json_null();
+}
+
 static json_t *guest_json(const struct run_result *r, const struct run_guest *g)
 {
 	json_t *o = json_object();
@@ -149,7 +155,7 @@ static json_t *guest_json(const struct run_result *r, const struct run_guest *g)
 	json_object_set_new(o, "reason", text(g->reason, sizeof(g->reason)));
 	json_object_set_new(o, "ops", fig(r, g->ops));
 	json_object_set_new(o, "checked_pages", count(g->checked_pages));
-	json_object_set_new(o, "checked_shared_pages", count(g->checked_shared_pages));
+	json_object_set_new(o, "checked_shared_pages", shared_count(r, g->checked_shared_pages));
 	json_object_set_new(o, "mismatches", count(g->mismatches));
 	json_object_set_new(o, "mismatch_list", mismatches_json(g));
 	json_object_set_new(o, "written_pages", fig(r, g->written_pages));
@@ -272,12 +278,11 @@ static json_t *run_json(const struct run_result *r)
 	figures_set(o, r);
 
 	json_object_set_new(integrity, "checked_pages", count(r->checked_pages));
-	/* What Linux KSM has merged at that moment is not ours to know. */
 	json_object_set_new(integrity, "checked_shared_pages",
-			    strcmp(r->sharing, "kernel") ? count(r->checked_shared_pages)
-							 : json_null());
+			    shared_count(r, r->checked_shared_pages));
 	json_object_set_new(integrity, "mismatches", count(r->mismatches));
-	json_object_set_new(integrity, "frame_check_errors", count(r->frame_check_errors));
+	json_object_set_new(integrity, "frame_check_errors",
+			    r->frames_checked ? count(r->frame_check_errors) : json_null());
 	json_object_set_new(o, "integrity", integrity);
 	json_object_set_new(o, "pfn_known", json_boolean(r->pfn_known));
 

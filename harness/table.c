@@ -158,7 +158,10 @@ static void cell_mismatches(const struct table *t, const struct run_result *r, c
 static void cell_frames(const struct table *t, const struct run_result *r, char *buf, size_t n)
 {
 	(void)t;
-	snprintf(buf, n, "%llu", (unsigned long long)r->frame_check_errors);
+	if (r->frames_checked)
+		snprintf(buf, n, "%llu", (unsigned long long)r->frame_check_errors);
+	else
+		snprintf(buf, n, "-");
 }
 
 static void cell_status(const struct table *t, const struct run_result *r, char *buf, size_t n)

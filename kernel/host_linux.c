@@ -13,12 +13,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "kernel/compat.h"
 #include "kernel/host.h"
 
 #ifndef PR_SET_VMA
@@ -107,6 +109,39 @@ static int host_mergeable(struct ob_host *h, hva_t at, uint64_t size, bool on)
 	return madvise(hva_ptr(at), size, on ? MADV_MERGEABLE : MADV_UNMERGEABLE) ? -errno : 0;
 }
 
+/*
+ * Without host frame numbers (CAP_SYS_ADMIN) a page of the kernel's zero page looks like any other in
+ * the page map. PAGEMAP_SCAN (6.7) tells them apart for everybody; on an older kernel such a page
+ * counts as memory of its own, which claims too little saved and never too much.
+ */
+static void mark_zero_pages(struct ob_host *h, hva_t at, uint64_t n, struct ob_page *out)
+{
+	struct page_region found[64];
+	struct pm_scan_arg a = {
+		.size = sizeof(a),
+		.start = at.v,
+		.end = at.v + n * OB_PAGE_SIZE,
+		.vec = (uint64_t)(uintptr_t)found,
+		.vec_len = OB_ARRAY_SIZE(found),
+		.category_mask = PAGE_IS_PFNZERO,
+		.return_mask = PAGE_IS_PFNZERO,
+	};
+	int got;
+
+	do {
+		got = ioctl(h->pagemap_fd, PAGEMAP_SCAN, &a);
+		for (int i = 0; i < got; i++)
+			for (uint64_t v = found[i].start; v < found[i].end; v += OB_PAGE_SIZE) {
+				struct ob_page *p = &out[(v - at.v) / OB_PAGE_SIZE];
+
+				p->zero = p->present;
+			}
+		/* A full vector may leave more; go on behind its last region. */
+		if (got > 0)
+			a.start = found[got - 1].end;
+	} while (got == (int)OB_ARRAY_SIZE(found) && a.start < a.end);
+}
+
 static int host_pages(struct ob_host *h, hva_t at, uint64_t n, struct ob_page *out)
 {
 	uint64_t raw[512];
@@ -130,6 +165,8 @@ static int host_pages(struct ob_host *h, hva_t at, uint64_t n, struct ob_page *o
 			p->zero = p->pfn && p->pfn == h->zero_pfn;
 		}
 	}
+	if (!h->knows_pfn)
+		mark_zero_pages(h, at, n, out);
 	return 0;
 }
 

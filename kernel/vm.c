@@ -211,9 +211,12 @@ void vm_fail(struct vm *vm, const char *fmt, ...)
 
 void vm_exit(struct vm *vm, int code)
 {
-	char reason[64];
+	char reason[sizeof(vm->reason)], line[120];
 
-	snprintf(reason, sizeof(reason), "the guest ended with code %d", code);
+	/* What it said last says more than a number. */
+	serial_last_line(&vm->serial, line, sizeof(line));
+	snprintf(reason, sizeof(reason), "the guest ended with code %d%s%s", code,
+		 code && *line ? ": " : "", code ? line : "");
 	vm_end(vm, VM_END_EXIT, code, reason);
 }
 
