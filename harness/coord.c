@@ -372,7 +372,7 @@ static int measure(struct coord *c, struct ob_err *e)
 	return 0;
 }
 
-/* The last reading: all stand still, so that our figures and the kernel's are of
+/* The last reading: guests, scanner and ksmd stand still, so that our figures and the kernel's are of
  * the same moment. */
 static int measure_last(struct coord *c, struct ob_err *e)
 {
@@ -380,15 +380,19 @@ static int measure_last(struct coord *c, struct ob_err *e)
 
 	c->end_ns = c->host.ops->now_ns(&c->host);
 	reap(c);
+	if (c->driving)
+		ksm_driver_hold(true);
 	if (!r)
 		r = coord_sample(c, true, e);
-	if (r)
-		return r;
 	/* Stopped before the engine was on: the last reading is as near to zero as it came. */
-	if (!c->t0_ns)
+	if (!r && !c->t0_ns)
 		count_back(c, c->out->sample[c->out->nsamples - 1].t);
-	coord_finish(c);
-	return 0;
+	if (!r)
+		coord_finish(c);
+	/* Others may be using it. For us the guardian puts it back. */
+	if (c->driving)
+		ksm_driver_hold(false);
+	return r;
 }
 
 static void judge(struct coord *c, int err, const struct ob_err *e)

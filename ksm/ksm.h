@@ -148,15 +148,24 @@ int ksm_sysfs_read(struct ksm_sysfs_counters *out);
  * Drive Linux KSM at its fastest. A guardian process, spawned from @self_exe with the arguments
  * "ksm-guardian FD", keeps the old settings and puts them back when the pipe closes, however this
  * process ends. Several users at once are counted by a lock file (@lock_path, NULL: the default).
- * -EACCES/-ENOENT with a line in @e when KSM cannot be driven here.
+ * -EACCES/-ENOENT with a line in @e when KSM cannot be driven here, -EBUSY when somebody drives it
+ * whose lock file is another. The strings must stay until the driver is stopped.
  */
 struct ksm_driver {
 	int pipe_fd;
 	int guardian_pid;
+	const char *self_exe, *lock_path, *root; /* for one more guardian; the caller's */
 };
 int ksm_driver_start(struct ksm_driver *d, const char *self_exe, const char *lock_path,
 		     struct ob_err *e);
-/* Close the pipe and wait until the guardian has put everything back. */
+/*
+ * Let KSM stand still (or go on), so that a reading of what it has merged is of one moment. Returns
+ * when its batch under way is over, which takes a second at most. Whoever else uses KSM stands still
+ * as well, so hold it for a moment only. What is held when this process ends the guardian puts right.
+ */
+int ksm_driver_hold(bool hold);
+/* Close the pipe and wait until the guardian has put everything back; when it was killed, another
+ * one is started to do so. */
 void ksm_driver_stop(struct ksm_driver *d);
 /* main() of the guardian. */
 int ksm_guardian_main(int pipe_fd, const char *lock_path);

@@ -110,6 +110,11 @@ int ksm_sysfs_set(const char *root, const char *name, const char *value)
 	return r;
 }
 
+int ksm_driver_hold(bool hold)
+{
+	return ksm_sysfs_set("", "run", hold ? "0" : "1");
+}
+
 static int get_u64(const char *root, const char *name, uint64_t *out)
 {
 	char value[KSM_VALUE_MAX], *end;
@@ -239,6 +244,17 @@ int ksm_settings_fastest(const char *root, const struct ksm_settings *s, struct 
 				       value, strerror(-r));
 	}
 	return 0;
+}
+
+bool ksm_settings_are_fastest(const struct ksm_settings *s)
+{
+	static const enum ksm_setting which[] = {KSM_SET_RUN, KSM_SET_PAGES_TO_SCAN,
+						 KSM_SET_SLEEP_MILLISECS};
+
+	for (unsigned int i = 0; i < OB_ARRAY_SIZE(which); i++)
+		if (strcmp(s->value[which[i]], fastest_value[which[i]]) != 0)
+			return false;
+	return true;
 }
 
 int ksm_settings_restore(const char *root, const struct ksm_settings *s, struct ob_err *e)
