@@ -16,13 +16,10 @@
  * between are discarded. Each level gets a fresh measured VM.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -48,27 +45,6 @@ struct ops_bed {
 struct ops_cost {
 	double merge, broken, discard; /* us */
 };
-
-static int map_elf(struct ops_bed *bed, const char *path, struct ob_err *e)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	struct stat st;
-	void *p = MAP_FAILED;
-
-	if (fd >= 0 && !fstat(fd, &st) && st.st_size > 0)
-		p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-	if (p == MAP_FAILED) {
-		int err = errno ? errno : EIO;
-
-		if (fd >= 0)
-			close(fd);
-		return ob_fail(e, err, "%s: %s", path, strerror(err));
-	}
-	close(fd);
-	bed->elf = p;
-	bed->elf_len = (size_t)st.st_size;
-	return 0;
-}
 
 static int make_vm(struct ops_bed *bed, unsigned int id, struct vm **out, struct ob_err *e)
 {
@@ -205,7 +181,7 @@ static int bed_open(struct ops_bed *bed, const struct demo *d, struct ob_err *e)
 		if (ret)
 			return ob_fail(e, -ret, "frame pool: %s", strerror(-ret));
 	}
-	ret = map_elf(bed, d->files.kernel_path, e);
+	ret = ob_read_file(d->files.kernel_path, ELF_MAX_BYTES, &bed->elf, &bed->elf_len, e);
 	if (!ret)
 		ret = kvm_open(&bed->kvm, e);
 	if (!ret && (ret = io_worker_start(&bed->worker)))
@@ -221,8 +197,7 @@ static void bed_close(struct ops_bed *bed)
 		io_worker_stop(bed->worker);
 	if (bed->kvm.fd >= 0)
 		kvm_close(&bed->kvm);
-	if (bed->elf)
-		munmap(bed->elf, bed->elf_len);
+	free(bed->elf);
 	if (bed->pool_fd >= 0)
 		close(bed->pool_fd);
 	if (bed->host.ops)

@@ -25,9 +25,6 @@
 
 #include "harness/proto.h"
 
-/* Priority of the thread that answers the coordinator. */
-#define CONTROL_NICE (-10)
-
 /* Take the lock from the scanner between two steps. */
 static void scan_hold(struct cell *c)
 {
@@ -193,8 +190,7 @@ static int cell_start(struct cell *c, struct ob_err *e)
 			return r;
 		c->guest[i].running = true;
 	}
-	/* Whoever watches and stops the guests must come to run however many of them want the CPU.
-	 * Their threads are made by now, so it is this one's alone. Only root may; else as it is. */
+	/* The guests' threads are made by now, so it is this thread's alone. */
 	setpriority(PRIO_PROCESS, 0, CONTROL_NICE);
 	return 0;
 }

@@ -16,19 +16,13 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "harness/proto.h"
 
-#define SAMPLE_NS	 (250 * OB_NS_PER_MS)
-#define WARM_POLL_NS	 (100 * OB_NS_PER_MS)
-#define SETUP_TIMEOUT_MS 120000
-/* Our own priority once the guests are there (cell.c does the same). */
-#define CONTROL_NICE (-10)
+#define SAMPLE_NS    (250 * OB_NS_PER_MS)
+#define WARM_POLL_NS (100 * OB_NS_PER_MS)
 /* Linux KSM is the yardstick: it gets the time that it needs, up to so many times --seconds. */
 #define KERNEL_PATIENCE 3
 #define REAP_BUDGET	65536
@@ -36,16 +30,9 @@
  * by nobody for a while. */
 #define FLIP_AFTER 0.5
 
-static const char *mode_name(const struct coord *c)
-{
-	return c->engine->name;
-}
-
 /* --- progress ---------------------------------------------------------------------------- */
 
-static void progress(const struct coord *c, const char *fmt, ...)
-	__attribute__((format(printf, 2, 3)));
-static void progress(const struct coord *c, const char *fmt, ...)
+void coord_progress(const struct coord *c, const char *fmt, ...)
 {
 	bool tty = isatty(STDERR_FILENO);
 	char line[200];
@@ -56,177 +43,13 @@ static void progress(const struct coord *c, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(line, sizeof(line), fmt, ap);
 	va_end(ap);
-	fprintf(stderr, tty ? "\r\033[K%-6s  %s" : "%-6s  %s\n", mode_name(c), line);
+	fprintf(stderr, tty ? "\r\033[K%-6s  %s" : "%-6s  %s\n", c->engine->name, line);
 }
 
 static void progress_end(const struct coord *c)
 {
 	if (!c->cfg->quiet && isatty(STDERR_FILENO))
 		fputc('\n', stderr);
-}
-
-/* --- set-up ------------------------------------------------------------------------------ */
-
-static int setup_shared(struct coord *c, struct ob_err *e)
-{
-	struct ob_host *h = &c->host;
-	uint64_t size;
-	void *p;
-	int r;
-
-	/* Engine hash: at worst every second page of the fleet is a frame, never more than all. */
-	c->frames = c->engine == ksm_engine_find("hash") ? c->fleet_pages : 0;
-	size = ob_align_up((c->fleet_pages + c->frames) * sizeof(uint64_t), OB_PAGE_SIZE);
-	c->meter_fd = h->ops->memfd(h, "ob:meter", size);
-	if (c->meter_fd < 0)
-		return ob_fail(e, -c->meter_fd, "meter: %s", strerror(-c->meter_fd));
-	r = h->ops->map_shared(h, c->meter_fd, size, &p);
-	if (r)
-		return ob_fail(e, -r, "meter: %s", strerror(-r));
-	c->meter = p;
-	c->frame_pfn = c->meter + c->fleet_pages;
-	if (!c->frames)
-		return 0;
-	r = ksm_domain_create(h, c->frames, c->ncells, &c->pool_fd, &c->meta_fd);
-	if (!r)
-		r = ksm_domain_open(h, c->pool_fd, c->meta_fd, KSM_NO_CELL, c->arena, &c->domain);
-	return r ? ob_fail(e, -r, "frame pool: %s", strerror(-r)) : 0;
-}
-
-static void layout_guests(struct coord *c)
-{
-	const struct fleet_config *cfg = c->cfg;
-	uint64_t pages = cfg->mem_bytes / OB_PAGE_SIZE;
-
-	c->ncells = (cfg->guests + cfg->cell - 1) / cfg->cell;
-	c->cell = calloc(c->ncells, sizeof(*c->cell));
-	c->guest = calloc(cfg->guests, sizeof(*c->guest));
-	OB_ASSERT(c->cell && c->guest);
-	for (unsigned int i = 0; i < c->ncells; i++)
-		c->cell[i] = (struct coord_cell){
-			.fd = -1,
-			.first = i * cfg->cell,
-			.n = OB_MIN(cfg->cell, cfg->guests - i * cfg->cell),
-		};
-	for (unsigned int i = 0; i < cfg->guests; i++) {
-		struct run_guest *g = &c->out->guest[i];
-
-		c->guest[i].id = g->id = i;
-		c->guest[i].cell = i / cfg->cell;
-		c->guest[i].page_base = (uint64_t)i * pages;
-		c->guest[i].pages = pages;
-		snprintf(g->workload, sizeof(g->workload), "%s",
-			 cfg->workload[i % cfg->nworkloads]);
-		snprintf(g->end, sizeof(g->end), "running");
-	}
-	c->fleet_pages = pages * cfg->guests;
-}
-
-static json_t *setup_doc(struct coord *c, unsigned int cell)
-{
-	const struct fleet_config *cfg = c->cfg;
-	json_t *guests = json_array(), *doc;
-
-	for (unsigned int i = c->cell[cell].first; i < c->cell[cell].first + c->cell[cell].n; i++) {
-		char cmdline[256], console[1200] = "";
-
-		snprintf(cmdline, sizeof(cmdline), "workload=%s seed=%llu common=%llu guest=%u",
-			 c->out->guest[i].workload,
-			 (unsigned long long)(cfg->seed * 1000003 + i + 1),
-			 (unsigned long long)cfg->seed, i);
-		if (cfg->console_fd > 0)
-			snprintf(console, sizeof(console), "-");
-		else if (cfg->out_dir)
-			snprintf(console, sizeof(console), "%s/console/%s-guest%u.log",
-				 cfg->out_dir, mode_name(c), i);
-		OB_ASSERT(!json_array_append_new(
-			guests, json_pack("{s:I,s:I,s:I,s:s,s:s,s:s}", "id", (json_int_t)i, "mem",
-					  (json_int_t)cfg->mem_bytes, "page_base",
-					  (json_int_t)c->guest[i].page_base, "workload",
-					  c->out->guest[i].workload, "cmdline", cmdline, "console",
-					  console)));
-	}
-	doc = json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:s,s:s,s:o}", "do", "setup", "sharing",
-			mode_name(c), "cell", (json_int_t)cell, "inject", (json_int_t)cfg->inject,
-			"fleet_pages", (json_int_t)c->fleet_pages, "frames", (json_int_t)c->frames,
-			"kernel", cfg->kernel_path, "image", cfg->image_path ? cfg->image_path : "",
-			"guests", guests);
-	OB_ASSERT(doc);
-	return doc;
-}
-
-static int take_setup(struct coord *c, unsigned int cell, const json_t *a, struct ob_err *e)
-{
-	const json_t *guests = json_object_get(a, "guests"), *g, *ram, *r;
-	size_t i, k;
-
-	json_array_foreach (guests, i, g) {
-		unsigned int id = (unsigned int)proto_u64(g, "id");
-
-		if (id >= c->cfg->guests)
-			continue;
-		ram = json_object_get(g, "ram");
-		json_array_foreach (ram, k, r) {
-			if (k >= COORD_MAX_RAM)
-				break;
-			c->guest[id].ram[k].hva =
-				(uint64_t)json_integer_value(json_array_get(r, 0));
-			c->guest[id].ram[k].size =
-				(uint64_t)json_integer_value(json_array_get(r, 1));
-			c->guest[id].nram = (unsigned int)k + 1;
-		}
-	}
-	if (json_array_size(guests) != c->cell[cell].n)
-		return ob_fail(e, EPROTO, "cell %u made %zu guests of %u", cell,
-			       json_array_size(guests), c->cell[cell].n);
-	return 0;
-}
-
-static int make_console_dir(const struct coord *c, struct ob_err *e)
-{
-	char dir[1100];
-
-	if (!c->cfg->out_dir)
-		return 0;
-	snprintf(dir, sizeof(dir), "%s/console", c->cfg->out_dir);
-	if (mkdir(dir, 0777) && errno != EEXIST)
-		return ob_fail(e, errno, "%s: %s", dir, strerror(errno));
-	return 0;
-}
-
-static int setup(struct coord *c, struct ob_err *e)
-{
-	struct rlimit nofile;
-	json_t *a;
-	int r;
-
-	/* One descriptor a cell here; the cells raise their own. */
-	if (!getrlimit(RLIMIT_NOFILE, &nofile)) {
-		nofile.rlim_cur = nofile.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &nofile);
-	}
-	r = make_console_dir(c, e);
-	if (!r)
-		r = setup_shared(c, e);
-	for (unsigned int i = 0; i < c->ncells && !r; i++)
-		r = coord_spawn(c, i, e);
-	if (r)
-		return r;
-	for (unsigned int i = 0; i < c->ncells && !ob_stop_signal; i++) {
-		progress(c, "making guests: %u of %u", c->cell[i].first, c->cfg->guests);
-		r = coord_ask_one(c, i, setup_doc(c, i), SETUP_TIMEOUT_MS, &a, e);
-		if (r == -EPIPE)
-			return ob_fail(e, EIO, "cell %u ended while its guests were made", i);
-		if (r)
-			return r;
-		r = take_setup(c, i, a, e);
-		json_decref(a);
-		if (r)
-			return r;
-	}
-	/* As in the cells: we must come to run among all the guests. */
-	setpriority(PRIO_PROCESS, 0, CONTROL_NICE);
-	return 0;
 }
 
 /* --- the run ----------------------------------------------------------------------------- */
@@ -270,7 +93,8 @@ static int wait_warm(struct coord *c, struct ob_err *e)
 		warm = count_guests(c, false);
 		ended = count_guests(c, true);
 		if (now >= next || isatty(STDERR_FILENO)) {
-			progress(c, "filling memory: %u of %u guests ready", warm, c->cfg->guests);
+			coord_progress(c, "filling memory: %u of %u guests ready", warm,
+				       c->cfg->guests);
 			next = now + 2 * OB_NS_PER_SEC;
 		}
 		if (warm + ended == c->cfg->guests)
@@ -301,7 +125,7 @@ static int switch_on(struct coord *c, struct ob_err *e)
 	int r;
 
 	/* First KSM's settings, which take their time; it finds nothing to do before the cells say so. */
-	if (!strcmp(mode_name(c), "kernel")) {
+	if (!strcmp(c->engine->name, "kernel")) {
 		r = ksm_driver_start(&c->driver, "/proc/self/exe", NULL, e);
 		if (r)
 			return r;
@@ -356,10 +180,10 @@ static int measure(struct coord *c, struct ob_err *e)
 			ksm_domain_flip(c->domain, c->cfg->seed + c->out->nsamples);
 		now = c->host.ops->now_ns(&c->host);
 		if (isatty(STDERR_FILENO) || now >= next_line) {
-			progress(c, "%4.1f of %u s, saved %s, %llu pages verified",
-				 OB_MAX(s->t, 0.0), c->cfg->seconds,
-				 table_bytes(saved, (int64_t)s->saved_bytes),
-				 (unsigned long long)s->checked_pages);
+			coord_progress(c, "%4.1f of %u s, saved %s, %llu pages verified",
+				       OB_MAX(s->t, 0.0), c->cfg->seconds,
+				       table_bytes(saved, (int64_t)s->saved_bytes),
+				       (unsigned long long)s->checked_pages);
 			next_line = now + 2 * OB_NS_PER_SEC;
 		}
 		if (now >= end &&
@@ -470,11 +294,11 @@ int coord_run(const struct fleet_config *cfg, const struct ksm_engine_ops *mode,
 	}
 	c.arena = ob_arena_new("coord");
 	begin = c.host.ops->now_ns(&c.host);
-	layout_guests(&c);
+	coord_layout(&c);
 	out->cells = c.ncells;
 
 	c.boot_ns = begin;
-	r = setup(&c, e);
+	r = coord_setup(&c, e);
 	if (!r && !ob_stop_signal) {
 		c.stage = COORD_READY;
 		c.boot_ns = c.host.ops->now_ns(&c.host);
@@ -491,7 +315,8 @@ int coord_run(const struct fleet_config *cfg, const struct ksm_engine_ops *mode,
 	if (!r && c.stage >= COORD_READY)
 		r = measure_last(&c, e);
 	judge(&c, r, e);
-	progress(&c, "%s%s%s", run_status_name(out->status), *out->note ? ": " : "", out->note);
+	coord_progress(&c, "%s%s%s", run_status_name(out->status), *out->note ? ": " : "",
+		       out->note);
 	progress_end(&c);
 	cleanup(&c);
 	return ob_stop_signal ? 0 : r;

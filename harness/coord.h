@@ -67,6 +67,19 @@ struct coord {
 	unsigned int room; /* samples allocated */
 };
 
+/* --- coord.c ------------------------------------------------------------------------------------ */
+
+/* A line that says how far it is: over the one before on a terminal, else a line of its own. */
+void coord_progress(const struct coord *c, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* --- coord_setup.c ------------------------------------------------------------------------------ */
+
+/* Which guest is in which cell, and where its pages are among those of the fleet. */
+void coord_layout(struct coord *c);
+/* Pool, index, meter, cells, and all guests in them. What was made on failure cleanup undoes. */
+int coord_setup(struct coord *c, struct ob_err *e);
+
 /* --- coord_cell.c: the processes --------------------------------------------------------- */
 
 int coord_spawn(struct coord *c, unsigned int cell, struct ob_err *e);

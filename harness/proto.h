@@ -24,6 +24,12 @@
 #define PROTO_MAX (64u << 20)
 
 /*
+ * Priority (nice) of the two threads that talk, once the guests are there: whoever watches and stops
+ * guests must come to run however many of them want the CPU. Only root may raise it; else it stays.
+ */
+#define CONTROL_NICE (-10)
+
+/*
  * Deadlines are milliseconds of CLOCK_MONOTONIC, PROTO_NEVER for none. Once a signal has asked this
  * process to stop (ob_stop_signal), what is waited for gets PROTO_GRACE_MS more at most, whatever its
  * deadline: a cell that hangs must not keep the fleet from ending.
