@@ -60,7 +60,7 @@ int demo_stop(struct demo *d, struct ob_err *e)
 			continue;
 		snprintf(name, sizeof(name), "16 guests of 64M, sharing %s: SIGINT to the end",
 			 sharing[s]);
-		fig = bench_figure(d->b, name, "s", "the promise: 2 s");
+		fig = bench_figure(d->b, name, "s", "the promise");
 		fig->goal = 1.0;
 		fig->goal_is_max = true;
 		for (unsigned int n = 0; n < demo_count(d, 5, 1); n++) {

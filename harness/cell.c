@@ -388,6 +388,7 @@ int cell_main(int argc, char **argv)
 	/* The person's Ctrl-C is for the coordinator, which tells us. */
 	signal(SIGINT, SIG_IGN);
 	signal(SIGTERM, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
 	/* They were blocked until now (coord_cell.c). Threads inherit what is left: nothing. */
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);

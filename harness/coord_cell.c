@@ -36,6 +36,7 @@ static int spawn_with_fds(pid_t *pid, const int src[CELL_FDS])
 	sigemptyset(&block);
 	sigaddset(&block, SIGINT);
 	sigaddset(&block, SIGTERM);
+	sigaddset(&block, SIGHUP);
 	posix_spawnattr_init(&attr);
 	posix_spawnattr_setsigmask(&attr, &block);
 	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK);

@@ -29,6 +29,7 @@ struct doctor_check {
 
 struct doctor {
 	struct doctor_check check[DOCTOR_MAX];
+	char kvm_advice[KVM_ADVICE_MAX]; /* the one advice that is made and not a constant */
 	unsigned int n;
 };
 

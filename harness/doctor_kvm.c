@@ -8,7 +8,6 @@
 #include <linux/kvm.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "harness/doctor.h"
@@ -92,7 +91,6 @@ static void kvm_vm(struct doctor *d, int fd)
 void doctor_kvm(struct doctor *d, const char *kvm_path)
 {
 	static const char need[] = "booting guests";
-	struct stat st;
 	int version, err, fd = open(kvm_path, O_RDWR | O_CLOEXEC);
 
 	err = errno;
@@ -103,9 +101,7 @@ void doctor_kvm(struct doctor *d, const char *kvm_path)
 			advice = "sudo modprobe kvm_intel (or kvm_amd); virtualization on in the "
 				 "firmware";
 		else if (err == EACCES || err == EPERM)
-			advice = stat(kvm_path, &st) == 0 && st.st_gid == 0
-					 ? "sudo setfacl -m u:$USER:rw /dev/kvm, or run as root"
-					 : "sudo usermod -aG kvm $USER, then log in anew";
+			advice = kvm_access_advice(kvm_path, d->kvm_advice, sizeof(d->kvm_advice));
 		doctor_add(d, "kvm device", DOCTOR_LACK, need, advice, "%s: %s", kvm_path,
 			   strerror(err))
 			->required = true;

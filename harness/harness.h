@@ -144,7 +144,7 @@ int report_write(const json_t *doc, const char *path, struct ob_err *e);
 
 /* --- running: coord.c, cell.c ------------------------------------------------------------ */
 
-/* Set by SIGINT and SIGTERM (main.c); looked at by everything that waits. */
+/* Set by SIGINT, SIGTERM and SIGHUP (main.c); looked at by everything that waits. */
 extern volatile sig_atomic_t ob_stop_signal;
 
 /*

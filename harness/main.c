@@ -2,12 +2,13 @@
 /*
  * main.c: the overbook command: picks the verb, and says what signals mean.
  *
- * Three kinds of process run this program. The one that a person started obeys SIGINT and SIGTERM:
- * a handler notes the signal, system calls return (no SA_RESTART), and what waits looks at
+ * Three kinds of process run this program. The one that a person started obeys SIGINT, SIGTERM and
+ * SIGHUP (a terminal that was closed must not take the measurement with it; under nohup it stays
+ * ignored): a handler notes the signal, system calls return (no SA_RESTART), and what waits looks at
  * ob_stop_signal. Cells and the KSM guardian are its children, in the same process group, so a
  * Ctrl-C reaches them as well; they must not act on it, since it is the coordinator that stops the
- * cells in order and ends the guardian, by closing their pipes. A broken pipe is an error code
- * everywhere, never the end of a process.
+ * cells in order and ends the guardian, by closing their pipes. A broken pipe and a limit on the
+ * size of files are error codes everywhere, never the end of a process.
  */
 #include <errno.h>
 #include <signal.h>
@@ -27,13 +28,17 @@ static void note_signal(int sig)
 
 static void signals_set(void (*handler)(int))
 {
-	struct sigaction sa = {.sa_handler = handler};
+	struct sigaction sa = {.sa_handler = handler}, old;
 
 	sigemptyset(&sa.sa_mask);
 	OB_ASSERT(sigaction(SIGINT, &sa, NULL) == 0);
 	OB_ASSERT(sigaction(SIGTERM, &sa, NULL) == 0);
+	OB_ASSERT(sigaction(SIGHUP, NULL, &old) == 0);
+	if (old.sa_handler != SIG_IGN)
+		OB_ASSERT(sigaction(SIGHUP, &sa, NULL) == 0);
 	sa.sa_handler = SIG_IGN;
 	OB_ASSERT(sigaction(SIGPIPE, &sa, NULL) == 0);
+	OB_ASSERT(sigaction(SIGXFSZ, &sa, NULL) == 0);
 }
 
 /* Hidden verb: ksm-guardian FD [LOCK]. */
@@ -48,6 +53,10 @@ static int guardian_verb(int argc, char **argv)
 	fd = strtol(argv[1], &end, 10);
 	if (errno || end == argv[1] || *end || fd < 0 || fd > 1 << 20) {
 		ob_warn("ksm-guardian: '%.40s' is not a descriptor", argv[1]);
+		return OB_EXIT_USAGE;
+	}
+	if (argc > 3) {
+		ob_warn("ksm-guardian: takes FD and LOCK only, not '%.40s'", argv[3]);
 		return OB_EXIT_USAGE;
 	}
 	return ksm_guardian_main((int)fd, argc > 2 ? argv[2] : NULL);

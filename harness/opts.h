@@ -33,10 +33,11 @@ enum opts_outcome opts_parse(struct fleet_config *c, struct opts_given *given, c
 
 /* What the host has, as far as a fleet can be refused for it. Tests fill in their own. */
 struct opts_host {
-	const char *kvm_path; /* /dev/kvm */
-	const char *ksm_dir;  /* /sys/kernel/mm/ksm */
-	uint64_t mem_total;   /* bytes */
-	uint64_t mem_limit;   /* smallest limit of our cgroups; UINT64_MAX: none */
+	const char *kvm_path;	/* /dev/kvm */
+	const char *ksm_dir;	/* /sys/kernel/mm/ksm */
+	uint64_t mem_total;	/* bytes */
+	uint64_t mem_available; /* of it, what can be had without swapping */
+	uint64_t mem_limit;	/* smallest limit of our cgroups; UINT64_MAX: none */
 };
 int opts_host_read(struct opts_host *h, struct ob_err *e);
 
@@ -50,7 +51,8 @@ int opts_check_kvm(const char *path, struct ob_err *e);
 int opts_check_ksm(const char *dir, struct ob_err *e);
 /* Can @path be written, its folder being there? "-" always. */
 int opts_check_output(const char *path, struct ob_err *e);
-/* Can folder @path be made (its first ancestor that exists is a writable folder)? */
+/* Can folder @path be made (its first ancestor that exists is a writable folder), or is it there,
+ * writable and without a result? */
 int opts_check_out_dir(const char *path, struct ob_err *e);
 /*
  * All of them. When the sharing modes are the default and Linux KSM cannot be driven here, that

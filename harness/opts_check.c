@@ -104,6 +104,7 @@ int opts_check_kvm(const char *path, struct ob_err *e)
 	int version, fd = open(path, O_RDWR | O_CLOEXEC);
 
 	if (fd < 0) {
+		char advice[KVM_ADVICE_MAX];
 		int err = errno;
 
 		if (err == ENOENT || err == ENODEV || err == ENXIO)
@@ -114,11 +115,8 @@ int opts_check_kvm(const char *path, struct ob_err *e)
 				"virtualization on in the firmware; overbook doctor says more",
 				path);
 		if (err == EACCES || err == EPERM)
-			return ob_fail(e, err,
-				       "no permission for %s: join its group (sudo usermod -aG kvm "
-				       "$USER, then log "
-				       "in anew) or run as root",
-				       path);
+			return ob_fail(e, err, "no permission for %s: %s, or run as root", path,
+				       kvm_access_advice(path, advice, sizeof(advice)));
 		return ob_fail(e, err, "cannot open %s: %s", path, strerror(err));
 	}
 	version = ioctl(fd, KVM_GET_API_VERSION, 0);
@@ -148,23 +146,30 @@ int opts_check_ksm(const char *dir, struct ob_err *e)
 	return 0;
 }
 
+/* The runs of a compare come one after another: one fleet at a time has to fit. */
 int opts_check_memory(const struct fleet_config *c, const struct opts_host *h, struct ob_err *e)
 {
-	uint64_t have = OB_MIN(h->mem_total, h->mem_limit), want;
-	char a[24], b[24];
+	uint64_t have = OB_MIN(h->mem_available, OB_MIN(h->mem_total, h->mem_limit)), want;
+	char fleet[120], size[24], need[24], total[24], avail[24];
 
 	if (__builtin_mul_overflow((uint64_t)c->guests, c->mem_bytes, &want))
 		want = UINT64_MAX;
 	if (want <= have)
 		return 0;
+	snprintf(fleet, sizeof(fleet), "%u guest%s of %s %s %s", c->guests,
+		 c->guests == 1 ? "" : "s", table_bytes(size, (int64_t)c->mem_bytes),
+		 c->guests == 1 ? "is" : "are",
+		 table_bytes(need, (int64_t)OB_MIN(want, (uint64_t)INT64_MAX)));
+	if (want > h->mem_limit && h->mem_limit < h->mem_total)
+		return ob_fail(e, ENOMEM,
+			       "%s, our cgroup may use %s; use fewer (--guests) or smaller (--mem) "
+			       "ones",
+			       fleet, table_bytes(total, (int64_t)h->mem_limit));
 	return ob_fail(e, ENOMEM,
-		       "%u guests of %llu KiB need %s (%llu bytes), %s %s (%llu bytes); "
-		       "use fewer (--guests) or smaller (--mem) ones",
-		       c->guests, (unsigned long long)(c->mem_bytes / OB_KIB),
-		       table_bytes(a, (int64_t)OB_MIN(want, (uint64_t)INT64_MAX)),
-		       (unsigned long long)want,
-		       h->mem_limit < h->mem_total ? "our cgroup may use" : "this host has",
-		       table_bytes(b, (int64_t)have), (unsigned long long)have);
+		       "%s, this host has %s, of which %s are available; use fewer (--guests) or "
+		       "smaller (--mem) ones",
+		       fleet, table_bytes(total, (int64_t)h->mem_total),
+		       table_bytes(avail, (int64_t)h->mem_available));
 }
 
 int opts_check_output(const char *path, struct ob_err *e)
@@ -194,11 +199,16 @@ int opts_check_output(const char *path, struct ob_err *e)
 
 int opts_check_out_dir(const char *path, struct ob_err *e)
 {
-	char dir[PATH_MAX], *up = dir;
+	char dir[PATH_MAX], file[PATH_MAX], *up = dir;
 	struct stat st;
 
 	if (strlen(path) >= sizeof(dir) - 64)
 		return ob_fail(e, ENAMETOOLONG, "--out: the folder name is too long");
+	/* What was measured once is not written over. */
+	snprintf(file, sizeof(file), "%s/result.json", path);
+	if (lstat(file, &st) == 0)
+		return ob_fail(e, EEXIST, "--out %.200s: holds a result already, name another",
+			       path);
 	strcpy(dir, path);
 	while (stat(up, &st) != 0) {
 		if (errno != ENOENT || strcmp(up, ".") == 0 || strcmp(up, "/") == 0)
@@ -245,6 +255,8 @@ int opts_host_read(struct opts_host *h, struct ob_err *e)
 	if (ret)
 		return ob_fail(e, -ret,
 			       "cannot read MemTotal from /proc/meminfo: is /proc mounted?");
+	if (hostmem_meminfo("", "MemAvailable", &h->mem_available))
+		h->mem_available = h->mem_total; /* not told: then that is no reason to refuse */
 	h->mem_limit = hostmem_cgroup_limit("");
 	return 0;
 }

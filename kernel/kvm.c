@@ -2,12 +2,14 @@
 /* kvm.c: opening KVM, and finding out how it maps guest memory. */
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/kvm.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "kernel/vcpu.h"
@@ -69,6 +71,22 @@ enum kvm_mode kvm_mode_detect(void)
 	return cpu_has_virtualization() ? KVM_MODE_UNKNOWN : KVM_MODE_SOFTWARE;
 }
 
+const char *kvm_access_advice(const char *path, char *buf, size_t n)
+{
+	char names[16384];
+	struct group entry, *group = NULL;
+	struct stat st;
+
+	/* Joining a group helps only where the group may; nobody is to join root's. */
+	if (stat(path, &st) == 0 && st.st_gid != 0 && (st.st_mode & 0060) == 0060)
+		getgrgid_r(st.st_gid, &entry, names, sizeof(names), &group);
+	if (group)
+		snprintf(buf, n, "sudo usermod -aG %.60s $USER, then log in anew", group->gr_name);
+	else
+		snprintf(buf, n, "sudo setfacl -m u:$USER:rw %.150s", path);
+	return buf;
+}
+
 /* The kick interrupts KVM_RUN; the handler itself has nothing to do (see vcpu.c). */
 static void on_kick(int sig)
 {
@@ -87,6 +105,7 @@ int kvm_open(struct kvm *k, struct ob_err *e)
 	};
 	struct sigaction sa = {.sa_handler = on_kick};
 	struct kvm_cpuid2 *cpuid;
+	char advice[KVM_ADVICE_MAX];
 	int r;
 
 	*k = (struct kvm){.fd = open("/dev/kvm", O_RDWR | O_CLOEXEC)};
@@ -97,10 +116,8 @@ int kvm_open(struct kvm *k, struct ob_err *e)
 				       "no /dev/kvm: load the kvm_intel or kvm_amd module, or turn "
 				       "virtualization on in the firmware");
 		if (r == EACCES || r == EPERM)
-			return ob_fail(
-				e, r,
-				"no permission for /dev/kvm: add yourself to its group (usermod "
-				"-aG kvm $USER, then log in again)");
+			return ob_fail(e, r, "no permission for /dev/kvm: %s, or run as root",
+				       kvm_access_advice("/dev/kvm", advice, sizeof(advice)));
 		return ob_fail(e, r, "cannot open /dev/kvm: %s", strerror(r));
 	}
 	r = ioctl(k->fd, KVM_GET_API_VERSION, 0);

@@ -29,6 +29,9 @@ struct kvm {
 	void *cpuid;	       /* struct kvm_cpuid2, what this KVM supports */
 };
 
+#define KVM_ADVICE_MAX 200
+/* What somebody who may not open the device @path is to do about it, as a command. Returns @buf. */
+const char *kvm_access_advice(const char *path, char *buf, size_t n);
 int kvm_open(struct kvm *k, struct ob_err *e);
 void kvm_close(struct kvm *k);
 

@@ -45,6 +45,15 @@
  * still merged, for example), the guardian tries for a while and else leaves the file as it is, so
  * that the next one to come tries again.
  *
+ * All of this holds among those who see the same file. Two in different roots (containers, or a
+ * chroot) may see one kernel's settings and two files; the second would take our fastest settings
+ * for the host's own, save them, and leave them behind. So a first user that finds nothing saved
+ * and yet the settings that only we make refuses, and says how to put them back by hand. (Two such
+ * that start within the same millisecond do not see each other.)
+ *
+ * A guardian that was killed is seen by its parent when that stops: one more guardian, started and
+ * stopped at once, is then a user like any other, and puts back what the dead one left in the file.
+ *
  * The parent and its guardian talk over a socket pair: one line from the guardian, "ready" or
  * "error ERRNO TEXT", and nothing from the parent but the end of it.
  */
@@ -161,6 +170,13 @@ static int first_user(struct guardian *g, struct ob_err *e)
 	if (r < 0)
 		return r;
 	if (!r) {
+		if (ksm_settings_are_fastest(&now))
+			return ob_fail(
+				e, EBUSY,
+				"Linux KSM is driven by another overbook (container, chroot); if "
+				"there is none: cd %s/sys/kernel/mm/ksm; echo 0 >run; echo 100 "
+				">pages_to_scan; echo 20 >sleep_millisecs",
+				g->root);
 		r = saved_write(g, &now, e);
 		if (r)
 			return r;
@@ -367,21 +383,34 @@ static int answer_read(int fd, char *line, size_t size)
 	return 0;
 }
 
-int ksm_driver_start_at(struct ksm_driver *d, const char *self_exe, const char *lock_path,
-			const char *root, struct ob_err *e)
+/* End the guardian; how it ended, or -1 when that is not known. */
+static int driver_end(struct ksm_driver *d)
+{
+	int status;
+
+	close(d->pipe_fd);
+	d->pipe_fd = -1;
+	while (waitpid(d->guardian_pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return -1;
+	return status;
+}
+
+/* Start a guardian. On error none is left, and @status says how it ended (0: there was none). */
+static int driver_begin(struct ksm_driver *d, int *status, struct ob_err *e)
 {
 	char line[sizeof(e->msg) + 32];
 	int sv[2], r, err = 0, at = 0;
 	pid_t pid;
 
-	*d = (struct ksm_driver){.pipe_fd = -1, .guardian_pid = -1};
+	*status = 0;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv))
 		return ob_fail(e, errno, "socketpair: %s", strerror(errno));
-	r = guardian_spawn(self_exe, lock_path ? lock_path : DEFAULT_LOCK, root, sv[1], &pid);
+	r = guardian_spawn(d->self_exe, d->lock_path, d->root, sv[1], &pid);
 	close(sv[1]);
 	if (r) {
 		close(sv[0]);
-		return ob_fail(e, -r, "cannot start the KSM guardian from %s: %s", self_exe,
+		return ob_fail(e, -r, "cannot start the KSM guardian from %s: %s", d->self_exe,
 			       strerror(-r));
 	}
 	d->pipe_fd = sv[0];
@@ -389,11 +418,46 @@ int ksm_driver_start_at(struct ksm_driver *d, const char *self_exe, const char *
 	r = answer_read(sv[0], line, sizeof(line));
 	if (!r && !strcmp(line, "ready"))
 		return 0;
-	ksm_driver_stop(d);
+	*status = driver_end(d);
 	if (!r && sscanf(line, "error %d %n", &err, &at) == 1 && err > 0 && at > 0)
 		return ob_fail(e, err, "%s", line + at);
 	return ob_fail(e, r ? -r : EPROTO, "the KSM guardian did not start: %s",
 		       r ? strerror(-r) : line);
+}
+
+/* The guardian was killed: what it would have put back, another one does. */
+static void driver_rescue(struct ksm_driver *d, int status)
+{
+	struct ob_err e = {""};
+	int again, sig = WTERMSIG(status), r = driver_begin(d, &again, &e);
+
+	if (!r) {
+		again = driver_end(d);
+		if (again >= 0 && WIFSIGNALED(again))
+			r = ob_fail(&e, EINTR, "so was the next");
+	}
+	if (r)
+		ob_warn("the KSM guardian was killed (signal %d): %s; the next run with --sharing "
+			"kernel puts the settings back",
+			sig, e.msg);
+	else
+		ob_warn("the KSM guardian was killed (signal %d); another one took its place", sig);
+}
+
+int ksm_driver_start_at(struct ksm_driver *d, const char *self_exe, const char *lock_path,
+			const char *root, struct ob_err *e)
+{
+	int status, r;
+
+	*d = (struct ksm_driver){.pipe_fd = -1,
+				 .guardian_pid = -1,
+				 .self_exe = self_exe,
+				 .lock_path = lock_path ? lock_path : DEFAULT_LOCK,
+				 .root = root};
+	r = driver_begin(d, &status, e);
+	if (r && status > 0 && WIFSIGNALED(status))
+		driver_rescue(d, status);
+	return r;
 }
 
 int ksm_driver_start(struct ksm_driver *d, const char *self_exe, const char *lock_path,
@@ -408,13 +472,7 @@ void ksm_driver_stop(struct ksm_driver *d)
 
 	if (d->pipe_fd < 0)
 		return;
-	close(d->pipe_fd);
-	d->pipe_fd = -1;
-	while (waitpid(d->guardian_pid, &status, 0) < 0)
-		if (errno != EINTR)
-			return;
-	if (WIFSIGNALED(status))
-		ob_warn("the KSM guardian was killed (signal %d): its saved settings are put back "
-			"by the next run with --sharing kernel",
-			WTERMSIG(status));
+	status = driver_end(d);
+	if (status >= 0 && WIFSIGNALED(status))
+		driver_rescue(d, status);
 }

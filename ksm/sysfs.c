@@ -248,8 +248,7 @@ int ksm_settings_fastest(const char *root, const struct ksm_settings *s, struct 
 
 bool ksm_settings_are_fastest(const struct ksm_settings *s)
 {
-	static const enum ksm_setting which[] = {KSM_SET_RUN, KSM_SET_PAGES_TO_SCAN,
-						 KSM_SET_SLEEP_MILLISECS};
+	static const enum ksm_setting which[] = {KSM_SET_PAGES_TO_SCAN, KSM_SET_SLEEP_MILLISECS};
 
 	for (unsigned int i = 0; i < OB_ARRAY_SIZE(which); i++)
 		if (strcmp(s->value[which[i]], fastest_value[which[i]]) != 0)

@@ -34,6 +34,9 @@ int ksm_sysfs_set(const char *root, const char *name, const char *value);
 int ksm_settings_read(const char *root, struct ksm_settings *s);
 /* Make KSM as fast as it can be made and start it; settings that @s has not are left alone. */
 int ksm_settings_fastest(const char *root, const struct ksm_settings *s, struct ob_err *e);
+/* Are they what only ksm_settings_fastest makes of them? By those that every kernel has, and without
+ * `run`, which may be off for a moment (ksm_driver_hold). */
+bool ksm_settings_are_fastest(const struct ksm_settings *s);
 /* Put @s back, all that can be, `run` last. 0, or the last -errno with a line in @e. */
 int ksm_settings_restore(const char *root, const struct ksm_settings *s, struct ob_err *e);
 /* To and from text. format returns the length; parse -EINVAL for what format has not written, also

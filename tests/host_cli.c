@@ -115,6 +115,57 @@ Test(cli, image_holds_48_mib_at_least)
 	cr_assert_geq(st.st_size, 48 << 20);
 }
 
+/* A limit on the size of files (ulimit -f) is an error like a full disk, not the end. */
+Test(cli, file_size_limit)
+{
+	char cmd[900], path[] = "/tmp/overbook-test-limit-XXXXXX", line[512] = "";
+	int status, fd = mkstemp(path);
+	bool said = false;
+	FILE *f;
+
+	cr_assert(fd >= 0);
+	close(fd);
+	snprintf(cmd, sizeof(cmd), "(ulimit -f 0; exec %s/overbook compare --help >%s) 2>&1",
+		 cli_build(), path);
+	f = popen(cmd, "r");
+	cr_assert(f);
+	while (fgets(line, sizeof(line), f))
+		said |= strstr(line, "cannot write standard output") != NULL;
+	status = pclose(f);
+	unlink(path);
+	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 1, "status %x: %s", status, line);
+	cr_assert(said, "%s", line);
+}
+
+/* A hidden verb, by hand. */
+Test(cli, guardian_takes_no_root)
+{
+	struct cli c;
+
+	cli_run(&c, "ksm-guardian 3 lock root", false, 20);
+	cr_assert_eq(c.status, 2, "%s", c.err);
+	cr_assert(strstr(c.err, "'root'"), "%s", c.err);
+	cli_free(&c);
+}
+
+Test(cli, out_that_holds_a_result)
+{
+	char dir[] = "/tmp/overbook-test-out-XXXXXX", path[64], args[128];
+	FILE *f;
+
+	if (!cli_have_kvm())
+		cr_skip_test("no /dev/kvm that we may open");
+	cr_assert(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/result.json", dir);
+	f = fopen(path, "w");
+	cr_assert(f);
+	fclose(f);
+	snprintf(args, sizeof(args), "compare --guests 1 --mem 16M --out %s", dir);
+	refused(args, "holds a result already");
+	unlink(path);
+	rmdir(dir);
+}
+
 /* As a user who may not open /dev/kvm. */
 Test(cli, no_permission_for_kvm)
 {

@@ -243,7 +243,7 @@ Test(guardian, ignores_the_terminal, .timeout = 60)
 	tree_free(&t);
 }
 
-Test(guardian, killed_and_the_next_run_recovers, .timeout = 60)
+Test(guardian, killed_and_its_run_recovers, .timeout = 60)
 {
 	struct tree t = tree_new();
 	struct ksm_driver d;
@@ -251,6 +251,38 @@ Test(guardian, killed_and_the_next_run_recovers, .timeout = 60)
 	start(&t, &d);
 	kill(d.guardian_pid, SIGKILL);
 	ksm_driver_stop(&d);
+	cr_assert(is_before(&t), "by one more guardian, at once");
+	cr_assert_eq(lock_size(&t), 0);
+	cr_assert_eq(waitpid(-1, NULL, WNOHANG), -1, "and that one is gone");
+	tree_free(&t);
+}
+
+Test(guardian, killed_and_nothing_to_start_another_from, .timeout = 60)
+{
+	struct tree t = tree_new();
+	struct ksm_driver d;
+
+	start(&t, &d);
+	kill(d.guardian_pid, SIGKILL);
+	d.self_exe = "/nowhere";
+	ksm_driver_stop(&d);
+	cr_assert(is_fastest(&t), "nobody put it back");
+	cr_assert_gt(lock_size(&t), 0, "and what it was is still known");
+	start(&t, &d);
+	ksm_driver_stop(&d);
+	cr_assert(is_before(&t));
+	tree_free(&t);
+}
+
+Test(guardian, killed_with_its_run_and_the_next_run_recovers, .timeout = 60)
+{
+	struct tree t = tree_new();
+	struct ksm_driver d;
+	int guardian;
+	pid_t pid = start_run(&t, &guardian);
+
+	kill(guardian, SIGKILL);
+	kill_run(pid);
 	cr_assert(is_fastest(&t), "nobody put it back");
 	start(&t, &d);
 	cr_assert(is_fastest(&t));
@@ -409,6 +441,41 @@ Test(guardian, says_what_is_wrong, .timeout = 60)
 		start(&t, &d);
 		ksm_driver_stop(&d);
 	}
+	cr_assert(is_before(&t));
+	tree_free(&t);
+}
+
+/* Two roots over one kernel: the second sees the settings of the first, but not its lock. */
+Test(guardian, driven_from_another_root, .timeout = 60)
+{
+	struct tree t = tree_new(), other = t;
+	struct ksm_driver d;
+	struct ob_err e = {""};
+
+	snprintf(other.lock, sizeof(other.lock), "%s/lock2", t.root);
+	start(&t, &d);
+	expect_error(&other, EBUSY, "echo 20 >sleep_millisecs");
+	cr_assert(is_fastest(&t), "the first is not disturbed");
+	cr_assert_eq(lock_size(&other), 0, "its settings are nobody's originals");
+	ksm_driver_stop(&d);
+	cr_assert(is_before(&t));
+	start(&other, &d);
+	ksm_driver_stop(&d);
+	cr_assert(is_before(&t));
+
+	/* Left behind: by hand, as the line says, and all is well. */
+	put(&t, KSM, "run", "1\n");
+	put(&t, KSM, "pages_to_scan", "1000000\n");
+	put(&t, KSM, "sleep_millisecs", "0\n");
+	expect_error(&t, EBUSY, "another overbook");
+	cr_assert_eq(ksm_driver_start_at(&d, t.self, t.lock, t.root, &e), -EBUSY);
+	cr_assert_lt(strlen(e.msg) - strlen(t.root), 180, "fits into the note of a run: %s", e.msg);
+	put(&t, KSM, "run", "0\n");
+	expect_error(&t, EBUSY, "another overbook"); /* it may be holding still to read */
+	put(&t, KSM, "pages_to_scan", "100\n");
+	start(&t, &d);
+	ksm_driver_stop(&d);
+	put(&t, KSM, "sleep_millisecs", "20\n");
 	cr_assert(is_before(&t));
 	tree_free(&t);
 }

@@ -7,6 +7,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -184,7 +185,10 @@ Test(opts_host, kernel_left_out)
 	struct fleet_config c = {
 		.guests = 1, .mem_bytes = OPTS_MIN_MEM, .sharing = {off, kernel}, .nsharing = 2};
 	struct opts_given given = {.sharing = true};
-	struct opts_host h = {.kvm_path = "/dev/kvm", .mem_total = OB_GIB, .mem_limit = UINT64_MAX};
+	struct opts_host h = {.kvm_path = "/dev/kvm",
+			      .mem_total = OB_GIB,
+			      .mem_available = OB_GIB,
+			      .mem_limit = UINT64_MAX};
 	struct image_super s = good_super();
 	struct ob_err e = {""};
 	struct place p;
@@ -232,6 +236,43 @@ Test(opts_host, outputs)
 	cr_expect_eq(result_mkdirs(place_at(&p, "a/b/c"), &e), 0);
 	cr_expect_eq(result_mkdirs(p.path, &e), 0, "twice is no error");
 	cr_expect_neq(result_mkdirs(place_at(&p, "file/x"), &e), 0);
+	cr_expect_eq(opts_check_out_dir(place_at(&p, "a/b/c"), &e), 0, "there, and empty");
+	put(&p, "a/b/c/result.json", "{}", 2, 2);
+	cr_expect_eq(opts_check_out_dir(place_at(&p, "a/b/c"), &e), -EEXIST);
+	cr_expect(strstr(e.msg, "holds a result already, name another"), "%s", e.msg);
+	cr_expect_eq(opts_check_out_dir(place_at(&p, "a/b"), &e), 0);
+	place_exit(&p);
+}
+
+Test(opts_host, who_may_not_open_the_device)
+{
+	char buf[KVM_ADVICE_MAX];
+	struct place p;
+	struct group *g;
+	gid_t gid = getegid();
+	const char *path;
+
+	place_init(&p);
+	path = put(&p, "kvm", "", 0, 0);
+	if (gid == 0) /* root may give it to any group */
+		gid = 1;
+	g = getgrgid(gid);
+	if (!g || chown(path, (uid_t)-1, gid) != 0) {
+		place_exit(&p);
+		cr_skip_test("no group with a name, other than root's, to give a file to");
+	}
+	cr_assert_eq(chmod(path, 0660), 0);
+	kvm_access_advice(path, buf, sizeof(buf));
+	cr_expect(strstr(buf, "usermod -aG ") && strstr(buf, g->gr_name), "%s", buf);
+	cr_assert_eq(chmod(path, 0640), 0);
+	kvm_access_advice(path, buf, sizeof(buf));
+	cr_expect(strstr(buf, "setfacl -m u:$USER:rw ") && strstr(buf, path),
+		  "the group may not either: %s", buf);
+	if (chown(path, (uid_t)-1, 0) == 0) {
+		cr_assert_eq(chmod(path, 0660), 0);
+		kvm_access_advice(path, buf, sizeof(buf));
+		cr_expect(strstr(buf, "setfacl"), "nobody is to join root's group: %s", buf);
+	}
 	place_exit(&p);
 }
 

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -132,15 +133,18 @@ Test(fleet, off_saves_next_to_nothing, .timeout = 120)
 
 Test(fleet, hash_saves_what_linux_ksm_saves, .timeout = 180)
 {
+	char dir[] = "/tmp/overbook-test-compare-XXXXXX", args[256];
 	struct cli c;
 	json_int_t hash, kernel;
 
 	NEED_KVM();
 	NEED_KSM();
-	cli_run(&c,
-		"compare --guests 4 --mem 24M --sharing hash,kernel --seconds 8 --workload idle "
-		"--out /tmp/overbook-test-compare --quiet",
-		true, 120);
+	cr_assert(mkdtemp(dir));
+	snprintf(args, sizeof(args),
+		 "compare --guests 4 --mem 24M --sharing hash,kernel --seconds 8 --workload idle "
+		 "--out %s --quiet",
+		 dir);
+	cli_run(&c, args, true, 120);
 	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
 	/* The control comes first, always. */
 	cr_assert_str_eq(str(run_of(&c, 0), "sharing"), "off");
@@ -149,6 +153,8 @@ Test(fleet, hash_saves_what_linux_ksm_saves, .timeout = 180)
 	cr_assert_geq(hash, kernel, "%lld, %lld", (long long)hash, (long long)kernel);
 	cr_assert_gt(kernel, 0);
 	cli_free(&c);
+	snprintf(args, sizeof(args), "rm -r %s", dir);
+	cr_assert_eq(system(args), 0);
 }
 
 /* The worst bugs, planted: each must be seen by the guests. */
@@ -444,6 +450,12 @@ Test(interrupted, by_ctrl_c, .timeout = 120)
 {
 	NEED_KVM();
 	interrupted(SIGINT, "hash");
+}
+
+Test(interrupted, by_a_closed_terminal, .timeout = 120)
+{
+	NEED_KVM();
+	interrupted(SIGHUP, "hash");
 }
 
 /* At any moment, from the first on: it ends by itself, says so, and leaves no cell. */

@@ -226,16 +226,24 @@ Test(opts, workloads)
 Test(opts, memory_of_the_host)
 {
 	struct fleet_config c = {.guests = 16, .mem_bytes = 64 * OB_MIB};
-	struct opts_host h = {.mem_total = OB_GIB, .mem_limit = UINT64_MAX};
+	struct opts_host h = {
+		.mem_total = OB_GIB, .mem_available = OB_GIB, .mem_limit = UINT64_MAX};
 	struct ob_err e = {""};
 
 	cr_expect_eq(opts_check_memory(&c, &h, &e), 0);
+	h.mem_available = 900 * OB_MIB;
+	cr_expect_eq(opts_check_memory(&c, &h, &e), -ENOMEM);
+	cr_expect(strstr(e.msg, "16 guests of 64.0 MiB are 1.0 GiB, this host has 1.0 GiB, of "
+				"which 900.0 MiB are available"),
+		  "%s", e.msg);
+	c.guests = 14;
+	cr_expect_eq(opts_check_memory(&c, &h, &e), 0);
+	h.mem_available = OB_GIB;
 	c.guests = 17;
 	cr_expect_eq(opts_check_memory(&c, &h, &e), -ENOMEM);
-	cr_expect(strstr(e.msg, "1140850688") && strstr(e.msg, "1073741824"), "both numbers: %s",
-		  e.msg);
+	cr_expect(strstr(e.msg, "1.1 GiB") && strstr(e.msg, "1.0 GiB"), "both numbers: %s", e.msg);
 	cr_expect(strstr(e.msg, "host"));
-	h.mem_total = 64 * OB_GIB;
+	h.mem_total = h.mem_available = 64 * OB_GIB;
 	h.mem_limit = OB_GIB;
 	cr_expect_eq(opts_check_memory(&c, &h, &e), -ENOMEM);
 	cr_expect(strstr(e.msg, "cgroup"), "whose limit: %s", e.msg);
