@@ -59,7 +59,7 @@ int ksm_new(struct ksm **out, const struct ksm_engine_ops *ops, struct ob_host *
 	if (!k->opts.step_pages)
 		k->opts.step_pages = DEFAULT_STEP_PAGES;
 	if (!k->opts.pass_gap_ns)
-		k->opts.pass_gap_ns = OB_NS_PER_SEC;
+		k->opts.pass_gap_ns = 250 * OB_NS_PER_MS;
 	pthread_mutex_init(&k->lock, NULL);
 	*out = k;
 	return 0;

@@ -151,7 +151,7 @@ static int hash_start(struct ksm *k, struct ob_err *e)
 	if (!k->domain)
 		return ob_fail(e, EINVAL, "engine hash needs a sharing domain");
 	h = ob_alloc(k->arena, sizeof(*h));
-	h->scratch = ob_alloc(k->arena, HASH_BATCH_PAGES * OB_PAGE_SIZE);
+	h->scratch = ob_alloc(k->arena, HASH_COMPARE_PAGES * OB_PAGE_SIZE);
 	if (k->opts.inject & KSM_INJECT_SKIP_COMPARE)
 		ksm_domain_hash_bits(k->domain, INJECT_HASH_BITS);
 	vma_budget(k, h);

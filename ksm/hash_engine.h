@@ -12,8 +12,9 @@
  * One freeze handles at most so many pages and mappings: comparing costs about 2 us a page, mapping
  * up to 20 us a run, so a guest stands still for some hundred microseconds.
  */
-#define HASH_BATCH_PAGES 128
-#define HASH_BATCH_RUNS	 8
+#define HASH_BATCH_PAGES   128
+#define HASH_BATCH_RUNS	   8
+#define HASH_COMPARE_PAGES 32 /* frames read at a time to be compared */
 
 enum hash_what {
 	HASH_JOIN, /* the content is a frame already: hold it, compare, map */
@@ -50,7 +51,7 @@ struct hash {
 	uint64_t vma_room;    /* mappings that we may still add */
 	bool vma_warned, sync_warned;
 	uint64_t injected; /* breaks seen by lose-break */
-	uint8_t *scratch;  /* HASH_BATCH_PAGES pages, for comparing */
+	uint8_t *scratch;  /* HASH_COMPARE_PAGES pages */
 	struct hash_plan plan[HASH_WINDOW];
 	unsigned int nplan;
 };

@@ -86,7 +86,7 @@ static unsigned int run_length(const struct hash_plan *p, const struct hash_plan
 	return n;
 }
 
-/* Frozen: is each page of the run what its plan says? Sets keep. */
+/* Frozen: is each page of the run (at most HASH_COMPARE_PAGES) what its plan says? Sets keep. */
 static void check_run(struct ksm *k, struct hash *h, struct ksm_slot *s, struct hash_plan *p,
 		      unsigned int n)
 {
@@ -189,7 +189,7 @@ static void merge_batch(struct ksm *k, struct hash *h, struct ksm_slot *s, struc
 
 	ept_freeze(s->g.ept, first, n);
 	for (struct hash_plan *q = p; q < end;) {
-		unsigned int run = run_length(q, end);
+		unsigned int run = OB_MIN(run_length(q, end), (unsigned int)HASH_COMPARE_PAGES);
 
 		check_run(k, h, s, q, run);
 		q += run;

@@ -94,7 +94,7 @@ struct ksm;
 struct ksm_opts {
 	unsigned int inject;  /* enum ksm_inject */
 	uint64_t step_pages;  /* pages looked at in one step, default 512 */
-	uint64_t pass_gap_ns; /* rest between passes once a pass finds little, default 1 s */
+	uint64_t pass_gap_ns; /* rest between passes once a pass finds little, default 250 ms */
 };
 
 struct ksm_engine_ops {
