@@ -201,10 +201,14 @@ static int measure(struct coord *c, struct ob_err *e)
 static int measure_last(struct coord *c, struct ob_err *e)
 {
 	int r = coord_ask(c, json_pack("{s:s}", "do", "pause"), 10000, NULL, e);
+	bool hold;
 
 	c->end_ns = c->host.ops->now_ns(&c->host);
 	reap(c);
-	if (c->driving)
+	/* Waiting for ksmd's batch takes up to a second or two, which somebody who wants to stop does
+	 * not have: then the two counts are some milliseconds apart. */
+	hold = c->driving && !ob_stop_signal;
+	if (hold)
 		ksm_driver_hold(true);
 	if (!r)
 		r = coord_sample(c, true, e);
@@ -214,7 +218,7 @@ static int measure_last(struct coord *c, struct ob_err *e)
 	if (!r)
 		coord_finish(c);
 	/* Others may be using it. For us the guardian puts it back. */
-	if (c->driving)
+	if (hold)
 		ksm_driver_hold(false);
 	return r;
 }

@@ -134,18 +134,20 @@ static bool word_valid(uint64_t w)
 int ksm_meter_count(const struct ksm_meter_vm *vm, unsigned int nvms, struct ksm_meter_result *out)
 {
 	struct seen_table t;
-	uint64_t keys = 0;
+	uint64_t pages = 0;
 	int r;
 
 	*out = (struct ksm_meter_result){0};
 	for (unsigned int v = 0; v < nvms; v++) {
+		pages += vm[v].pages;
 		for (uint64_t i = 0; i < vm[v].pages; i++) {
 			if (!word_valid(vm[v].words[i]))
 				return -EINVAL;
-			keys += vm[v].words[i] > KSM_METER_ZERO;
 		}
 	}
-	r = table_init(&t, keys);
+	/* Sized by what there could be and not by what there is: readings of one fleet then ask the
+	 * allocator for the same size each time, and get the same memory. */
+	r = table_init(&t, pages);
 	if (r)
 		return r;
 
