@@ -125,7 +125,7 @@ struct vm {
 	struct virtio_blk blk;
 	bool has_blk;
 	struct agent agent;
-	struct vcpu *vcpu; /* one for now */
+	struct vcpu *vcpu; /* [nvcpus]: one, until guests can start others */
 	unsigned int nvcpus;
 	_Atomic int state;
 	_Atomic uint32_t park_depth; /* the VM runs only while this is 0 */
