@@ -117,7 +117,7 @@ Test(migrate, frames_that_the_kernel_moves_stay_shared, .timeout = 120)
 	close(meta);
 	ob_arena_free(arena);
 	ob_host_linux_exit(&h);
-	/* Not every kernel and host has something to move. */
+	/* Not every kernel and host has something to move: then nothing was tested. */
 	if (!moving)
-		cr_log_warn("compaction moved nothing that was seen: the test has shown little");
+		cr_skip_test("compaction moved no page that was seen");
 }
