@@ -1,23 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * change.c: taking memory from a guest: a page replaced by a frame of the pool, or dropped because
- * it holds nothing. Both only on frozen pages whose content the caller has checked while frozen.
+ * change.c: what a page becomes when its memory goes: a frame of the pool, a zero page, or nothing
+ * at all because the guest has put it into its balloon.
+ *
+ * Sharing and dropping keep the content, so they need a page that holds still from the moment that
+ * the caller looks at it: frozen, or out in staging. A page in the balloon has no content to keep.
  */
 #include <errno.h>
 #include <string.h>
 
 #include "ept/ept_int.h"
 
-/* How much memory of its own the kernel holds for the range: what taking it away gives back. */
-static int64_t held_bytes(struct ept *e, uint64_t page, uint64_t n)
+/* How many ranges are given back in one call. */
+#define BATCH 512
+
+int64_t ept_held_bytes(struct ept *e, hva_t at, uint64_t n)
 {
 	struct ob_page buf[EPT_CHUNK];
 	int64_t bytes = 0;
 
 	for (uint64_t done = 0; done < n;) {
 		uint64_t chunk = OB_MIN(n - done, EPT_CHUNK);
-		hva_t at = gmem_page_hva(e->mem, page + done);
-		int r = e->host->ops->pages(e->host, at, chunk, buf);
+		int r = e->host->ops->pages(e->host, hva(at.v + done * OB_PAGE_SIZE), chunk, buf);
 
 		if (r)
 			return r;
@@ -29,15 +33,44 @@ static int64_t held_bytes(struct ept *e, uint64_t page, uint64_t n)
 	return bytes;
 }
 
-static void assert_frozen(const struct ept *e, uint64_t page, uint64_t n)
+int ept_map_empty(struct ept *e, uint64_t page, uint64_t n)
 {
-	OB_ASSERT(n && page >= e->frozen_page && page + n <= e->frozen_page + e->frozen_n);
-	for (uint64_t p = page; p < page + n; p++) {
-		enum ept_state s = ept_entry_state(e->map[p]);
+	struct ob_host *h = e->host;
+	hva_t at = gmem_page_hva(e->mem, page);
+	int r = h->ops->map_empty(h, at, n * OB_PAGE_SIZE, e->mem->name);
 
-		OB_ASSERT(!ept_busy(e, p));
-		OB_ASSERT(s == EPT_PRIVATE || s == EPT_ZERO);
+	/* The second try is for kernels where a failed mmap has taken the old mapping away: then there
+	 * is room for the new one. */
+	if (r)
+		r = h->ops->map_empty(h, at, n * OB_PAGE_SIZE, e->mem->name);
+	if (r || !ept_window_on(e, page))
+		return r;
+	/* The new mapping has forgotten that its faults are ours. */
+	return ept_windows_open(e, page, n);
+}
+
+/*
+ * Can the range be changed: in place and frozen (then *@staged is false), or all of it staged? The
+ * states that may be are those whose bits are set in @states.
+ */
+static int changeable(const struct ept *e, uint64_t page, uint64_t n, uint32_t states, bool *staged)
+{
+	uint64_t out = 0;
+
+	for (uint64_t p = page; p < page + n; p++) {
+		if (!(states & 1u << ept_entry_state(e->map[p])))
+			return -EINVAL;
+		out += ept_entry_staged(e->map[p]);
 	}
+	*staged = out == n;
+	if (*staged)
+		return 0;
+	if (out || !e->frozen_n || page < e->frozen_page || page + n > e->frozen_page + e->frozen_n)
+		return -EBUSY;
+	for (uint64_t p = page; p < page + n; p++)
+		if (ept_busy(e, p))
+			return -EBUSY;
+	return 0;
 }
 
 /*
@@ -55,80 +88,205 @@ static void put_back(struct ept *e, uint64_t page, uint64_t n, int pool_fd, uint
 
 		if (!h->ops->pages(h, at, 1, &p) && ob_page_own(&p))
 			continue; /* still there */
-		/* Going on with a hole in a guest would be one wrong page: better none at all. */
+		/* Going on with a hole in a guest would be one wrong page: better none at all. Its
+		 * faults are not ours while we fill it: this thread's would wait for itself. */
 		OB_ASSERT(!h->ops->map_empty(h, at, OB_PAGE_SIZE, e->mem->name));
 		if (ept_entry_state(e->map[page + i]) == EPT_ZERO) {
-			ept_set(e, page + i, ept_entry(EPT_ZERO, 0, 0));
-			continue;
+			ept_set(e, page + i, ept_entry(EPT_ZERO, 0, 0), EPT_BY_MERGE);
+		} else {
+			OB_ASSERT(!h->ops->file_read(h, pool_fd, hva_ptr(at), OB_PAGE_SIZE, off));
+			ept_set(e, page + i, ept_entry(EPT_PRIVATE, 0, 0), EPT_BY_MERGE);
 		}
-		OB_ASSERT(!h->ops->file_read(h, pool_fd, hva_ptr(at), OB_PAGE_SIZE, off));
-		ept_set(e, page + i, ept_entry(EPT_PRIVATE, 0, 0));
+		if (ept_window_on(e, page + i))
+			OB_ASSERT(!ept_windows_open(e, page + i, 1));
 	}
+}
+
+/* The content is in staging, and stays there when this fails. */
+static int64_t share_staged(struct ept *e, uint64_t page, uint64_t n, int pool_fd, uint32_t frame)
+{
+	struct ob_host *h = e->host;
+	hva_t at = gmem_page_hva(e->mem, page);
+	struct ept_run run = {.page = page, .n = n};
+	int r = h->ops->map_frames(h, at, n * OB_PAGE_SIZE, pool_fd,
+				   (uint64_t)frame * OB_PAGE_SIZE);
+
+	if (r) {
+		/* Some kernels have taken the old mapping away by now. The guest runs, and would find
+		 * zeroes in a new one before its faults were ours again: it cannot go on. */
+		if (ept_windows_open(e, page, n))
+			ept_lost(e, "the host has no mapping left for a page that was taken out");
+		return r;
+	}
+	for (uint64_t i = 0; i < n; i++)
+		ept_set(e, page + i, ept_entry(EPT_SHARED, frame + (uint32_t)i, EPT_OVER_POOL),
+			EPT_BY_MERGE);
+	h->ops->uffd_wake(h, e->stage->uffd, at, n * OB_PAGE_SIZE);
+	return ept_stage_discard(e, &run, 1);
+}
+
+static int64_t share_frozen(struct ept *e, uint64_t page, uint64_t n, int pool_fd, uint32_t frame)
+{
+	struct ob_host *h = e->host;
+	hva_t at = gmem_page_hva(e->mem, page);
+	int64_t freed = ept_held_bytes(e, at, n);
+	int r;
+
+	if (freed < 0)
+		return freed;
+	r = h->ops->map_frames(h, at, n * OB_PAGE_SIZE, pool_fd, (uint64_t)frame * OB_PAGE_SIZE);
+	if (r) {
+		put_back(e, page, n, pool_fd, frame);
+		return r;
+	}
+	for (uint64_t i = 0; i < n; i++)
+		ept_set(e, page + i, ept_entry(EPT_SHARED, frame + (uint32_t)i, EPT_OVER_POOL),
+			EPT_BY_MERGE);
+	return freed;
 }
 
 int64_t ept_share(struct ept *e, uint64_t page, uint64_t n, int pool_fd, uint32_t frame)
 {
-	struct ob_host *h = e->host;
-	uint64_t off = (uint64_t)frame * OB_PAGE_SIZE;
+	bool staged;
 	int64_t freed;
-	int r;
 
-	OB_ASSERT(frame <= EPT_MAX_FRAME && n <= EPT_MAX_FRAME - frame + 1);
+	if (!ept_range_ok(e, page, n) || n > gmem_page_span(e->mem, page) ||
+	    frame > EPT_MAX_FRAME || n > EPT_MAX_FRAME - frame + 1)
+		return -ERANGE;
 	pthread_mutex_lock(&e->lock);
-	assert_frozen(e, page, n);
-	freed = held_bytes(e, page, n);
-	if (freed < 0)
-		goto out;
-	r = h->ops->map_frames(h, gmem_page_hva(e->mem, page), n * OB_PAGE_SIZE, pool_fd, off);
-	if (r) {
-		put_back(e, page, n, pool_fd, frame);
-		freed = r;
-		goto out;
+	freed = changeable(e, page, n, 1u << EPT_PRIVATE | 1u << EPT_ZERO, &staged);
+	if (!freed)
+		freed = staged ? share_staged(e, page, n, pool_fd, frame)
+			       : share_frozen(e, page, n, pool_fd, frame);
+	if (freed >= 0) {
+		e->st.shared += n;
+		e->st.freed_bytes += (uint64_t)freed;
 	}
-	for (uint64_t i = 0; i < n; i++)
-		ept_set(e, page + i, ept_entry(EPT_SHARED, frame + (uint32_t)i, EPT_OVER_POOL));
-	e->st.shared += n;
-	e->st.freed_bytes += (uint64_t)freed;
-out:
 	pthread_mutex_unlock(&e->lock);
 	return freed;
 }
 
-int64_t ept_drop_zero(struct ept *e, uint64_t page, uint64_t n)
+/* Ranges of guest memory that are to be discarded in one call. */
+struct batch {
+	struct ob_range range[BATCH];
+	struct ept_run run[BATCH];
+	unsigned int n;
+	int64_t held;
+};
+
+/* Discard what has been gathered, and enter that its pages are zero. */
+static int batch_flush(struct ept *e, struct batch *b)
 {
 	struct ob_host *h = e->host;
-	int64_t freed = 0;
+	int r = b->n ? h->ops->discard_many(h, b->range, b->n) : 0;
 
-	pthread_mutex_lock(&e->lock);
-	assert_frozen(e, page, n);
-	for (uint64_t done = 0, run; done < n; done += run) {
-		uint32_t over_pool = e->map[page + done] & EPT_OVER_POOL;
-		hva_t at = gmem_page_hva(e->mem, page + done);
-		int64_t held;
-		int r;
-
-		for (run = 1; done + run < n; run++)
-			if ((e->map[page + done + run] & EPT_OVER_POOL) != over_pool)
-				break;
-		held = held_bytes(e, page + done, run);
-		r = held < 0	? (int)held
-		    : over_pool ? h->ops->map_empty(h, at, run * OB_PAGE_SIZE, e->mem->name)
-				: h->ops->discard(h, at, run * OB_PAGE_SIZE);
-		/* The second try is for kernels where a failed mmap has taken the old mapping away:
-		 * then there is room for the new one. */
-		if (r && over_pool && held >= 0)
-			r = h->ops->map_empty(h, at, run * OB_PAGE_SIZE, e->mem->name);
-		if (r) {
-			if (!done)
-				freed = r;
-			break;
+	for (unsigned int i = 0; i < b->n; i++) {
+		for (uint64_t p = b->run[i].page; p < b->run[i].page + b->run[i].n; p++) {
+			/* When it failed, a part may be gone all the same. It was all zero. */
+			if (r && ept_held_bytes(e, gmem_page_hva(e->mem, p), 1))
+				continue;
+			ept_set(e, p, ept_entry(EPT_ZERO, 0, 0), EPT_BY_MERGE);
+			e->st.dropped++;
 		}
-		for (uint64_t p = page + done; p < page + done + run; p++)
-			ept_set(e, p, ept_entry(EPT_ZERO, 0, 0));
-		e->st.dropped += run;
-		e->st.freed_bytes += (uint64_t)held;
-		freed += held;
+	}
+	if (!r)
+		e->st.freed_bytes += (uint64_t)b->held;
+	b->n = 0;
+	return r;
+}
+
+/* Drop pages that are alike: all over a pool mapping, or none. Bytes or -errno. */
+static int64_t drop_alike(struct ept *e, struct batch *b, uint64_t page, uint64_t n)
+{
+	hva_t at = gmem_page_hva(e->mem, page);
+	int64_t held = ept_held_bytes(e, at, n);
+	int r;
+
+	if (held < 0)
+		return held;
+	if (!(e->map[page] & EPT_OVER_POOL)) {
+		if (b->n == BATCH) {
+			r = batch_flush(e, b);
+			if (r)
+				return r;
+			b->held = 0;
+		}
+		b->range[b->n] = (struct ob_range){.at = at, .size = n * OB_PAGE_SIZE};
+		b->run[b->n++] = (struct ept_run){.page = page, .n = n};
+		b->held += held;
+		return held;
+	}
+	r = ept_map_empty(e, page, n);
+	if (r)
+		return r;
+	for (uint64_t p = page; p < page + n; p++)
+		ept_set(e, p, ept_entry(EPT_ZERO, 0, 0), EPT_BY_MERGE);
+	e->st.dropped += n;
+	e->st.freed_bytes += (uint64_t)held;
+	return held;
+}
+
+/* The guest's faults there are ours: a hole in staging is a zero page from now on. */
+static int64_t drop_staged(struct ept *e, uint64_t page, uint64_t n)
+{
+	struct ept_run run = {.page = page, .n = n};
+	int64_t freed = ept_stage_discard(e, &run, 1);
+
+	if (freed < 0)
+		return freed;
+	for (uint64_t p = page; p < page + n; p++)
+		ept_set(e, p, ept_entry(EPT_ZERO, 0, 0), EPT_BY_MERGE);
+	e->host->ops->uffd_wake(e->host, e->stage->uffd, gmem_page_hva(e->mem, page),
+				n * OB_PAGE_SIZE);
+	e->st.dropped += n;
+	e->st.freed_bytes += (uint64_t)freed;
+	return freed;
+}
+
+static int64_t drop_run(struct ept *e, struct batch *b, uint64_t page, uint64_t n)
+{
+	int64_t freed = 0, r;
+	bool staged;
+
+	r = changeable(e, page, n, 1u << EPT_PRIVATE | 1u << EPT_ZERO, &staged);
+	if (r)
+		return r;
+	for (uint64_t done = 0, run; done < n; done += run) {
+		run = ept_run_alike(e, page + done, n - done, EPT_OVER_POOL);
+		r = staged ? drop_staged(e, page + done, run) : drop_alike(e, b, page + done, run);
+		if (r < 0)
+			return freed ? freed : r;
+		freed += r;
+	}
+	return freed;
+}
+
+int64_t ept_drop_zero_runs(struct ept *e, const struct ept_run *runs, unsigned int n)
+{
+	struct batch b = {.n = 0};
+	int64_t freed = 0, r = 0;
+	int err;
+
+	for (unsigned int i = 0; i < n; i++)
+		if (!ept_range_ok(e, runs[i].page, runs[i].n))
+			return -ERANGE;
+	pthread_mutex_lock(&e->lock);
+	for (unsigned int i = 0; i < n && r >= 0; i++) {
+		r = drop_run(e, &b, runs[i].page, runs[i].n);
+		freed += OB_MAX(r, 0);
+	}
+	err = batch_flush(e, &b);
+	if (err) {
+		freed -= b.held;
+		r = r < 0 ? r : err;
 	}
 	pthread_mutex_unlock(&e->lock);
-	return freed;
+	return r < 0 && !freed ? r : freed;
+}
+
+int64_t ept_drop_zero(struct ept *e, uint64_t page, uint64_t n)
+{
+	const struct ept_run run = {.page = page, .n = n};
+
+	return ept_drop_zero_runs(e, &run, 1);
 }

@@ -29,9 +29,22 @@ bool ept_busy(const struct ept *e, uint64_t page)
 	return false;
 }
 
-void ept_freeze(struct ept *e, uint64_t page, uint64_t n)
+void ept_wait_thawed(struct ept *e, uint64_t page, uint64_t n)
 {
-	OB_ASSERT(n && page < e->pages && n <= gmem_page_span(e->mem, page));
+	while (overlap(e->frozen_page, e->frozen_n, page, n))
+		pthread_cond_wait(&e->thawed, &e->lock);
+}
+
+int ept_freeze(struct ept *e, uint64_t page, uint64_t n)
+{
+	if (!ept_range_ok(e, page, n) || n > gmem_page_span(e->mem, page))
+		return -ERANGE;
+	/* Whoever comes second waits before he parks, so that the guest does not stand still for both. */
+	pthread_mutex_lock(&e->lock);
+	while (e->freezing)
+		pthread_cond_wait(&e->thawed, &e->lock);
+	e->freezing = true;
+	pthread_mutex_unlock(&e->lock);
 	e->parker.park(e->parker.arg);
 	pthread_mutex_lock(&e->lock);
 	OB_ASSERT(!e->frozen_n);
@@ -40,6 +53,7 @@ void ept_freeze(struct ept *e, uint64_t page, uint64_t n)
 	for (uint64_t p = page; e->ndma && p < page + n; p++)
 		e->st.dma_left_out += ept_busy(e, p);
 	pthread_mutex_unlock(&e->lock);
+	return 0;
 }
 
 void ept_thaw(struct ept *e)
@@ -47,6 +61,7 @@ void ept_thaw(struct ept *e)
 	pthread_mutex_lock(&e->lock);
 	OB_ASSERT(e->frozen_n);
 	e->frozen_n = 0;
+	e->freezing = false;
 	pthread_cond_broadcast(&e->thawed);
 	pthread_mutex_unlock(&e->lock);
 	e->parker.unpark(e->parker.arg);
@@ -56,8 +71,11 @@ bool ept_frozen(struct ept *e, uint64_t page)
 {
 	bool r;
 
+	if (page >= e->pages)
+		return false;
 	pthread_mutex_lock(&e->lock);
-	r = overlap(e->frozen_page, e->frozen_n, page, 1) && !ept_busy(e, page);
+	r = overlap(e->frozen_page, e->frozen_n, page, 1) && !ept_busy(e, page) &&
+	    !ept_entry_staged(e->map[page]) && !ept_entry_tiered(e->map[page]);
 	pthread_mutex_unlock(&e->lock);
 	return r;
 }

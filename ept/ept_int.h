@@ -1,21 +1,38 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ept_int.h: private to ept/: how an entry of the map is put together (see map.c). */
+/* ept_int.h: private to ept/: how an entry of the map is put together (see map.c), and staging. */
 #ifndef OVERBOOK_EPT_EPT_INT_H
 #define OVERBOOK_EPT_EPT_INT_H
 
 #include "ept/ept.h"
 
-#define EPT_FRAME_MASK	((1u << 28) - 1)
-#define EPT_STATE_SHIFT 28
-#define EPT_STATE_MASK	7u
-#define EPT_OVER_POOL	(1u << 31) /* the page lies over a mapping of the pool file */
+#define EPT_PAYLOAD_MASK ((1u << 28) - 1)
+#define EPT_STATE_SHIFT	 28
+#define EPT_STATE_MASK	 7u
+
+/* The flag's meaning depends on the state: shared, private, zero: the page lies over a mapping of
+ * the pool file; in a tier: somebody is loading it. */
+#define EPT_OVER_POOL (1u << 31)
+#define EPT_LOADING   (1u << 31)
+
+/* The payload of a private page. */
+#define EPT_STAGED (1u << 0) /* it is in staging and not in the guest */
+#define EPT_SAMPLE (1u << 1) /* staged, to see whether anybody touches it */
+#define EPT_READ   (1u << 2) /* staged, and copied by who wants to hand it to a tier */
+#define EPT_WHOLE  (1u << 3) /* staged as a part of a 2 MiB unit that goes back as one */
 
 /* How many pages are looked at in one go with the lock held. */
 #define EPT_CHUNK 512
+/* Faults come to us by windows of so many pages: one bit each, and few mappings. */
+#define EPT_WINDOW 512
+/* A fault brings back its neighbours, too, up to an aligned group of so many pages. */
+#define EPT_AROUND 16
+/* From so many separate runs on, the guest is parked: there is nobody then whose translations each
+ * run would have to flush. */
+#define EPT_PARK_RUNS 6
 
-static inline uint32_t ept_entry(enum ept_state s, uint32_t frame, uint32_t flags)
+static inline uint32_t ept_entry(enum ept_state s, uint32_t payload, uint32_t flags)
 {
-	return (uint32_t)s << EPT_STATE_SHIFT | frame | flags;
+	return (uint32_t)s << EPT_STATE_SHIFT | payload | flags;
 }
 
 static inline enum ept_state ept_entry_state(uint32_t entry)
@@ -23,13 +40,65 @@ static inline enum ept_state ept_entry_state(uint32_t entry)
 	return (enum ept_state)(entry >> EPT_STATE_SHIFT & EPT_STATE_MASK);
 }
 
-static inline uint32_t ept_entry_frame(uint32_t entry)
+static inline uint32_t ept_entry_payload(uint32_t entry)
 {
-	return entry & EPT_FRAME_MASK;
+	return entry & EPT_PAYLOAD_MASK;
 }
 
+static inline bool ept_entry_staged(uint32_t entry)
+{
+	return ept_entry_state(entry) == EPT_PRIVATE && entry & EPT_STAGED;
+}
+
+static inline bool ept_entry_tiered(uint32_t entry)
+{
+	enum ept_state s = ept_entry_state(entry);
+
+	return s == EPT_COMPRESSED || s == EPT_SWAPPED || s == EPT_REMOTE;
+}
+
+/* The way out of a guest and back, made when the first page leaves. Under e->lock, but for what the
+ * handler's thread has for itself. */
+struct ept_stage {
+	int uffd, stop_fd;
+	struct ob_uffd_caps caps;
+	hva_t at; /* as large as the guest: page p lies at p * 4096 */
+	uint64_t size;
+	uint64_t *window; /* bit w: faults of window w come to us */
+	pthread_t thread;
+	bool has_thread;
+};
+
 /* With e->lock held. */
-void ept_set(struct ept *e, uint64_t page, uint32_t entry);
+/* The guest cannot go on. */
+void ept_lost(struct ept *e, const char *why);
+void ept_set(struct ept *e, uint64_t page, uint32_t entry, enum ept_actor who);
 bool ept_busy(const struct ept *e, uint64_t page);
+bool ept_range_ok(const struct ept *e, uint64_t page, uint64_t n);
+/* What the kernel's view of @page makes of its entry: sync.c. True: it was behind. */
+bool ept_take_view(struct ept *e, uint64_t page, const struct ob_page *view);
+/* Wait, the lock given up meanwhile, until nothing of the range is frozen. */
+void ept_wait_thawed(struct ept *e, uint64_t page, uint64_t n);
+/* Memory of its own that the kernel holds there; -errno. */
+int64_t ept_held_bytes(struct ept *e, hva_t at, uint64_t n);
+/* map_empty, and faults come to us afterwards where they did before. The guest is parked. */
+int ept_map_empty(struct ept *e, uint64_t page, uint64_t n);
+/* The run of pages like @page from @page on, at most @n and inside one window and region: alike in
+ * the bits of @mask. */
+uint64_t ept_run_alike(const struct ept *e, uint64_t page, uint64_t n, uint32_t mask);
+
+/* stage.c. ept_stage_ready takes the lock itself; the others are called with it held. */
+int ept_stage_ready(struct ept *e);
+void ept_stage_exit(struct ept *e);
+hva_t ept_stage_hva(const struct ept *e, uint64_t page);
+bool ept_window_on(const struct ept *e, uint64_t page);
+/* Faults of the windows of [page, page + n) come to us from now on. */
+int ept_windows_open(struct ept *e, uint64_t page, uint64_t n);
+/* They go their way again where nothing is missing any more. */
+void ept_windows_close(struct ept *e, uint64_t page, uint64_t n);
+/* Move [page, page + n), all staged, back. Returns how many pages were, or -errno. */
+int64_t ept_stage_back(struct ept *e, uint64_t page, uint64_t n);
+/* Staged pages are to be so no longer, their memory is given back: bytes or -errno. */
+int64_t ept_stage_discard(struct ept *e, const struct ept_run *runs, unsigned int n);
 
 #endif

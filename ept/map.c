@@ -2,8 +2,10 @@
 /*
  * map.c: one entry per guest page, and the counters that must sum to the guest's size.
  *
- * An entry is 4 bytes: the frame of a shared page in 28 bits, the state in 3, and one flag: the
- * page lies over a mapping of the pool file. The flag outlives the sharing: after a copy-on-write
+ * An entry is 4 bytes: the state in 3 bits, a payload in 28, and one flag. The payload says where
+ * the page is: the frame of a shared one, the slot of one in a tier, and of a private page whether
+ * it is in staging and why. The flag of a page in a tier says that it is being loaded; of any other
+ * that it lies over a mapping of the pool file. That outlives the sharing: after a copy-on-write
  * break the page's own copy sits in front of the frame that was, in the same mapping. Discarding it
  * there would not give an empty page but reveal that frame, whoever uses it by then, so such a page
  * is only ever replaced by a mapping, never discarded.
@@ -16,10 +18,10 @@
 const char *ept_state_name(enum ept_state s)
 {
 	static const char *const name[] = {
-		[EPT_UNTOUCHED] = "untouched",
-		[EPT_ZERO] = "zero",
-		[EPT_PRIVATE] = "private",
-		[EPT_SHARED] = "shared",
+		[EPT_UNTOUCHED] = "untouched",	 [EPT_ZERO] = "zero",
+		[EPT_PRIVATE] = "private",	 [EPT_SHARED] = "shared",
+		[EPT_COMPRESSED] = "compressed", [EPT_SWAPPED] = "swapped",
+		[EPT_BALLOONED] = "ballooned",	 [EPT_REMOTE] = "remote",
 	};
 
 	OB_ASSERT(s < EPT_NSTATES);
@@ -65,6 +67,7 @@ int ept_init(struct ept *e, struct ob_host *host, struct gmem *mem, struct ept_p
 void ept_exit(struct ept *e)
 {
 	OB_ASSERT(!e->frozen_n && !e->ndma);
+	ept_stage_exit(e);
 	e->mem->ops = NULL;
 	ob_free(e->arena, e->map);
 	e->map = NULL;
@@ -73,14 +76,33 @@ void ept_exit(struct ept *e)
 }
 
 /* The only place where a page changes its state. */
-void ept_set(struct ept *e, uint64_t page, uint32_t entry)
+void ept_set(struct ept *e, uint64_t page, uint32_t entry, enum ept_actor who)
 {
 	enum ept_state from = ept_entry_state(e->map[page]), to = ept_entry_state(entry);
 
+	OB_ASSERT(ept_may(from, to, who));
 	OB_ASSERT(e->st.state[from] > 0);
 	e->st.state[from]--;
 	e->st.state[to]++;
+	e->st.staged += ept_entry_staged(entry);
+	e->st.staged -= ept_entry_staged(e->map[page]);
 	e->map[page] = entry;
+}
+
+/* Subtracting from what is known to be larger, so that nothing wraps. */
+bool ept_range_ok(const struct ept *e, uint64_t page, uint64_t n)
+{
+	return n && page < e->pages && n <= e->pages - page;
+}
+
+uint64_t ept_run_alike(const struct ept *e, uint64_t page, uint64_t n, uint32_t mask)
+{
+	uint64_t most = OB_MIN(n, EPT_WINDOW - page % EPT_WINDOW), run = 1;
+
+	most = OB_MIN(most, gmem_page_span(e->mem, page));
+	while (run < most && (e->map[page + run] & mask) == (e->map[page] & mask))
+		run++;
+	return run;
 }
 
 void ept_on_broken(struct ept *e, ept_broken_fn fn, void *arg)
@@ -91,50 +113,62 @@ void ept_on_broken(struct ept *e, ept_broken_fn fn, void *arg)
 	pthread_mutex_unlock(&e->lock);
 }
 
-void ept_states(struct ept *e, uint64_t page, uint64_t n, uint8_t *states, uint32_t *frames)
+int ept_states(struct ept *e, uint64_t page, uint64_t n, uint8_t *states, uint32_t *frames)
 {
-	OB_ASSERT(page <= e->pages && n <= e->pages - page);
+	if (!ept_range_ok(e, page, n))
+		return -ERANGE;
 	pthread_mutex_lock(&e->lock);
 	for (uint64_t i = 0; i < n; i++) {
 		uint32_t entry = e->map[page + i];
 
 		states[i] = (uint8_t)ept_entry_state(entry);
 		if (frames)
-			frames[i] = states[i] == EPT_SHARED ? ept_entry_frame(entry) : EPT_NO_FRAME;
+			frames[i] =
+				states[i] == EPT_SHARED ? ept_entry_payload(entry) : EPT_NO_FRAME;
 	}
 	pthread_mutex_unlock(&e->lock);
+	return 0;
+}
+
+/* One entry; of a page that is not there, that of no state. */
+static uint32_t entry_of(struct ept *e, uint64_t page)
+{
+	uint32_t entry;
+
+	OB_ASSERT(page < e->pages);
+	pthread_mutex_lock(&e->lock);
+	entry = e->map[page];
+	pthread_mutex_unlock(&e->lock);
+	return entry;
 }
 
 enum ept_state ept_state_of(struct ept *e, uint64_t page)
 {
-	uint32_t entry;
-
-	OB_ASSERT(page < e->pages);
-	pthread_mutex_lock(&e->lock);
-	entry = e->map[page];
-	pthread_mutex_unlock(&e->lock);
-	return ept_entry_state(entry);
+	return page < e->pages ? ept_entry_state(entry_of(e, page)) : EPT_NSTATES;
 }
 
 uint32_t ept_frame_of(struct ept *e, uint64_t page)
 {
-	uint32_t entry;
+	uint32_t entry = page < e->pages ? entry_of(e, page) : 0;
 
-	OB_ASSERT(page < e->pages);
-	pthread_mutex_lock(&e->lock);
-	entry = e->map[page];
-	pthread_mutex_unlock(&e->lock);
-	return ept_entry_state(entry) == EPT_SHARED ? ept_entry_frame(entry) : EPT_NO_FRAME;
+	return ept_entry_state(entry) == EPT_SHARED ? ept_entry_payload(entry) : EPT_NO_FRAME;
+}
+
+bool ept_is_staged(struct ept *e, uint64_t page)
+{
+	return page < e->pages && ept_entry_staged(entry_of(e, page));
 }
 
 bool ept_over_pool(struct ept *e, uint64_t page, uint64_t n)
 {
 	uint32_t any = 0;
 
-	OB_ASSERT(page <= e->pages && n <= e->pages - page);
+	if (!ept_range_ok(e, page, n))
+		return false;
 	pthread_mutex_lock(&e->lock);
 	for (uint64_t i = 0; i < n; i++)
-		any |= e->map[page + i] & EPT_OVER_POOL;
+		if (!ept_entry_tiered(e->map[page + i]))
+			any |= e->map[page + i] & EPT_OVER_POOL;
 	pthread_mutex_unlock(&e->lock);
 	return any != 0;
 }
@@ -146,23 +180,38 @@ void ept_read_stats(struct ept *e, struct ept_stats *out)
 	pthread_mutex_unlock(&e->lock);
 }
 
+void ept_read_faults(struct ept *e, struct ept_faults *out)
+{
+	pthread_mutex_lock(&e->lock);
+	*out = e->faults;
+	out->count[EPT_FAULT_BROKEN] = out->pages[EPT_FAULT_BROKEN] = e->st.broken;
+	pthread_mutex_unlock(&e->lock);
+}
+
 void ept_check(struct ept *e)
 {
-	uint64_t n[EPT_NSTATES] = {0}, sum = 0;
+	uint64_t n[EPT_NSTATES] = {0}, sum = 0, staged = 0;
 
 	pthread_mutex_lock(&e->lock);
 	for (uint64_t p = 0; p < e->pages; p++) {
-		enum ept_state s = ept_entry_state(e->map[p]);
+		uint32_t entry = e->map[p], payload = ept_entry_payload(entry);
+		enum ept_state s = ept_entry_state(entry);
 
-		OB_ASSERT(s < EPT_NSTATES);
-		OB_ASSERT(s != EPT_SHARED || e->map[p] & EPT_OVER_POOL);
-		OB_ASSERT(s == EPT_SHARED || !ept_entry_frame(e->map[p]));
+		OB_ASSERT(s != EPT_SHARED || entry & EPT_OVER_POOL);
+		OB_ASSERT(s == EPT_SHARED || s == EPT_PRIVATE || ept_entry_tiered(entry) ||
+			  !payload);
+		OB_ASSERT(s != EPT_PRIVATE || !payload || payload & EPT_STAGED);
+		/* What has left lies over no mapping of the pool: it could not be answered for. */
+		OB_ASSERT(!ept_entry_staged(entry) || !(entry & EPT_OVER_POOL));
+		OB_ASSERT(!(ept_entry_staged(entry) || ept_entry_tiered(entry)) ||
+			  ept_window_on(e, p));
 		n[s]++;
+		staged += ept_entry_staged(entry);
 	}
 	for (unsigned int s = 0; s < EPT_NSTATES; s++) {
 		OB_ASSERT(n[s] == e->st.state[s]);
 		sum += n[s];
 	}
-	OB_ASSERT(sum == e->pages);
+	OB_ASSERT(sum == e->pages && staged == e->st.staged);
 	pthread_mutex_unlock(&e->lock);
 }

@@ -21,28 +21,54 @@ static uint32_t synced(uint32_t entry, const struct ob_page *p)
 
 	switch (ept_entry_state(entry)) {
 	case EPT_UNTOUCHED:
+	case EPT_BALLOONED:
 		if (own)
-			return ept_entry(EPT_PRIVATE, 0, 0);
-		return p->present ? ept_entry(EPT_ZERO, 0, 0) : entry;
+			return ept_entry(EPT_PRIVATE, 0, over_pool);
+		return p->present && p->zero ? ept_entry(EPT_ZERO, 0, over_pool) : entry;
 	case EPT_ZERO:
 		return own ? ept_entry(EPT_PRIVATE, 0, over_pool) : entry;
 	case EPT_PRIVATE:
 		/* Linux KSM may put the zero page in the place of one of zeroes. */
-		return p->present && p->zero ? ept_entry(EPT_ZERO, 0, over_pool) : entry;
+		return p->present && p->zero && !ept_entry_staged(entry)
+			       ? ept_entry(EPT_ZERO, 0, over_pool)
+			       : entry;
 	case EPT_SHARED:
 		return own ? ept_entry(EPT_PRIVATE, 0, over_pool) : entry;
-	default:
-		OB_ASSERT(!"page state");
+	case EPT_COMPRESSED:
+	case EPT_SWAPPED:
+	case EPT_REMOTE:
+		/* Only we bring it back. */
 		return entry;
+	case EPT_NSTATES:
+		break;
 	}
+	OB_ASSERT(!"page state");
+	return entry;
+}
+
+bool ept_take_view(struct ept *e, uint64_t page, const struct ob_page *view)
+{
+	uint32_t was = e->map[page], is = synced(was, view);
+
+	if (is == was)
+		return false;
+	ept_set(e, page, is, EPT_BY_KERNEL);
+	if (ept_entry_state(was) == EPT_SHARED) {
+		e->st.broken++;
+		if (e->broken)
+			e->broken(e->broken_arg, page, ept_entry_payload(was));
+	} else if (ept_entry_state(was) == EPT_UNTOUCHED) {
+		e->st.touched++;
+	}
+	return true;
 }
 
 int ept_sync(struct ept *e, uint64_t page, uint64_t n, struct ob_page *pages_out)
 {
 	struct ob_page buf[EPT_CHUNK];
 
-	if (page > e->pages || n > e->pages - page)
-		return -EINVAL;
+	if (!ept_range_ok(e, page, n))
+		return -ERANGE;
 	for (uint64_t end = page + n; page < end;) {
 		uint64_t chunk =
 			OB_MIN(OB_MIN(end - page, EPT_CHUNK), gmem_page_span(e->mem, page));
@@ -51,25 +77,11 @@ int ept_sync(struct ept *e, uint64_t page, uint64_t n, struct ob_page *pages_out
 
 		pthread_mutex_lock(&e->lock);
 		r = e->host->ops->pages(e->host, gmem_page_hva(e->mem, page), chunk, view);
-		if (r) {
-			pthread_mutex_unlock(&e->lock);
-			return r;
-		}
-		for (uint64_t i = 0; i < chunk; i++) {
-			uint32_t was = e->map[page + i], is = synced(was, &view[i]);
-
-			if (is == was)
-				continue;
-			ept_set(e, page + i, is);
-			if (ept_entry_state(was) == EPT_SHARED) {
-				e->st.broken++;
-				if (e->broken)
-					e->broken(e->broken_arg, page + i, ept_entry_frame(was));
-			} else if (ept_entry_state(was) == EPT_UNTOUCHED) {
-				e->st.touched++;
-			}
-		}
+		for (uint64_t i = 0; i < chunk && !r; i++)
+			ept_take_view(e, page + i, &view[i]);
 		pthread_mutex_unlock(&e->lock);
+		if (r)
+			return r;
 		page += chunk;
 		if (pages_out)
 			pages_out += chunk;

@@ -25,6 +25,16 @@ static void guest_unpark(void *arg)
 	vm_unpark(arg);
 }
 
+static int guest_cpu(void *arg)
+{
+	return vm_cpu(arg);
+}
+
+static void guest_lost(void *arg, const char *why)
+{
+	vm_fail(arg, "%s", why);
+}
+
 /* How many of these pages are pool frames at this moment? Asked right after the guest read them, so
  * they are in the page tables, and the kernel says which of them are of the file. */
 static uint64_t count_shared(void *arg, uint64_t page, uint64_t n)
@@ -80,7 +90,11 @@ int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, s
 	if (r)
 		goto close_console;
 	r = ept_init(&g->ept, &c->host, &g->vm->mem,
-		     (struct ept_parker){.park = guest_park, .unpark = guest_unpark, .arg = g->vm},
+		     (struct ept_parker){.park = guest_park,
+					 .unpark = guest_unpark,
+					 .cpu = guest_cpu,
+					 .fail = guest_lost,
+					 .arg = g->vm},
 		     c->arena_ept);
 	if (r) {
 		ob_fail(e, -r, "guest %u: page map: %s", g->id, strerror(-r));

@@ -33,6 +33,26 @@ static inline bool ob_page_own(const struct ob_page *p)
 	return (p->swapped || (p->present && !p->zero)) && !p->file;
 }
 
+/* A stretch of host memory, in bytes. */
+struct ob_range {
+	hva_t at;
+	uint64_t size;
+};
+
+/* A fault that waits for an answer, as userfaultfd reports it. */
+struct ob_fault {
+	hva_t at;
+	uint32_t tid; /* the thread that waits; 0: not known */
+	bool write;
+	bool protect; /* the page is there, and write-protected; else it is missing */
+};
+
+/* What this kernel's userfaultfd can do beyond answering faults on missing pages. */
+struct ob_uffd_caps {
+	bool move;    /* UFFDIO_MOVE, Linux 6.8 */
+	bool protect; /* write protection of anonymous memory, Linux 5.7 */
+};
+
 struct ob_host_ops {
 	/* Map @size bytes of private anonymous memory, named, not inherited by fork, 4 KB pages.
 	 * Aligned to 2 MiB. The caller owns it and gives it back with unmap. */
@@ -48,6 +68,10 @@ struct ob_host_ops {
 	/* Drop the pages of [at, at+size). Only for anonymous mappings: over a pool mapping it
 	 * would reveal the frame beneath, so ept never asks for that. */
 	int (*discard)(struct ob_host *h, hva_t at, uint64_t size);
+	/* The same for @n ranges in ascending order that do not overlap. One system call where the
+	 * kernel can (process_madvise on oneself, Linux 6.13), else one for each joined run. When it
+	 * fails, a part may have been dropped. */
+	int (*discard_many)(struct ob_host *h, const struct ob_range *ranges, unsigned int n);
 	/* Tell the kernel's KSM to look at (or leave) this range. */
 	int (*mergeable)(struct ob_host *h, hva_t at, uint64_t size, bool on);
 
@@ -70,6 +94,34 @@ struct ob_host_ops {
 	/* How many mappings this process has, and may have (vm.max_map_count). */
 	int (*vma_count)(struct ob_host *h, uint64_t *have, uint64_t *limit);
 
+	/*
+	 * userfaultfd. Returns a descriptor whose faults uffd_wait reads; -EPERM when this process
+	 * may not answer faults that the kernel has on its behalf (KVM's are such).
+	 */
+	int (*uffd_open)(struct ob_host *h, struct ob_uffd_caps *caps);
+	/* Report faults on missing pages (and, with @protect, on protected ones) of the range from
+	 * now on. What is registered already may be registered again. */
+	int (*uffd_register)(struct ob_host *h, int fd, hva_t at, uint64_t size, bool protect);
+	/* No longer. Whoever waits there is woken. */
+	int (*uffd_unregister)(struct ob_host *h, int fd, hva_t at, uint64_t size);
+	/*
+	 * Move pages from @src to @dst, both registered and each within one mapping; @dst is empty.
+	 * Atomic for everybody: a page is at one place or at the other. Wakes those that wait at
+	 * @dst. Returns the bytes moved, which may be less than @size when a page could not be
+	 * moved, or -errno when it was the first one (-EBUSY: pinned; -ENOENT: a hole).
+	 */
+	int64_t (*uffd_move)(struct ob_host *h, int fd, hva_t dst, hva_t src, uint64_t size);
+	/* Fill @dst, missing and registered, with a copy of @src, and wake. -EEXIST: it is there. */
+	int (*uffd_copy)(struct ob_host *h, int fd, hva_t dst, hva_t src, uint64_t size);
+	/* Fill @dst with the kernel's zero page, and wake. -EEXIST: it is there. */
+	int (*uffd_zero)(struct ob_host *h, int fd, hva_t dst, uint64_t size);
+	/* Protect against writes, or no longer (then those that wait are woken). */
+	int (*uffd_protect)(struct ob_host *h, int fd, hva_t at, uint64_t size, bool on);
+	int (*uffd_wake)(struct ob_host *h, int fd, hva_t at, uint64_t size);
+	/* Wait for faults, or until @stop_fd is readable. Returns how many were read, 0: stop. */
+	int (*uffd_wait)(struct ob_host *h, int fd, int stop_fd, struct ob_fault *out,
+			 unsigned int max);
+
 	uint64_t (*now_ns)(struct ob_host *h);	      /* CLOCK_MONOTONIC */
 	uint64_t (*thread_cpu_ns)(struct ob_host *h); /* CPU time of the calling thread */
 };
@@ -81,6 +133,8 @@ struct ob_host {
 	int pagemap_fd;
 	uint64_t zero_pfn; /* the kernel's zero page, or 0 if we may not know */
 	bool knows_pfn;	   /* may we read host frame numbers? */
+	int pidfd;	   /* of this process; -1: there is none */
+	bool vectored;	   /* process_madvise takes MADV_DONTNEED on oneself */
 };
 
 /* The real host. @h is the caller's and must stay while it is used. */

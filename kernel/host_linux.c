@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 #include "kernel/compat.h"
-#include "kernel/host.h"
+#include "kernel/host_int.h"
 
 #ifndef PR_SET_VMA
 #define PR_SET_VMA	     0x53564d41
@@ -299,6 +299,7 @@ static const struct ob_host_ops linux_ops = {
 	.map_frames = host_map_frames,
 	.map_empty = host_map_empty,
 	.discard = host_discard,
+	.discard_many = host_discard_many,
 	.mergeable = host_mergeable,
 	.pages = host_pages,
 	.memfd = host_memfd,
@@ -308,6 +309,15 @@ static const struct ob_host_ops linux_ops = {
 	.punch = host_punch,
 	.file_blocks = host_file_blocks,
 	.vma_count = host_vma_count,
+	.uffd_open = host_uffd_open,
+	.uffd_register = host_uffd_register,
+	.uffd_unregister = host_uffd_unregister,
+	.uffd_move = host_uffd_move,
+	.uffd_copy = host_uffd_copy,
+	.uffd_zero = host_uffd_zero,
+	.uffd_protect = host_uffd_protect,
+	.uffd_wake = host_uffd_wake,
+	.uffd_wait = host_uffd_wait,
 	.now_ns = host_now_ns,
 	.thread_cpu_ns = host_thread_cpu_ns,
 };
@@ -331,7 +341,7 @@ static void learn_zero_pfn(struct ob_host *h)
 
 int ob_host_linux_init(struct ob_host *h, struct ob_err *e)
 {
-	*h = (struct ob_host){.ops = &linux_ops};
+	*h = (struct ob_host){.ops = &linux_ops, .pidfd = -1};
 	h->pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	if (h->pagemap_fd < 0)
 		return ob_fail(e, errno, "cannot read /proc/self/pagemap: %s (is /proc mounted?)",
@@ -341,6 +351,7 @@ int ob_host_linux_init(struct ob_host *h, struct ob_err *e)
 	 * merge behind our back, and falsify what the control saves. */
 	prctl(PR_SET_MEMORY_MERGE, 0, 0, 0, 0);
 	learn_zero_pfn(h);
+	host_batch_init(h);
 	return 0;
 }
 
@@ -348,4 +359,5 @@ void ob_host_linux_exit(struct ob_host *h)
 {
 	close(h->pagemap_fd);
 	h->pagemap_fd = -1;
+	host_batch_exit(h);
 }

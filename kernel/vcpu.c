@@ -31,6 +31,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/rseq.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -240,13 +241,29 @@ static void vcpu_exit(struct vcpu *v)
 	}
 }
 
+/*
+ * The kernel keeps the number of the CPU in the thread's area for restartable sequences, which the C
+ * library registers: others may read there which CPU it is, at the price of a memory access.
+ */
+static const uint32_t *thread_cpu(void)
+{
+	const struct rseq *r;
+
+	if (!__rseq_size)
+		return NULL;
+	r = (const struct rseq *)((const char *)__builtin_thread_pointer() + __rseq_offset);
+	return &r->cpu_id;
+}
+
 static void *vcpu_thread(void *arg)
 {
 	struct vcpu *v = arg;
 	struct vm *vm = v->vm;
 	struct timespec ts;
-	bool in = vcpu_enter(v);
+	bool in;
 
+	atomic_store(&v->cpu, thread_cpu());
+	in = vcpu_enter(v);
 	while (in) {
 		int r = ioctl(v->fd, KVM_RUN, 0);
 
@@ -263,6 +280,10 @@ static void *vcpu_thread(void *arg)
 	OB_ASSERT(!clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts));
 	v->cpu_ns = (uint64_t)ts.tv_sec * OB_NS_PER_SEC + (uint64_t)ts.tv_nsec;
 	serial_flush(&vm->serial);
+	/* The thread's memory goes with it: from here on nobody may look (vm_cpu holds the lock). */
+	pthread_mutex_lock(&vm->end_lock);
+	atomic_store(&v->cpu, NULL);
+	pthread_mutex_unlock(&vm->end_lock);
 	atomic_store(&vm->state, VM_STOPPED);
 	return NULL;
 }

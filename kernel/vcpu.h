@@ -26,8 +26,10 @@ struct vcpu {
 	struct kvm_run *run;
 	pthread_t thread;
 	bool has_thread;
-	_Atomic uint32_t state;	 /* enum vcpu_state; a futex for whoever parks */
-	clockid_t cpu_clock;	 /* of the thread, while it lives */
+	_Atomic uint32_t state; /* enum vcpu_state; a futex for whoever parks */
+	clockid_t cpu_clock;	/* of the thread, while it lives */
+	/* Where the kernel writes the CPU that the thread runs on (rseq); NULL: it does not. */
+	const uint32_t *_Atomic cpu;
 	_Atomic uint64_t cpu_ns; /* of the thread, set when it ends */
 };
 

@@ -258,3 +258,16 @@ uint64_t vm_cpu_ns(struct vm *vm)
 		sum += vcpu_cpu_ns(&vm->vcpu[i]);
 	return sum;
 }
+
+int vm_cpu(struct vm *vm)
+{
+	const uint32_t *at;
+	int cpu = -1;
+
+	pthread_mutex_lock(&vm->end_lock);
+	at = vm->nvcpus ? atomic_load(&vm->vcpu[0].cpu) : NULL;
+	if (at)
+		cpu = (int)__atomic_load_n(at, __ATOMIC_RELAXED);
+	pthread_mutex_unlock(&vm->end_lock);
+	return cpu;
+}

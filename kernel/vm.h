@@ -167,5 +167,7 @@ void vm_exit(struct vm *vm, int code);
 void vm_wake(struct vm *vm);
 /* CPU time that the vCPU threads have used. */
 uint64_t vm_cpu_ns(struct vm *vm);
+/* The CPU that its first vCPU last ran on; -1: not known. Any thread. */
+int vm_cpu(struct vm *vm);
 
 #endif

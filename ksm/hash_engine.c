@@ -77,7 +77,8 @@ static void on_broken(void *arg, uint64_t page, uint32_t frame)
 /* The planted bug: the guest's write is lost, the page shows the frame again. */
 static void lose_break(struct ksm *k, struct ept *e, const struct hash_broken *b)
 {
-	ept_freeze(e, b->page, 1);
+	if (ept_freeze(e, b->page, 1))
+		return;
 	k->host->ops->map_frames(k->host, gmem_page_hva(e->mem, b->page), OB_PAGE_SIZE,
 				 k->domain->pool_fd, (uint64_t)b->frame * OB_PAGE_SIZE);
 	ept_thaw(e);

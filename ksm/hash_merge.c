@@ -186,8 +186,10 @@ static void merge_batch(struct ksm *k, struct hash *h, struct ksm_slot *s, struc
 {
 	uint64_t first = p->page, n = (uint64_t)end[-1].page - first + 1;
 	uint64_t t0 = k->host->ops->now_ns(k->host), ns;
+	int r;
 
-	ept_freeze(s->g.ept, first, n);
+	r = ept_freeze(s->g.ept, first, n);
+	OB_ASSERT(!r); /* a part of one window */
 	for (struct hash_plan *q = p; q < end;) {
 		unsigned int run = OB_MIN(run_length(q, end), (unsigned int)HASH_COMPARE_PAGES);
 

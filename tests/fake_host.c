@@ -410,6 +410,16 @@ static int op_discard(struct ob_host *h, hva_t at, uint64_t size)
 	return leave(f, FAKE_DISCARD, 0);
 }
 
+/* As on a kernel that takes no vector: one after the other. */
+static int op_discard_many(struct ob_host *h, const struct ob_range *ranges, unsigned int n)
+{
+	int r = 0;
+
+	for (unsigned int i = 0; i < n && !r; i++)
+		r = op_discard(h, ranges[i].at, ranges[i].size);
+	return r;
+}
+
 static int op_mergeable(struct ob_host *h, hva_t at, uint64_t size, bool on)
 {
 	struct fake_host *f = fake(h);
@@ -628,6 +638,7 @@ static const struct ob_host_ops fake_ops = {
 	.map_frames = op_map_frames,
 	.map_empty = op_map_empty,
 	.discard = op_discard,
+	.discard_many = op_discard_many,
 	.mergeable = op_mergeable,
 	.pages = op_pages,
 	.memfd = op_memfd,

@@ -32,7 +32,7 @@ struct fix {
 static struct fix *fix_new(const struct ksm_engine_ops *ops)
 {
 	struct fix *x = calloc(1, sizeof(*x));
-	struct ept_parker parker = {park, park, NULL};
+	struct ept_parker parker = {.park = park, .unpark = park};
 	int meta;
 
 	x->h = fake_host_new();

@@ -34,7 +34,7 @@ struct fix {
 static struct fix *fix_new(void)
 {
 	struct ksm_opts opts = {.pass_gap_ns = GAP_NS};
-	struct ept_parker parker = {park, park, NULL};
+	struct ept_parker parker = {.park = park, .unpark = park};
 	struct fix *x = calloc(1, sizeof(*x));
 	struct ob_err e;
 

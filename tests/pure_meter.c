@@ -158,7 +158,7 @@ struct fix {
 static struct fix *fix_new(bool pfn)
 {
 	struct fix *x = calloc(1, sizeof(*x));
-	struct ept_parker parker = {park, park, NULL};
+	struct ept_parker parker = {.park = park, .unpark = park};
 
 	x->h = fake_host_new();
 	fake_host_knows_pfn(x->h, pfn);

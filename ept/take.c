@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * take.c: taking pages out of a guest while it runs, and putting them back.
+ *
+ * The kernel moves a page from guest to staging in one step (UFFDIO_MOVE): whoever touches it either
+ * was before, and his write is in what was moved, or finds nothing there and waits for an answer.
+ * So a page can be taken under a guest that writes, and holds still in staging until it goes back.
+ *
+ * Where the kernel cannot move (before 6.8) the same is done in three steps. Write-protect the
+ * pages: who writes from now on waits. Copy them: they hold still. Discard them: who waits, or comes
+ * later, finds nothing. The lock is held over all three, so that the answer to whoever waits is
+ * given from what was copied.
+ *
+ * A page that lies over the pool (broken off a frame by a write) can be neither moved nor protected:
+ * its mapping is one of a file. Taking such pages freezes them, copies them, and puts an ordinary
+ * mapping in their place.
+ *
+ * Left out are pages that a device is using: the bracket around its access may hold a pointer into
+ * the kernel by then. And pages that the kernel has pinned, which it says by EBUSY.
+ *
+ * Scattered pages: what a move costs is the flush of what other CPUs have in their translations,
+ * some 12 us with a vCPU running, 1 us without. So from a handful of runs on the guest is parked.
+ */
+#include "ept/fault.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Pages taken with the guest parked: then the others get their turn. */
+#define PARKED_PAGES 512
+
+static bool can_take(const struct ept *e, uint64_t page, const struct ob_page *view)
+{
+	uint32_t entry = e->map[page];
+
+	return ept_entry_state(entry) == EPT_PRIVATE && !ept_entry_staged(entry) &&
+	       ob_page_own(view) && !ept_busy(e, page);
+}
+
+static void mark_staged(struct ept *e, uint64_t page, uint64_t n, uint32_t marks)
+{
+	for (uint64_t p = page; p < page + n; p++)
+		ept_set(e, p, ept_entry(EPT_PRIVATE, EPT_STAGED | marks, 0), EPT_BY_TIER);
+	e->st.taken += n;
+}
+
+/* Pages that lie in place and not over the pool, by copying. All or -errno. */
+static int64_t take_by_copy(struct ept *e, uint64_t page, uint64_t n)
+{
+	struct ob_host *h = e->host;
+	struct ept_stage *st = e->stage;
+	hva_t at = gmem_page_hva(e->mem, page), to = ept_stage_hva(e, page);
+	uint64_t size = n * OB_PAGE_SIZE;
+	int r;
+
+	r = h->ops->uffd_protect(h, st->uffd, at, size, true);
+	if (r)
+		return r;
+	r = h->ops->uffd_copy(h, st->uffd, to, at, size);
+	if (!r)
+		r = h->ops->discard(h, at, size);
+	if (!r)
+		return (int64_t)n;
+	/* Nothing was taken: what was copied goes, and writers go on. */
+	h->ops->discard(h, to, size);
+	h->ops->uffd_protect(h, st->uffd, at, size, false);
+	return r;
+}
+
+/* [page, page + n): in place, and inside one region. Returns how many left, or -errno. */
+static int64_t take_run(struct ept *e, uint64_t page, uint64_t n, uint32_t marks)
+{
+	struct ob_host *h = e->host;
+	hva_t at = gmem_page_hva(e->mem, page), to = ept_stage_hva(e, page);
+	int64_t r;
+
+	if (!e->stage->caps.move) {
+		r = take_by_copy(e, page, n);
+	} else {
+		r = h->ops->uffd_move(h, e->stage->uffd, to, at, n * OB_PAGE_SIZE);
+		if (r > 0)
+			r /= (int64_t)OB_PAGE_SIZE;
+	}
+	if (r > 0)
+		mark_staged(e, page, (uint64_t)r, marks);
+	return r;
+}
+
+/* As many of the run as can be: one that cannot be moved is passed over. */
+static int64_t take_most(struct ept *e, uint64_t page, uint64_t n, uint32_t marks)
+{
+	int64_t taken = 0, r;
+
+	for (uint64_t done = 0; done < n; done += (uint64_t)OB_MAX(r, 1)) {
+		r = take_run(e, page + done, n - done, marks);
+		if (r > 0) {
+			taken += r;
+		} else if (r == -EBUSY || r == -ENOENT || r == -EEXIST) {
+			e->st.pinned++;
+		} else if (r < 0) {
+			return taken ? taken : r;
+		}
+	}
+	return taken;
+}
+
+/* With the lock held: those of at most EPT_CHUNK pages that can be taken at once. @over gets how many
+ * lie over the pool, for the second round. */
+static int64_t take_chunk(struct ept *e, uint64_t page, uint64_t n, uint32_t marks, uint64_t *over)
+{
+	struct ob_page view[EPT_CHUNK];
+	int64_t taken = 0, r;
+
+	r = e->host->ops->pages(e->host, gmem_page_hva(e->mem, page), n, view);
+	for (uint64_t i = 0; i < n && !r; i++)
+		ept_take_view(e, page + i, &view[i]);
+	for (uint64_t i = 0, run; i < n && r >= 0; i += run) {
+		run = 1;
+		if (!can_take(e, page + i, &view[i])) {
+			e->st.dma_left_out += ept_busy(e, page + i);
+			continue;
+		}
+		if (e->map[page + i] & EPT_OVER_POOL) {
+			++*over;
+			continue;
+		}
+		while (i + run < n && can_take(e, page + i + run, &view[i + run]) &&
+		       !(e->map[page + i + run] & EPT_OVER_POOL) && (page + i + run) % EPT_WINDOW)
+			run++;
+		r = ept_window_open(e, page + i);
+		if (!r)
+			r = take_most(e, page + i, run, marks);
+		taken += OB_MAX(r, 0);
+	}
+	return r < 0 && !taken ? r : taken;
+}
+
+/* Frozen: a page over the pool becomes an ordinary one that is out. */
+static int take_over_pool(struct ept *e, uint64_t page, uint32_t marks)
+{
+	struct ob_host *h = e->host;
+	hva_t at = gmem_page_hva(e->mem, page), to = ept_stage_hva(e, page);
+	int r = h->ops->uffd_copy(h, e->stage->uffd, to, at, OB_PAGE_SIZE);
+
+	if (r)
+		return r;
+	r = ept_window_open(e, page);
+	if (!r)
+		r = h->ops->map_empty(h, at, OB_PAGE_SIZE, e->mem->name);
+	if (r) {
+		struct ob_page view;
+
+		/* A kernel that takes the old mapping away before it fails leaves a hole. */
+		if (h->ops->pages(h, at, 1, &view) || !ob_page_own(&view))
+			ept_lost(e, "the host has no mapping left for a page that is taken out");
+		h->ops->discard(h, to, OB_PAGE_SIZE);
+		return r;
+	}
+	mark_staged(e, page, 1, marks);
+	r = ept_windows_open(e, page, 1);
+	/* Its faults would not be ours: zeroes, silently. */
+	if (r)
+		ept_lost(e, "faults of a page that is taken out cannot be watched");
+	return r;
+}
+
+static int64_t take_frozen(struct ept *e, uint64_t page, uint64_t n, uint32_t marks)
+{
+	int64_t taken = 0;
+	int r = ept_freeze(e, page, n);
+
+	if (r)
+		return r;
+	pthread_mutex_lock(&e->lock);
+	for (uint64_t p = page; p < page + n && !r; p++) {
+		struct ob_page view;
+
+		if (ept_entry_tiered(e->map[p]) || !(e->map[p] & EPT_OVER_POOL))
+			continue;
+		r = e->host->ops->pages(e->host, gmem_page_hva(e->mem, p), 1, &view);
+		if (r)
+			break;
+		ept_take_view(e, p, &view);
+		if (!can_take(e, p, &view) || !view.present)
+			continue;
+		r = take_over_pool(e, p, marks);
+		taken += !r;
+	}
+	pthread_mutex_unlock(&e->lock);
+	ept_thaw(e);
+	return r && !taken ? r : taken;
+}
+
+/* One run of the caller's. The lock is not held. */
+static int64_t take_range(struct ept *e, uint64_t page, uint64_t n, uint32_t marks)
+{
+	int64_t taken = 0, r;
+
+	for (uint64_t end = page + n, chunk; page < end; page += chunk) {
+		uint64_t over = 0;
+
+		chunk = OB_MIN(OB_MIN(end - page, EPT_CHUNK - page % EPT_CHUNK),
+			       gmem_page_span(e->mem, page));
+		pthread_mutex_lock(&e->lock);
+		ept_wait_thawed(e, page, chunk);
+		r = take_chunk(e, page, chunk, marks, &over);
+		pthread_mutex_unlock(&e->lock);
+		if (r >= 0)
+			taken += r;
+		if (r >= 0 && over) {
+			r = take_frozen(e, page, chunk, marks);
+			taken += OB_MAX(r, 0);
+		}
+		if (r < 0)
+			return taken ? taken : r;
+	}
+	return taken;
+}
+
+static int runs_ok(const struct ept *e, const struct ept_run *runs, unsigned int n)
+{
+	for (unsigned int i = 0; i < n; i++) {
+		if (!ept_range_ok(e, runs[i].page, runs[i].n))
+			return -ERANGE;
+		if (i && runs[i].page < runs[i - 1].page + runs[i - 1].n)
+			return -EINVAL;
+	}
+	return 0;
+}
+
+/* Call @each for the runs, the guest parked in batches when there are many. */
+static int64_t each_run(struct ept *e, const struct ept_run *runs, unsigned int n, uint32_t arg,
+			int64_t (*each)(struct ept *e, uint64_t page, uint64_t n, uint32_t arg))
+{
+	bool park = n >= EPT_PARK_RUNS, parked = false;
+	int64_t sum = 0, r = 0;
+	uint64_t pages = 0;
+
+	for (unsigned int i = 0; i < n && r >= 0; i++) {
+		if (park && !parked)
+			e->parker.park(e->parker.arg);
+		parked = park;
+		r = each(e, runs[i].page, runs[i].n, arg);
+		sum += OB_MAX(r, 0);
+		pages += runs[i].n;
+		if (parked && (pages >= PARKED_PAGES || i + 1 == n || r < 0)) {
+			e->parker.unpark(e->parker.arg);
+			parked = false;
+			pages = 0;
+		}
+	}
+	return r < 0 && !sum ? r : sum;
+}
+
+int64_t ept_take(struct ept *e, const struct ept_run *runs, unsigned int n, bool sample)
+{
+	int r = runs_ok(e, runs, n);
+
+	if (!r)
+		r = ept_stage_ready(e);
+	return r ? r : each_run(e, runs, n, sample ? EPT_SAMPLE : 0, take_range);
+}
+
+int64_t ept_take_huge(struct ept *e, uint64_t page, uint64_t n)
+{
+	int r;
+
+	if (!ept_range_ok(e, page, n))
+		return -ERANGE;
+	if (page % EPT_WINDOW || n % EPT_WINDOW)
+		return -EINVAL;
+	r = ept_stage_ready(e);
+	return r ? r : take_range(e, page, n, EPT_WHOLE | EPT_SAMPLE);
+}
+
+static int64_t back_range(struct ept *e, uint64_t page, uint64_t n, uint32_t arg)
+{
+	int64_t back = 0, r = 0;
+
+	(void)arg;
+	for (uint64_t end = page + n, run, chunk; page < end && r >= 0; page += chunk) {
+		chunk = OB_MIN(OB_MIN(end - page, EPT_CHUNK - page % EPT_CHUNK),
+			       gmem_page_span(e->mem, page));
+		pthread_mutex_lock(&e->lock);
+		ept_wait_thawed(e, page, chunk);
+		for (uint64_t p = page; p < page + chunk && r >= 0; p += run) {
+			run = 1;
+			if (!ept_entry_staged(e->map[p]))
+				continue;
+			while (p + run < page + chunk && ept_entry_staged(e->map[p + run]))
+				run++;
+			r = ept_stage_back(e, p, run);
+			back += OB_MAX(r, 0);
+			e->st.put_back += (uint64_t)OB_MAX(r, 0);
+		}
+		if (e->stage)
+			ept_windows_close(e, page, chunk);
+		pthread_mutex_unlock(&e->lock);
+	}
+	return r < 0 && !back ? r : back;
+}
+
+int64_t ept_put_back(struct ept *e, const struct ept_run *runs, unsigned int n)
+{
+	int r = runs_ok(e, runs, n);
+
+	return r ? r : each_run(e, runs, n, 0, back_range);
+}
+
+int64_t ept_samples_left(struct ept *e, uint64_t page, uint64_t n, bool put_back)
+{
+	int64_t left = 0;
+
+	if (!ept_range_ok(e, page, n))
+		return -ERANGE;
+	pthread_mutex_lock(&e->lock);
+	for (uint64_t p = page; p < page + n; p++)
+		left += ept_entry_staged(e->map[p]) && e->map[p] & EPT_SAMPLE;
+	pthread_mutex_unlock(&e->lock);
+	if (left && put_back) {
+		const struct ept_run run = {.page = page, .n = n};
+		int64_t r = ept_put_back(e, &run, 1);
+
+		return r < 0 ? r : left;
+	}
+	return left;
+}

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * tier.c: pages that leave staging for a tier, which answers for them from then on.
+ *
+ * Whoever fills a tier reads a staged page, does with it what takes its time (compress it, write it
+ * to a disk), and then hands it over. Meanwhile the guest may have touched the page: it is back, has
+ * changed, and may even have been taken again. So reading leaves a mark on the page that any way
+ * back wipes out, and only a page that still bears it is handed over. Nobody waits for anybody: the
+ * guest gets its page at once, and the work was for nothing.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "ept/fault.h"
+
+#define BATCH 256
+
+int ept_set_tier(struct ept *e, enum ept_state state, const struct ept_tier_ops *ops, void *arg)
+{
+	int r = 0;
+
+	if (state != EPT_COMPRESSED && state != EPT_SWAPPED && state != EPT_REMOTE)
+		return -EINVAL;
+	pthread_mutex_lock(&e->lock);
+	if (e->st.state[state])
+		r = -EBUSY;
+	else
+		e->tier[state] = (struct ept_tier){.ops = ops, .arg = arg};
+	pthread_mutex_unlock(&e->lock);
+	return r;
+}
+
+int ept_stage_read(struct ept *e, uint64_t page, void *buf)
+{
+	int r = -EAGAIN;
+
+	if (page >= e->pages)
+		return -ERANGE;
+	pthread_mutex_lock(&e->lock);
+	if (ept_entry_staged(e->map[page])) {
+		memcpy(buf, hva_ptr(ept_stage_hva(e, page)), OB_PAGE_SIZE);
+		ept_set(e, page, e->map[page] | EPT_READ, EPT_BY_TIER);
+		r = 0;
+	}
+	pthread_mutex_unlock(&e->lock);
+	return r;
+}
+
+/* One batch; pages are in the order of the caller's. */
+static int64_t hand_over(struct ept *e, enum ept_state state, struct ept_tiered *list,
+			 unsigned int n)
+{
+	struct ept_run run[BATCH];
+	unsigned int used = 0;
+	int64_t freed;
+
+	for (unsigned int i = 0; i < n; i++) {
+		uint32_t entry = e->map[list[i].page];
+
+		list[i].done = ept_entry_staged(entry) && entry & EPT_READ;
+		if (!list[i].done)
+			continue;
+		ept_set(e, list[i].page, ept_entry(state, list[i].slot, 0), EPT_BY_TIER);
+		if (used && run[used - 1].page + run[used - 1].n == list[i].page)
+			run[used - 1].n++;
+		else
+			run[used++] = (struct ept_run){.page = list[i].page, .n = 1};
+		e->st.tiered++;
+	}
+	freed = ept_stage_discard(e, run, used);
+	if (freed > 0)
+		e->st.freed_bytes += (uint64_t)freed;
+	return freed;
+}
+
+int64_t ept_to_tier(struct ept *e, enum ept_state state, struct ept_tiered *list, unsigned int n)
+{
+	int64_t freed = 0, r = 0;
+
+	if (state != EPT_COMPRESSED && state != EPT_SWAPPED && state != EPT_REMOTE)
+		return -EINVAL;
+	for (unsigned int i = 0; i < n; i++) {
+		list[i].done = false;
+		if (list[i].page >= e->pages || list[i].slot > EPT_MAX_FRAME)
+			return -ERANGE;
+		if (i && list[i].page <= list[i - 1].page)
+			return -EINVAL;
+	}
+	pthread_mutex_lock(&e->lock);
+	if (!e->tier[state].ops)
+		r = -EINVAL;
+	for (unsigned int done = 0; done < n && r >= 0; done += BATCH) {
+		r = hand_over(e, state, list + done, OB_MIN(n - done, (unsigned int)BATCH));
+		freed += OB_MAX(r, 0);
+	}
+	pthread_mutex_unlock(&e->lock);
+	return r < 0 && !freed ? r : freed;
+}
+
+int ept_retier(struct ept *e, uint64_t page, enum ept_state from, uint32_t from_slot,
+	       enum ept_state to, uint32_t to_slot)
+{
+	int r = -EAGAIN;
+
+	if (page >= e->pages || to_slot > EPT_MAX_FRAME)
+		return -ERANGE;
+	pthread_mutex_lock(&e->lock);
+	if (to >= EPT_NSTATES || !e->tier[to].ops) {
+		r = -EINVAL;
+	} else if (ept_entry_tiered(e->map[page]) &&
+		   e->map[page] == ept_entry(from, from_slot, 0)) {
+		ept_set(e, page, ept_entry(to, to_slot, 0), EPT_BY_TIER);
+		r = 0;
+	}
+	pthread_mutex_unlock(&e->lock);
+	return r;
+}
+
+int ept_set_remote(struct ept *e, uint64_t page, uint64_t n, uint32_t first_slot)
+{
+	int r;
+
+	if (!ept_range_ok(e, page, n) || first_slot > EPT_MAX_FRAME ||
+	    n > EPT_MAX_FRAME - first_slot + 1)
+		return -ERANGE;
+	r = ept_sync(e, page, n, NULL);
+	if (!r)
+		r = ept_stage_ready(e);
+	if (r)
+		return r;
+	pthread_mutex_lock(&e->lock);
+	if (!e->tier[EPT_REMOTE].ops)
+		r = -EINVAL;
+	for (uint64_t p = page; p < page + n && !r; p++)
+		if (ept_entry_state(e->map[p]) != EPT_UNTOUCHED)
+			r = -EINVAL;
+	for (uint64_t p = page; p < page + n && !r; p += EPT_WINDOW - p % EPT_WINDOW)
+		r = ept_window_open(e, p);
+	for (uint64_t i = 0; i < n && !r; i++)
+		ept_set(e, page + i, ept_entry(EPT_REMOTE, first_slot + (uint32_t)i, 0),
+			EPT_BY_TIER);
+	pthread_mutex_unlock(&e->lock);
+	return r;
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* rig.h: a cell's worth of guests in the test's own process, with a sharing domain of their own. */
+#ifndef OVERBOOK_TESTS_RIG_H
+#define OVERBOOK_TESTS_RIG_H
+
+#include <criterion/criterion.h>
+#include <pthread.h>
+
+#include "ksm/ksm.h"
+#include "tests/cli.h"
+
+#define RIG_MEM	   (16 * OB_MIB)
+#define RIG_GUESTS 2
+
+#define NEED_KVM()                                                    \
+	do {                                                          \
+		if (!cli_have_kvm())                                  \
+			cr_skip_test("no /dev/kvm that we may open"); \
+	} while (0)
+
+struct rig {
+	struct ob_host host;
+	struct kvm kvm;
+	struct ob_arena *arena;
+	struct io_worker *worker;
+	struct ksm_domain *coord, *domain;
+	int pool_fd, meta_fd, image_fd;
+	void *kernel;
+	size_t kernel_len;
+	struct vm *vm[RIG_GUESTS];
+	struct ept ept[RIG_GUESTS];
+	struct ksm *k;
+	pthread_t scanner;
+	_Atomic bool scan;
+};
+
+/* Make the guests; rig_start returns when all of them are warm. Failures end the test. */
+void rig_make(struct rig *r, const char *workload);
+void rig_start(struct rig *r);
+/* Stop them: each has run until now without a mismatch, its map agrees with the kernel's, and nothing
+ * is left behind. */
+void rig_unmake(struct rig *r);
+
+struct agent_report rig_report(struct rig *r, unsigned int i);
+/* Merge in a thread beside the guests; rig_scan_for does so for a while. */
+void rig_scan_start(struct rig *r);
+void rig_scan_stop(struct rig *r);
+void rig_scan_for(struct rig *r, long ms);
+void rig_nap_ms(long ms);
+
+#endif
