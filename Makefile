@@ -22,7 +22,7 @@ LDLIBS	:= -ljansson -lpthread -lm
 # Guests are built for the lowest common x86-64; the host side may dispatch at run time.
 ifdef SAN
 CFLAGS	+= -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer
-CPPFLAGS += -DOB_PLAIN_MALLOC
+CPPFLAGS += -DOB_PLAIN_MALLOC -DOB_DEBUG
 else
 LDLIBS	+= -ljemalloc
 endif
