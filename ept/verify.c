@@ -29,7 +29,10 @@ static const char *wrong(uint32_t entry, const struct ob_page *there, const stru
 			return own ? NULL : "no memory of its own behind a private page";
 		if (some)
 			return "something in the place of a page that was taken out";
-		return out ? NULL : "no memory in staging behind a page that was taken out";
+		/* Linux KSM may have put the zero page in its place before it was taken. */
+		return staging && (staging->present || staging->swapped)
+			       ? NULL
+			       : "nothing in staging behind a page that was taken out";
 	case EPT_SHARED:
 		return own ? "memory of its own behind a shared page" : NULL;
 	case EPT_COMPRESSED:
