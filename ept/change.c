@@ -45,8 +45,9 @@ int ept_map_empty(struct ept *e, uint64_t page, uint64_t n)
 		r = h->ops->map_empty(h, at, n * OB_PAGE_SIZE, e->mem->name);
 	if (r || !ept_window_on(e, page))
 		return r;
-	/* The new mapping has forgotten that its faults are ours. */
-	return ept_windows_open(e, page, n);
+	/* The new mapping has forgotten that its faults are ours. (Not ept_windows_open: the map does
+	 * not say yet that the page lies over the pool no longer.) */
+	return h->ops->uffd_register(h, e->stage->uffd, at, n * OB_PAGE_SIZE, !e->stage->caps.move);
 }
 
 /*

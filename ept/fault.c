@@ -230,7 +230,9 @@ static void answer_empty(struct ept *e, uint64_t page, bool write, uint64_t sinc
 		r = h->ops->uffd_copy(h, e->stage->uffd, at, hva_of(zeroes), OB_PAGE_SIZE);
 	else
 		r = h->ops->uffd_zero(h, e->stage->uffd, at, OB_PAGE_SIZE);
-	if (r == -EEXIST) {
+	/* Since the fault was read the page has come to be there, or its window has been closed, or a
+	 * frame mapped over it: whoever waits is to look again, and comes back if it is missing. */
+	if (r == -EEXIST || r == -ENOENT || r == -EINVAL || r == -EAGAIN) {
 		h->ops->uffd_wake(h, e->stage->uffd, at, OB_PAGE_SIZE);
 		count(e, EPT_FAULT_REDUNDANT, 0, since);
 	} else if (r) {
@@ -242,8 +244,9 @@ static void answer_empty(struct ept *e, uint64_t page, bool write, uint64_t sinc
 	}
 }
 
-/* The map says that the page is in place: somebody else has answered. */
-static void answer_present(struct ept *e, uint64_t page, uint64_t since)
+/* The map says that the page is in place: somebody else has answered, or it was not taken after it
+ * had been protected. */
+static void answer_present(struct ept *e, uint64_t page, bool protect, uint64_t since)
 {
 	struct ob_host *h = e->host;
 	hva_t at = gmem_page_hva(e->mem, page);
@@ -255,6 +258,8 @@ static void answer_present(struct ept *e, uint64_t page, uint64_t since)
 		lost(e, page, "the host has lost a page", since);
 		return;
 	}
+	if (protect)
+		h->ops->uffd_protect(h, e->stage->uffd, at, OB_PAGE_SIZE, false);
 	h->ops->uffd_wake(h, e->stage->uffd, at, OB_PAGE_SIZE);
 	count(e, EPT_FAULT_REDUNDANT, 0, since);
 }
@@ -279,10 +284,10 @@ static void answer(struct ept *e, const struct ob_fault *f, uint64_t since)
 		if (ept_entry_staged(e->map[page]))
 			answer_staged(e, page, since);
 		else
-			answer_present(e, page, since);
+			answer_present(e, page, f->protect, since);
 		break;
 	case EPT_SHARED:
-		answer_present(e, page, since);
+		answer_present(e, page, f->protect, since);
 		break;
 	case EPT_COMPRESSED:
 	case EPT_SWAPPED:

@@ -231,13 +231,23 @@ static int64_t back_pages(struct ept *e, uint64_t page, uint64_t n)
 	return (int64_t)n;
 }
 
+bool ept_crossing(int64_t r, uint64_t n)
+{
+	return n > 1 && (r == -EINVAL || r == -ENOENT);
+}
+
 int64_t ept_stage_back(struct ept *e, uint64_t page, uint64_t n)
 {
 	uint64_t done = 0;
 
 	while (done < n) {
-		int64_t r = back_pages(e, page + done, n - done);
+		uint64_t want = n - done;
+		int64_t r = back_pages(e, page + done, want);
 
+		while (ept_crossing(r, want)) {
+			want = (want + 1) / 2;
+			r = back_pages(e, page + done, want);
+		}
 		if (r <= 0)
 			return done ? (int64_t)done : r ? r : -EIO;
 		for (uint64_t p = page + done; p < page + done + (uint64_t)r; p++)

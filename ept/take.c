@@ -78,16 +78,18 @@ static int64_t take_by_copy(struct ept *e, uint64_t page, uint64_t n)
 	int r;
 
 	r = h->ops->uffd_protect(h, st->uffd, at, size, true);
-	if (r)
-		return r;
-	r = h->ops->uffd_copy(h, st->uffd, to, at, size);
+	if (!r)
+		r = h->ops->uffd_copy(h, st->uffd, to, at, size);
 	if (!r)
 		r = h->ops->discard(h, at, size);
 	if (!r)
 		return (int64_t)n;
-	/* Nothing was taken: what was copied goes, and writers go on. */
+	/* Nothing was taken: what was copied goes, and writers go on. Page by page, since what failed
+	 * may have failed after a part, and may do so again. */
 	h->ops->discard(h, to, size);
-	h->ops->uffd_protect(h, st->uffd, at, size, false);
+	for (uint64_t i = 0; i < n; i++)
+		h->ops->uffd_protect(h, st->uffd, hva(at.v + i * OB_PAGE_SIZE), OB_PAGE_SIZE,
+				     false);
 	return r;
 }
 
@@ -116,7 +118,13 @@ static int64_t take_most(struct ept *e, uint64_t page, uint64_t n, uint32_t mark
 	int64_t taken = 0, r;
 
 	for (uint64_t done = 0; done < n; done += (uint64_t)OB_MAX(r, 1)) {
-		r = take_run(e, page + done, n - done, marks);
+		uint64_t want = n - done;
+
+		r = take_run(e, page + done, want, marks);
+		while (ept_crossing(r, want)) {
+			want = (want + 1) / 2;
+			r = take_run(e, page + done, want, marks);
+		}
 		if (r > 0) {
 			taken += r;
 		} else if (r == -EBUSY || r == -ENOENT || r == -EEXIST) {

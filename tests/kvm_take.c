@@ -63,7 +63,8 @@ static void take_everything(const char *workload, bool copy_only)
 	ops = rig_report(&r, 0).heartbeat;
 	for (int i = 0; i < 1000 && rig_report(&r, 0).heartbeat == ops; i++)
 		rig_nap_ms(5);
-	cr_assert_gt(rig_report(&r, 0).heartbeat, ops, "the guest does not go on");
+	cr_assert_gt(rig_report(&r, 0).heartbeat, ops, "the guest does not go on: %s",
+		     r.vm[0]->reason);
 	ept_read_faults(&r.ept[0], &f);
 	cr_assert_gt(f.count[EPT_FAULT_STAGING], 0);
 	cr_assert_eq(f.count[EPT_FAULT_FAILED], 0);
