@@ -170,4 +170,21 @@ uint64_t vm_cpu_ns(struct vm *vm);
 /* The CPU that its first vCPU last ran on; -1: not known. Any thread. */
 int vm_cpu(struct vm *vm);
 
+/* --- regs.c ------------------------------------------------------------------------------ */
+
+/* All of a vCPU's state that decides how it translates addresses (Intel SDM, volume 3A, 4.1). */
+struct vcpu_paging {
+	uint64_t cr0, cr3, cr4, efer;
+	unsigned int maxphyaddr; /* bits of a physical address that it was told of, 32 to 52 */
+	bool has_1g;		 /* 1 GB pages */
+	bool has_pdpte;		 /* pdpte says what the CPU holds (PAE paging only) */
+	uint64_t pdpte[4];
+};
+
+/*
+ * Read it from vCPU @index of @vm, which the caller has parked, or which was not started or has
+ * stopped. 0, -EINVAL (no such vCPU), -EBUSY (it runs), or -errno of KVM, with a line in @e.
+ */
+int vcpu_read_paging(struct vm *vm, unsigned int index, struct vcpu_paging *out, struct ob_err *e);
+
 #endif
