@@ -322,4 +322,8 @@ void ept_staging(struct ept *e, hva_t *at, uint64_t *size);
 int ept_dma_begin(struct ept *e, gpa_t at, uint64_t len, bool write, struct gmem_access *acc);
 void ept_dma_end(struct ept *e, struct gmem_access *acc);
 
+/* --- the parts with a header of their own ------------------------------------------------------ */
+
+#include "ept/walk.h"
+
 #endif
