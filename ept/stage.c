@@ -101,9 +101,10 @@ int ept_window_open(struct ept *e, uint64_t page)
 	if (ept_window_on(e, page))
 		return 0;
 	window_bounds(e, page, &first, &n);
-	/* Said first: what fails in the middle leaves a part registered, which does no harm. */
-	window_set(e, page, true);
+	/* What fails in the middle leaves a part registered, which does no harm. */
 	r = ept_windows_open(e, first, n);
+	if (!r)
+		window_set(e, page, true);
 	return r;
 }
 
