@@ -75,10 +75,10 @@ static json_t *setup_doc(struct coord *c, unsigned int cell)
 	json_t *guests = json_array(), *doc;
 
 	for (unsigned int i = c->cell[cell].first; i < c->cell[cell].first + c->cell[cell].n; i++) {
-		char cmdline[256], console[1200] = "";
+		char cmdline[256], console[1200] = "", words[96];
 
-		snprintf(cmdline, sizeof(cmdline), "workload=%s seed=%llu common=%llu guest=%u",
-			 c->out->guest[i].workload,
+		opts_workload_words(c->out->guest[i].workload, words, sizeof(words));
+		snprintf(cmdline, sizeof(cmdline), "%s seed=%llu common=%llu guest=%u", words,
 			 (unsigned long long)(cfg->seed * 1000003 + i + 1),
 			 (unsigned long long)cfg->seed, i);
 		if (cfg->console_fd > 0)

@@ -34,13 +34,13 @@ enum opts_key {
 	KEY_HELP,
 };
 
-const char *const opts_workloads[] = {"kv", "filecache", "churn", "idle", NULL};
-
 /* clang-format off */
 #define OPTS_COMMON \
 	{"mem", KEY_MEM, "SIZE", 0, "memory of each guest: 16M, 1G (default 64M)", 0}, \
 	{"workload", KEY_WORKLOAD, "NAME[,NAME...]", 0, \
-	 "kv, filecache, churn, idle; guest i runs the i-th, round and round (default kv)", 0}, \
+	 "kv, filecache, churn, idle; or a memory workload, with up to two numbers: " \
+	 "counters:ORDER:MS, touch:PERCENT:SCATTER, writer:PAGES:US, unique:PAGES, same:PAGES, " \
+	 "first:WRITE, ping; guest i runs the i-th, round and round (default kv)", 0}, \
 	{"seconds", KEY_SECONDS, "S", 0, "measured time over warm guests (default 10)", 0}, \
 	{"seed", KEY_SEED, "N", 0, "of everything random (default 1)", 0}, \
 	{"json", KEY_JSON, "FILE", 0, "write the result there; - is standard output", 0}, \
@@ -125,19 +125,6 @@ int opts_parse_size(const char *s, uint64_t *out)
 	return 0;
 }
 
-bool opts_known_workload(const char *name)
-{
-	static const char hostile[] = "hostile-";
-	size_t n = sizeof(hostile) - 1;
-
-	for (unsigned int i = 0; opts_workloads[i]; i++)
-		if (strcmp(name, opts_workloads[i]) == 0)
-			return true;
-	/* Which of these exist only the guest knows; it ends with a reason when it is none. */
-	return strncmp(name, hostile, n) == 0 && name[n] &&
-	       name[n + strspn(name + n, "abcdefghijklmnopqrstuvwxyz0123456789-")] == '\0';
-}
-
 /* Refuse with one line. */
 #define opts_bad(st, ...) ((st)->explained = true, ob_fail((st)->e, EINVAL, __VA_ARGS__), EINVAL)
 
@@ -198,10 +185,10 @@ static int take_workload(struct opts_state *st, const char *arg)
 	c->nworkloads = 0;
 	while (list_next(&arg, word, sizeof(word))) {
 		if (!opts_known_workload(word) || strlen(word) >= sizeof(c->workload[0]))
-			return opts_bad(
-				st,
-				"--workload '%s': unknown; there are kv, filecache, churn and idle",
-				word);
+			return opts_bad(st,
+					"--workload '%s': unknown; there are kv, filecache, churn, "
+					"idle and the memory workloads (see --help)",
+					word);
 		if (c->nworkloads == FLEET_MAX_WORKLOADS)
 			return opts_bad(st, "--workload: more than %d names", FLEET_MAX_WORKLOADS);
 		strcpy(c->workload[c->nworkloads++], word);

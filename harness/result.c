@@ -106,8 +106,9 @@ static json_t *states_json(const struct run_result *r, const uint64_t *pages)
 const char *result_kind_name(uint64_t kind)
 {
 	static const char *const names[] = {
-		[AGENT_KIND_CACHE] = "cache", [AGENT_KIND_HEAP] = "heap", [AGENT_KIND_KV] = "kv",
-		[AGENT_KIND_CHURN] = "churn", [AGENT_KIND_FREE] = "free",
+		[AGENT_KIND_CACHE] = "cache", [AGENT_KIND_HEAP] = "heap",
+		[AGENT_KIND_KV] = "kv",	      [AGENT_KIND_CHURN] = "churn",
+		[AGENT_KIND_FREE] = "free",   [AGENT_KIND_AREA] = "area",
 	};
 
 	return kind < OB_ARRAY_SIZE(names) && names[kind] ? names[kind] : "unknown";

@@ -7,7 +7,7 @@
  * it likes.
  *
  * How the guest is told about its machine: by its command line (PVH start info), words NAME=VALUE:
- *   workload=NAME seed=N common=N guest=N
+ *   workload=NAME param=N param2=N seed=N common=N guest=N
  *   virtio_mmio.device=4K@0xd0001000:5   (as Linux spells it)
  *   agent=0xd0000000
  */
@@ -57,6 +57,7 @@ enum agent_kind {
 	AGENT_KIND_KV = 3,   /* a value of the hash table */
 	AGENT_KIND_CHURN = 4, /* an allocated block */
 	AGENT_KIND_FREE = 5,  /* clean free memory that is not zero */
+	AGENT_KIND_AREA = 6,  /* a page of a memory workload's area */
 };
 
 #define AGENT_MISMATCHES 16
@@ -83,10 +84,32 @@ struct agent_report {
 	uint64_t heap_common_pages;
 	uint64_t free_clean_pages;
 	uint64_t free_dirty_pages;
-	uint64_t reserved[3];
+	/* The area of a memory workload (counters, touch, ...): the gpa of its first page, and its
+	 * size. Its pages follow each other in RAM, holes not counted. Both 0: there is none. */
+	uint64_t area_gpa;
+	uint64_t area_pages;
+	uint64_t job_ns;   /* what the workload's one timed job took (first); 0: not done */
+	uint64_t area_hot; /* pages of the area that touch goes on touching */
 	struct agent_mismatch mismatch[AGENT_MISMATCHES]; /* the first ones */
 	uint64_t lat[AGENT_LAT_BUCKETS];
 };
 _Static_assert(sizeof(struct agent_report) <= 4096, "the report is one page");
+
+/*
+ * The first page of the area of the workload ping: the host asks for one page to be touched, the
+ * guest does it and says how long it took. The host writes page and write, then ask, which is a
+ * number that was not there before; the guest writes the answer, then done with the same number. One
+ * request at a time. As with all that lies in the guest's memory, the host believes none of it.
+ */
+struct agent_ping {
+	uint64_t ask;
+	uint64_t page;	/* of the area, from 1 on: the first page is this one */
+	uint64_t write; /* 0: read it */
+	uint64_t unused[5];
+	uint64_t done;
+	uint64_t ns;	  /* the touch took so long; AGENT_PING_REFUSED: there is no such page */
+	uint64_t counter; /* how often the page has been written by now */
+};
+#define AGENT_PING_REFUSED UINT64_MAX
 
 #endif

@@ -86,6 +86,10 @@ static void parse_word(struct guest *g, const char *w)
 		ok = number(w + 7, 0, &c->common);
 	} else if (str_prefix(w, "guest=")) {
 		ok = number(w + 6, 0, &c->guest);
+	} else if (str_prefix(w, "param=")) {
+		ok = number(w + 6, 0, &c->param);
+	} else if (str_prefix(w, "param2=")) {
+		ok = number(w + 7, 0, &c->param2);
 	} else if (str_prefix(w, "agent=")) {
 		ok = number(w + 6, 0, &c->agent) && device_address(c->agent);
 		if (!ok)
@@ -115,6 +119,7 @@ void boot_parse(struct guest *g, uint64_t start_info)
 	size_t n = 0;
 
 	memcpy(g->cfg.workload, "idle", 5);
+	g->cfg.param = g->cfg.param2 = BOOT_NO_PARAM;
 	if (!mapped(start_info, sizeof(*si)) || si->magic != START_MAGIC || si->version < 1)
 		guest_fail(g, MG_EXIT_BOOT, "no PVH start info of version 1 at %x", start_info);
 	if (si->cmdline) {
@@ -143,6 +148,8 @@ void boot_parse(struct guest *g, uint64_t start_info)
 	const struct memmap_entry *m = (const struct memmap_entry *)si->memmap;
 
 	for (uint32_t i = 0; i < si->memmap_entries; i++)
-		if (m[i].type == MEMMAP_RAM && m[i].size <= UINT64_MAX - m[i].addr)
+		if (m[i].type == MEMMAP_RAM && m[i].size <= UINT64_MAX - m[i].addr) {
+			g->ram.total += m[i].size / PAGE_SIZE;
 			add_range(&g->ram, m[i].addr, m[i].addr + m[i].size);
+		}
 }

@@ -5,6 +5,8 @@
  *
  * Verification and heap writes go by time, so that their rates do not depend on how busy the host
  * is; time that was lost is made up only in part, lest a guest that was held up makes things worse.
+ *
+ * The memory workloads are simpler: all memory is one area, and the loop is theirs.
  */
 #include "workloads/microguest/mg.h"
 
@@ -29,7 +31,10 @@ static uint64_t rate_due(struct rate *r, uint64_t now, uint64_t most)
 
 static const struct workload *find_workload(struct guest *g)
 {
-	const struct workload *const plain[] = {&work_idle, &work_filecache, &work_kv, &work_churn};
+	const struct workload *const plain[] = {
+		&work_idle,   &work_filecache, &work_kv,   &work_churn, &work_counters, &work_touch,
+		&work_writer, &work_unique,    &work_same, &work_first, &work_ping,
+	};
 
 	for (unsigned int i = 0; i < sizeof(plain) / sizeof(plain[0]); i++)
 		if (str_equal(plain[i]->name, g->cfg.workload))
@@ -63,6 +68,25 @@ static void divide(struct guest *g, const struct image_super *sb)
 	g->free = (struct freemem){at, l.clean, l.untouched, l.dirty};
 }
 
+static uint64_t param_or(uint64_t given, uint64_t otherwise)
+{
+	return given == BOOT_NO_PARAM ? otherwise : given;
+}
+
+/* A memory workload: all that is left is its area. */
+static void load_area(struct guest *g)
+{
+	struct boot_config *c = &g->cfg;
+
+	c->param = param_or(c->param, g->work->param);
+	c->param2 = param_or(c->param2, g->work->param2);
+	g->area = (struct area){g->ram.taken, g->ram.pages - g->ram.taken};
+	g->ram.limit = g->ram.taken;
+	g->report->area_gpa = (uint64_t)ram_page(g, g->area.base);
+	g->report->area_pages = g->area.pages;
+	g->work->init(g);
+}
+
 static void load(struct guest *g)
 {
 	struct agent_report *r;
@@ -74,6 +98,12 @@ static void load(struct guest *g)
 	r->phase = AGENT_LOADING;
 	agent_write(&g->agent, AGENT_REG_REPORT, (uint64_t)r);
 	g->work = find_workload(g);
+	if (g->work->step) {
+		load_area(g);
+		return;
+	}
+	if (g->cfg.param != BOOT_NO_PARAM || g->cfg.param2 != BOOT_NO_PARAM)
+		guest_fail(g, MG_EXIT_WORKLOAD, "%s takes no parameter", g->work->name);
 	if (g->work->needs_disk && !g->cfg.virtio)
 		guest_fail(g, MG_EXIT_DISK, "%s needs a disk: no virtio_mmio.device= was given",
 			   g->work->name);
@@ -100,6 +130,15 @@ static void run_batch(struct guest *g)
 		g->work->op(g);
 		g->report->lat[lat_bucket(cycles_ns(g, rdtsc() - start))]++;
 		g->report->ops++;
+	}
+}
+
+static void run_steps(struct guest *g) __attribute__((noreturn));
+static void run_steps(struct guest *g)
+{
+	for (;;) {
+		g->work->step(g);
+		g->report->heartbeat++;
 	}
 }
 
@@ -140,6 +179,11 @@ void guest_main(uint64_t start_info)
 	agent_init(g);
 	load(g);
 	g->report->phase = AGENT_WARM;
+	if (g->work->step) {
+		con_printf("microguest %u: %s is warm, %u pages\n", g->cfg.guest, g->work->name,
+			   g->area.pages);
+		run_steps(g);
+	}
 	con_printf("microguest %u: %s is warm, %u cached, %u heap pages\n", g->cfg.guest,
 		   g->work->name, g->cache.pages, g->heap.pages);
 	if (g->work->misdeed)

@@ -4,8 +4,8 @@
  * state in one struct guest that is passed around; nothing is global but the processor's tables.
  *
  * Rules that keep the verification honest:
- *  - each page that is verified has one owner (cache, heap, kv, churn, clean free memory), and only
- *    its owner writes it, in the same thread that verifies it;
+ *  - each page that is verified has one owner (cache, heap, kv, churn, clean free memory,
+ *    area), and only its owner writes it, in the same thread that verifies it;
  *  - what a page must contain is known without looking at it: from the image's checksums or from a
  *    generator and a version number that is kept elsewhere;
  *  - a wrong page is reported and stays wrong: nothing is repaired silently.
@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "kernel/agent_abi.h"
+#include "workloads/area.h"
 #include "workloads/extent.h"
 #include "workloads/gen.h"
 #include "workloads/image.h"
@@ -38,7 +39,7 @@ enum mg_exit {
 	MG_EXIT_MEMORY = 11,   /* too little memory */
 	MG_EXIT_DISK = 12,     /* no disk, or it does not work */
 	MG_EXIT_IMAGE = 13,    /* the disk is not an image that we know */
-	MG_EXIT_WORKLOAD = 14, /* no such workload */
+	MG_EXIT_WORKLOAD = 14, /* no such workload, or a parameter that it does not take */
 };
 
 struct guest;
@@ -121,8 +122,11 @@ struct ram_range {
 	uint64_t first; /* index of its first page among all usable pages */
 };
 
+#define BOOT_NO_PARAM UINT64_MAX
+
 struct boot_config {
 	uint64_t seed, common, guest;
+	uint64_t param, param2; /* BOOT_NO_PARAM: not given */
 	uint64_t agent, virtio; /* addresses; 0: none */
 	char workload[24];
 };
@@ -136,6 +140,7 @@ struct ram {
 	struct ram_range range[RAM_RANGES];
 	unsigned int nranges;
 	uint64_t pages;
+	uint64_t total; /* pages of RAM that the machine has, usable or not */
 	uint64_t taken; /* pages that ram_take has given out, from the first on */
 	uint64_t limit; /* it gives out none from here on */
 };
@@ -272,9 +277,15 @@ struct workload {
 	void (*init)(struct guest *g);
 	void (*op)(struct guest *g);	  /* NULL: none */
 	void (*misdeed)(struct guest *g); /* hostile ones: once, when warm */
+	/* The memory workloads, whose area is all memory there is, with no cache, heap or free
+	 * part: do some of the work and sleep as it likes. NULL: not one of them. */
+	void (*step)(struct guest *g);
+	uint64_t param, param2; /* when the command line gives none */
 };
 
 extern const struct workload work_idle, work_filecache, work_kv, work_churn;
+extern const struct workload work_counters, work_touch, work_writer, work_unique, work_same,
+	work_first, work_ping;
 extern const struct workload work_hostile[];
 extern const unsigned int work_nhostile;
 
@@ -282,6 +293,29 @@ extern const unsigned int work_nhostile;
 struct area {
 	uint64_t base, pages;
 };
+
+/* --- area.c: for the memory workloads
+ * -------------------------------------------------------------- */
+
+/* Where one of them is. */
+struct mem_work {
+	uint64_t key; /* of the check words, or of the content */
+	uint64_t round, at;
+	uint64_t hot; /* touch: pages that it goes on touching */
+	struct area_order order, place;
+	struct gen_rng rng;
+	uint64_t due;	     /* unique, same: tenths of pages to be rewritten */
+	uint64_t seen;	     /* unique, same: next page to verify; ping: the last request */
+	uint64_t idle_since; /* ping: when that came, ns */
+};
+
+uint64_t *area_page(const struct guest *g, uint64_t page);
+/* Give all pages from @from on the counter 0, which is their first touch. */
+void area_fill(struct guest *g, uint64_t from);
+/* Is @page what it must be with this counter? A mismatch is reported. */
+bool area_check_page(struct guest *g, uint64_t page, uint64_t counter);
+/* The end, unless @value is in [least, most]: @name is param or param2. */
+void area_param(struct guest *g, const char *name, uint64_t value, uint64_t least, uint64_t most);
 
 struct filecache {
 	struct gen_zipf zipf;
@@ -329,6 +363,7 @@ struct guest {
 	struct filecache filecache;
 	struct kv kv;
 	struct churn churn;
+	struct mem_work mem;
 };
 
 void guest_main(uint64_t start_info) __attribute__((noreturn));
