@@ -4,8 +4,8 @@
  * started, heard and ended by the same code, so that what it costs falls on both.
  *
  * A child says on its standard output what its guests print; the first byte is the guest's first
- * instruction, and when it was read is what is measured. Standard error goes to a file in memory,
- * of which the last line is shown when the child fails.
+ * instruction, and when it was read is what is measured. Standard error goes to a file without a
+ * name, of which the last line is shown when the child fails.
  *
  * Nothing may be left behind. Each child is told to die with us (PR_SET_PDEATHSIG, which needs code
  * between fork and exec: hence vfork and not posix_spawn), and so are overbook's cells with their
@@ -16,11 +16,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -110,6 +110,24 @@ static pid_t spawn(char *const argv[], const int fds[BENCH_FD_DOC + 1], int proc
 	_exit(127);
 }
 
+/* A file that has no name and goes away with its last descriptor. */
+static int nameless_file(void)
+{
+	const char *dir = getenv("TMPDIR");
+	char path[PATH_MAX];
+	int fd;
+
+	dir = dir && *dir ? dir : "/tmp";
+	fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (fd >= 0 || snprintf(path, sizeof(path), "%s/overbook-XXXXXX", dir) >= (int)sizeof(path))
+		return fd;
+	/* A file system that knows only files with names. */
+	fd = mkostemp(path, O_CLOEXEC);
+	if (fd >= 0)
+		unlink(path);
+	return fd;
+}
+
 /* Move a descriptor above those of a child. */
 static int raise_fd(int fd)
 {
@@ -128,8 +146,8 @@ int bench_child_start(struct bench_child *c, char *const argv[], int procs_fd, u
 	pid_t pid;
 
 	*c = (struct bench_child){.out = -1};
-	c->log = raise_fd(memfd_create("bench:log", MFD_CLOEXEC));
-	c->doc = raise_fd(memfd_create("bench:doc", MFD_CLOEXEC));
+	c->log = raise_fd(nameless_file());
+	c->doc = raise_fd(nameless_file());
 	fds[0] = raise_fd(open("/dev/null", O_RDONLY | O_CLOEXEC));
 	if (pipe2(pair, O_CLOEXEC))
 		pair[0] = pair[1] = -1;
@@ -326,8 +344,8 @@ int bench_child_finish(struct bench_child *c, unsigned int timeout_s, json_t **d
 		return ob_fail(e, EINTR, "interrupted");
 	}
 	if (!WIFEXITED(status) || WEXITSTATUS(status))
-		return ob_fail(e, EIO, "a fleet failed (%s %d): %s",
+		return ob_fail(e, EIO, "a measured program failed (%s %d): %s",
 			       WIFEXITED(status) ? "exit status" : "signal",
 			       WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status), words);
-	return *doc ? 0 : ob_fail(e, EIO, "a fleet left no result: %s", words);
+	return *doc ? 0 : ob_fail(e, EIO, "a measured program left no result: %s", words);
 }

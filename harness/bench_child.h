@@ -26,8 +26,8 @@ void bench_marks_feed(struct bench_marks *m, const char *text, size_t n);
 struct bench_child {
 	pid_t pid; /* 0: not running */
 	int out;   /* our end of its standard output; -1: closed, or the other end is */
-	int log;   /* a memfd: its standard error */
-	int doc;   /* a memfd: its descriptor BENCH_FD_DOC */
+	int log;   /* its standard error: a file without a name */
+	int doc;   /* its descriptor BENCH_FD_DOC: likewise */
 	struct bench_marks marks;
 };
 

@@ -60,24 +60,6 @@ static bool read_line(const char *path, char *buf, size_t n)
 	return ok;
 }
 
-static void huge_pages(struct doctor *d)
-{
-	static const char path[] = "/sys/kernel/mm/transparent_hugepage/enabled";
-	char buf[96];
-
-	if (!read_line(path, buf, sizeof(buf)))
-		doctor_add(d, "huge pages", DOCTOR_NOTE, "guests on 2 MiB pages, later",
-			   "a host kernel with CONFIG_TRANSPARENT_HUGEPAGE", "none");
-	else if (strstr(buf, "[always]"))
-		doctor_add(d, "huge pages", DOCTOR_NOTE, "figures without side effects",
-			   "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled",
-			   "always: guest memory is taken out of it, other programs may move while "
-			   "we measure");
-	else
-		doctor_add(d, "huge pages", DOCTOR_OK, "guests on 2 MiB pages, later", "", "%s",
-			   buf);
-}
-
 /* Huge pages in the pool's file: a frame that is punched out of such a page gives nothing back. */
 static void pool_pages(struct doctor *d)
 {
@@ -144,7 +126,6 @@ void doctor_settings(struct doctor *d)
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
 	memory(d);
-	huge_pages(d);
 	pool_pages(d);
 	limits(d);
 	doctor_add(d, "cores", cpus >= 2 ? DOCTOR_OK : DOCTOR_NOTE,

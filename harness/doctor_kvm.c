@@ -41,8 +41,8 @@ static void kvm_mode(struct doctor *d)
 	enum kvm_mode m = kvm_mode_detect();
 
 	if (m == KVM_MODE_TDP)
-		doctor_add(d, "kvm mode", DOCTOR_OK, "full speed", "", "%s: nested paging",
-			   kvm_mode_name(m));
+		doctor_add(d, "kvm mode", DOCTOR_OK, "full speed", "",
+			   "%s: nested paging (EPT or NPT)", kvm_mode_name(m));
 	else
 		doctor_add(d, "kvm mode", DOCTOR_NOTE, "full speed of unmodified Linux guests",
 			   m == KVM_MODE_SHADOW ? "load the module with nested paging: modprobe "
@@ -50,10 +50,12 @@ static void kvm_mode(struct doctor *d)
 						: "none here: it takes a CPU with VMX or SVM, "
 						  "switched on in the firmware",
 			   "%s%s", kvm_mode_name(m),
-			   m == KVM_MODE_SOFTWARE
-				   ? ": the microguest runs well, Linux guests boot slowly"
-			   : m == KVM_MODE_SHADOW ? ": page-table work of guests is slow"
-						  : ": /proc does not tell");
+			   m == KVM_MODE_SOFTWARE ? ": shadow page tables and no hardware below; "
+						    "the microguest runs well, Linux guests boot "
+						    "slowly"
+			   : m == KVM_MODE_SHADOW
+				   ? ": shadow page tables; page-table work of guests is slow"
+				   : ": /proc does not tell");
 }
 
 static void kvm_caps(struct doctor *d, int fd)

@@ -14,6 +14,9 @@
 
 /* --- userfaultfd ------------------------------------------------------------------------- */
 
+#ifndef UFFD_USER_MODE_ONLY /* 5.11 */
+#define UFFD_USER_MODE_ONLY 1
+#endif
 #ifndef UFFD_FEATURE_WP_UNPOPULATED /* 6.4 */
 #define UFFD_FEATURE_WP_UNPOPULATED (1 << 13)
 #endif
@@ -76,6 +79,12 @@ struct pm_scan_arg {
 	__u64 return_mask;
 };
 #define PAGEMAP_SCAN _IOWR('f', 16, struct pm_scan_arg)
+#endif
+
+/* --- madvise ------------------------------------------------------------------------------ */
+
+#ifndef MADV_COLLAPSE /* 6.1; the C library of Debian 12 knows it not */
+#define MADV_COLLAPSE 25
 #endif
 
 /* --- KVM --------------------------------------------------------------------------------- */
