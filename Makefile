@@ -33,7 +33,7 @@ GIT_DIRTY := $(shell test -z "$$(git status --porcelain --untracked-files=no 2>/
 FOLDERS	:= kernel ept ksm balloon overcommit harness
 LIBSRC	:= $(filter-out harness/main.c,$(wildcard $(addsuffix /*.c,$(FOLDERS))))
 LIBOBJ	:= $(LIBSRC:%.c=$(BUILD)/%.o)
-ALLSRC	:= $(wildcard $(addsuffix /*.[ch],$(FOLDERS)) workloads/*.[ch] workloads/*/*.[ch] tests/*.[ch])
+ALLSRC	:= $(wildcard $(addsuffix /*.[ch],$(FOLDERS)) workloads/*.[ch] workloads/*/*.[ch] tests/*.[ch] tests/*/*.[ch])
 
 # --- what people call -----------------------------------------------------------------------------
 
@@ -42,6 +42,7 @@ help:
 	@echo 'make demo          install what is missing, build, boot 16 similar guests three times'
 	@echo 'make test          install what is missing, build, run all tests (CI runs this)'
 	@echo 'make bench-demo    start-up and idle cost beside QEMU, cost per operation (about 8 minutes)'
+	@echo 'make bench-ept     taking pages, answering faults, tracking, beside the bare system calls'
 	@echo 'make               build only: build/overbook, build/microguest.elf, build/guest.img'
 	@echo 'make format        lay out the code by .clang-format (format-check only looks)'
 	@echo 'make clean         remove build/ (results/ stays)'
@@ -68,7 +69,7 @@ format-check:
 clean:
 	rm -rf $(BUILD)
 
-all: $(BUILD)/overbook $(BUILD)/microguest.elf $(BUILD)/guest.img
+all: $(BUILD)/overbook $(BUILD)/microguest.elf $(BUILD)/guest.img $(BUILD)/yardstick
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
@@ -85,6 +86,11 @@ $(BUILD)/liboverbook.a: $(LIBOBJ)
 	$(Q)rm -f $@ && ar rcs $@ $^
 
 $(BUILD)/overbook: $(BUILD)/harness/main.o $(BUILD)/liboverbook.a
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LDLIBS) -o $@
+	@echo "built $@"
+
+# What the figures of bench-ept are held against: a program of its own, beside overbook.
+$(BUILD)/yardstick: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/yardstick/*.c)) $(BUILD)/liboverbook.a
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LDLIBS) -o $@
 	@echo "built $@"
 
@@ -147,3 +153,9 @@ bench-demo:
 	scripts/setup.sh bench
 	$(MAKE) all
 	$(BUILD)/overbook bench demo
+
+.PHONY: bench-ept
+bench-ept:
+	scripts/setup.sh build
+	$(MAKE) all
+	$(BUILD)/overbook bench ept

@@ -18,6 +18,17 @@
 #include "harness/bench.h"
 #include "harness/result.h"
 
+void bench_say(const char *fmt, ...)
+{
+	va_list ap;
+
+	fputs("bench   ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+}
+
 struct bench_figure *bench_figure(struct bench *b, const char *figure, const char *unit,
 				  const char *reference_is)
 {

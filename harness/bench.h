@@ -22,6 +22,9 @@ int bench_reached(const struct bench_figure *f);
 json_t *bench_json(const struct bench *b);
 void bench_print(FILE *out, const struct bench *b);
 
+/* What is going on, on standard error. */
+void bench_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
 /* A benchmark: argv[0] is its name. Returns the exit status. */
 struct bench_verb {
 	const char *name;

@@ -85,7 +85,7 @@ int demo_cells(struct demo *d, struct ob_err *e)
 			unsigned int i = ((n % 2 ? SIZES - 1 - k : k) + 2 * n) % SIZES;
 			int ret;
 
-			demo_say("cells of %u, round %u", size[i], n + 1);
+			bench_say("cells of %u, round %u", size[i], n + 1);
 			ret = run_one(d, size[i], n + 1, &c[i], e);
 			if (ret)
 				return ret;

@@ -27,17 +27,6 @@ static const struct {
 	{"cells", demo_cells}, {"ops", demo_ops},   {"stop", demo_stop},
 };
 
-void demo_say(const char *fmt, ...)
-{
-	va_list ap;
-
-	fputs("bench   ", stderr);
-	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	fputc('\n', stderr);
-}
-
 static void usage(FILE *out)
 {
 	fputs("Usage: overbook bench demo [--quick] [--only PART]\n"
@@ -165,7 +154,7 @@ int bench_demo(int argc, char **argv)
 	d->charged = bench_cgroup_open(&d->cgroup);
 	bench_cgroup_close(&d->cgroup);
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-	demo_say("reference: %s; KVM mode %s", d->peer, kvm_mode_name(kvm_mode_detect()));
+	bench_say("reference: %s; KVM mode %s", d->peer, kvm_mode_name(kvm_mode_detect()));
 	for (size_t i = 0; i < OB_ARRAY_SIZE(parts) && !ret; i++)
 		if (!only || strcmp(only, parts[i].name) == 0)
 			ret = ob_stop_signal ? ob_fail(&e, EINTR, "interrupted")
@@ -177,7 +166,7 @@ int bench_demo(int argc, char **argv)
 	}
 	if (!ret)
 		ret = bench_finish(b, BENCH_DIR, &e);
-	demo_say("took %.0f s", (double)(bench_now_ns() - begin) / OB_NS_PER_SEC);
+	bench_say("took %.0f s", (double)(bench_now_ns() - begin) / OB_NS_PER_SEC);
 	if (ret)
 		ob_warn("bench demo: %s; no figure is written", e.msg);
 	ret = !ret ? OB_EXIT_OK : ob_stop_signal ? OB_EXIT_INTERRUPTED : OB_EXIT_FAILED;

@@ -28,9 +28,6 @@ static inline unsigned int demo_count(const struct demo *d, unsigned int full, u
 	return d->quick ? quick : full;
 }
 
-/* What is going on, on standard error. */
-void demo_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-
 /* bench_qemu.c: find QEMU and its version; start one microvm with @mem bytes. -ENOENT. */
 int demo_qemu_find(struct demo *d, struct ob_err *e);
 int demo_qemu_start(const struct demo *d, uint64_t mem, struct bench_child *c, uint64_t *started,

@@ -167,9 +167,9 @@ static int idle_pairs(struct demo *d, struct ob_err *e)
 				    : theirs(d, &them, e);
 		if (ret)
 			return ret;
-		demo_say("idle guest, pair %u: ours %.0f + %.0f KiB (Pss + kernel), QEMU %.0f + "
-			 "%.0f KiB",
-			 i + 1, us.pss, us.kernel, them.pss, them.kernel);
+		bench_say("idle guest, pair %u: ours %.0f + %.0f KiB (Pss + kernel), QEMU %.0f + "
+			  "%.0f KiB",
+			  i + 1, us.pss, us.kernel, them.pss, them.kernel);
 		bench_add(f.pss, us.pss, them.pss);
 		bench_add(f.kernel, us.kernel, them.kernel);
 		bench_add(f.tables, us.tables, them.tables);
@@ -187,8 +187,8 @@ static int idle_many(struct demo *d, struct ob_err *e)
 
 		if (ret)
 			return ret;
-		demo_say("%u idle guests, sample %u: %.0f + %.0f KiB a guest (Pss + kernel)",
-			 MANY_GUESTS, i + 1, us.pss, us.kernel);
+		bench_say("%u idle guests, sample %u: %.0f + %.0f KiB a guest (Pss + kernel)",
+			  MANY_GUESTS, i + 1, us.pss, us.kernel);
 		bench_add_ours(f.pss, us.pss);
 		bench_add_ours(f.kernel, us.kernel);
 		bench_add_ours(f.tables, us.tables);

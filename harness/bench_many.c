@@ -75,7 +75,7 @@ int demo_many(struct demo *d, struct ob_err *e)
 		json_t *doc = NULL;
 		int ret;
 
-		demo_say("%u guests of 16M, merged: run %u", MANY_GUESTS, n + 1);
+		bench_say("%u guests of 16M, merged: run %u", MANY_GUESTS, n + 1);
 		ret = demo_fleet_start(d, &f, &c, NULL, e);
 		if (!ret)
 			ret = bench_child_finish(&c, MANY_TIMEOUT, &doc, e);

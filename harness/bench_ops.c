@@ -233,9 +233,9 @@ static int rounds(struct demo *d, struct ops_bed *bed, struct ob_err *e)
 			if (ret)
 				return ret;
 		}
-		demo_say("memory operations, round %u: a merge %.1f, %.1f, %.1f, %.1f us with 1, "
-			 "16, 64, 200 VMs",
-			 n + 1, c[0].merge, c[1].merge, c[2].merge, c[3].merge);
+		bench_say("memory operations, round %u: a merge %.1f, %.1f, %.1f, %.1f us with 1, "
+			  "16, 64, 200 VMs",
+			  n + 1, c[0].merge, c[1].merge, c[2].merge, c[3].merge);
 		bench_add_ours(merge[0], c[0].merge);
 		bench_add_ours(broken[0], c[0].broken);
 		bench_add_ours(discard[0], c[0].discard);

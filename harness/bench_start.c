@@ -109,8 +109,8 @@ int demo_start(struct demo *d, struct ob_err *e)
 		ret = pair(d, 1, i, &us, &them, e);
 		if (ret)
 			break;
-		demo_say("first instruction, pair %u: ours %.1f ms, QEMU %.1f ms", i + 1, us * 1e3,
-			 them * 1e3);
+		bench_say("first instruction, pair %u: ours %.1f ms, QEMU %.1f ms", i + 1, us * 1e3,
+			  them * 1e3);
 		bench_add(one, us * 1e3, them * 1e3);
 	}
 	if (ret)
@@ -121,8 +121,8 @@ int demo_start(struct demo *d, struct ob_err *e)
 		ret = pair(d, START_GUESTS, i, &us, &them, e);
 		if (ret)
 			break;
-		demo_say("%u guests, pair %u: ours %.0f/s, QEMU %.0f/s", START_GUESTS, i + 1,
-			 START_GUESTS / us, START_GUESTS / them);
+		bench_say("%u guests, pair %u: ours %.0f/s, QEMU %.0f/s", START_GUESTS, i + 1,
+			  START_GUESTS / us, START_GUESTS / them);
 		bench_add(many, START_GUESTS / us, START_GUESTS / them);
 	}
 	return ret;

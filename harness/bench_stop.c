@@ -67,7 +67,7 @@ int demo_stop(struct demo *d, struct ob_err *e)
 			double seconds;
 			int ret;
 
-			demo_say("stopping 16 guests, sharing %s: run %u", sharing[s], n + 1);
+			bench_say("stopping 16 guests, sharing %s: run %u", sharing[s], n + 1);
 			ret = stop_once(d, sharing[s], n, &seconds, e);
 			if (ret)
 				return ret;

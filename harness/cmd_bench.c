@@ -7,12 +7,15 @@
 #include <string.h>
 
 #include "harness/bench_demo.h"
+#include "harness/bench_ept.h"
 
 const struct bench_verb *bench_verbs(void)
 {
 	static const struct bench_verb verbs[] = {
 		{"demo", bench_demo,
 		 "starting guests, what an idle one costs, 200 of them; beside QEMU's microvm"},
+		{"ept", bench_ept,
+		 "taking pages from guests and answering their faults; beside the bare calls"},
 		{"fleet", bench_fleet, NULL},
 		{NULL, NULL, NULL},
 	};

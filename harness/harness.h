@@ -57,8 +57,8 @@ struct fleet_config {
 int opts_fleet(struct fleet_config *c, const char *verb, int argc, char **argv);
 /* "64M", "1G", "65536K", "16777216": bytes. -EINVAL, -ERANGE. Pure. */
 int opts_parse_size(const char *s, uint64_t *out);
-/* Is this a workload of the microguest? hostile-* are: they are for tests. Memory workloads may have
- * up to two numbers: "touch:30", "counters:1:100". (opts_workload.c) */
+/* Is this a workload of the microguest? hostile-* are: they are for tests. Memory workloads may
+ * have up to two numbers: "touch:30", "counters:1:100". (opts_workload.c) */
 bool opts_known_workload(const char *name);
 extern const char *const opts_workloads[]; /* the names; NULL-terminated */
 /* The words of the guest command line for it: "workload=touch param=30". At least 96 bytes. */

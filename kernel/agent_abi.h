@@ -98,8 +98,8 @@ _Static_assert(sizeof(struct agent_report) <= 4096, "the report is one page");
 /*
  * The first page of the area of the workload ping: the host asks for one page to be touched, the
  * guest does it and says how long it took. The host writes page and write, then ask, which is a
- * number that was not there before; the guest writes the answer, then done with the same number. One
- * request at a time. As with all that lies in the guest's memory, the host believes none of it.
+ * number that was not there before; the guest writes the answer, then done with the same number.
+ * One request at a time. As with all of a guest's memory, the host believes none of it.
  */
 struct agent_ping {
 	uint64_t ask;

@@ -153,7 +153,7 @@ step "set-up without root names the packages" setup_names
 step "build with gcc" make -s -j"$jobs" CC=gcc tests || exit 1
 export OB_BUILD=build
 export LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp:print_suppressions=0
-step "build with clang" make -s -j"$jobs" CC=clang BUILD=build/clang build/clang/overbook \
+step "build with clang" make -s -j"$jobs" CC=clang BUILD=build/clang build/clang/overbook build/clang/yardstick \
 	build/clang/tests/pure build/clang/tests/host build/clang/tests/kvm
 step "build with gcc, ASan and UBSan" make -s -j"$jobs" SAN=address,undefined BUILD=build/asan tests
 step "build the fuzz targets" make -s -j"$jobs" fuzzers

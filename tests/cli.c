@@ -42,7 +42,7 @@ static void temp_name(char *buf, size_t n, const char *what)
 	close(fd);
 }
 
-void cli_start(struct cli *c, const char *args, bool json)
+static void start(struct cli *c, const char *name, const char *args, bool json)
 {
 	char program[600], words[2048], *argv[64], *save = NULL;
 	posix_spawn_file_actions_t fa;
@@ -54,7 +54,7 @@ void cli_start(struct cli *c, const char *args, bool json)
 	temp_name(c->err_path, sizeof(c->err_path), "err");
 	temp_name(c->json_path, sizeof(c->json_path), "json");
 	unlink(c->json_path);
-	snprintf(program, sizeof(program), "%s/overbook", cli_build());
+	snprintf(program, sizeof(program), "%s/%s", cli_build(), name);
 	snprintf(words, sizeof(words), "%s%s%s", args, json ? " --json " : "",
 		 json ? c->json_path : "");
 	argv[n++] = program;
@@ -68,6 +68,11 @@ void cli_start(struct cli *c, const char *args, bool json)
 	r = posix_spawn(&c->pid, program, &fa, NULL, argv, environ);
 	posix_spawn_file_actions_destroy(&fa);
 	cr_assert(!r, "%s: %s", program, strerror(r));
+}
+
+void cli_start(struct cli *c, const char *args, bool json)
+{
+	start(c, "overbook", args, json);
 }
 
 static void slurp(const char *path, char *buf, size_t n)
@@ -103,6 +108,12 @@ void cli_wait(struct cli *c, unsigned int seconds)
 void cli_run(struct cli *c, const char *args, bool json, unsigned int seconds)
 {
 	cli_start(c, args, json);
+	cli_wait(c, seconds);
+}
+
+void cli_run_as(struct cli *c, const char *program, const char *args, unsigned int seconds)
+{
+	start(c, program, args, false);
 	cli_wait(c, seconds);
 }
 

@@ -27,8 +27,17 @@ void cli_start(struct cli *c, const char *args, bool json);
 void cli_wait(struct cli *c, unsigned int seconds);
 /* Both. */
 void cli_run(struct cli *c, const char *args, bool json, unsigned int seconds);
+/* Another program of the build. */
+void cli_run_as(struct cli *c, const char *program, const char *args, unsigned int seconds);
 void cli_free(struct cli *c);
 /* Direct children of @pid whose command line has @word second; returns how many (at most @max). */
 unsigned int cli_children(pid_t pid, const char *word, pid_t *out, unsigned int max);
+
+/* For tests that boot guests (Criterion). */
+#define NEED_KVM()                                                    \
+	do {                                                          \
+		if (!cli_have_kvm())                                  \
+			cr_skip_test("no /dev/kvm that we may open"); \
+	} while (0)
 
 #endif

@@ -42,8 +42,8 @@ Test(area, order_is_a_permutation)
 	visits_all((1 << 20) + 1, SEED);
 }
 
-/* Not the order of addresses: neighbours in time are seldom neighbours in memory, and a page's place
- * says nothing of when it comes. */
+/* Not the order of addresses: neighbours in time are seldom neighbours in memory, and where a page
+ * lies says nothing of when it comes. */
 Test(area, order_is_random)
 {
 	const uint64_t n = 10000;

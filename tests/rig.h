@@ -12,12 +12,6 @@
 #define RIG_MEM	   (16 * OB_MIB)
 #define RIG_GUESTS 2
 
-#define NEED_KVM()                                                    \
-	do {                                                          \
-		if (!cli_have_kvm())                                  \
-			cr_skip_test("no /dev/kvm that we may open"); \
-	} while (0)
-
 struct rig {
 	struct ob_host host;
 	struct kvm kvm;

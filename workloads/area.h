@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * area.h: what the pages of the memory workloads (counters, touch, writer, ping) hold, and in which
- * order they are visited. These workloads use nearly all of a guest's memory as one area and keep no
- * table beside it: what a page must hold follows from its number and from how often it was its turn.
+ * order they are visited. These workloads use nearly all of a guest's memory as one area and keep
+ * no table beside it: what a page must hold follows from its number and from how often it was its
+ * turn.
  *
  * A page has a counter in its first word, and in its last word a check that follows from the guest,
  * the page and the counter. So a page that is another one, that was cut in the middle or that went

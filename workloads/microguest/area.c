@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * area.c: what the memory workloads have in common: one area of nearly all memory, and pages whose
- * counter and check follow from their number and from how often it was their turn (workloads/area.h).
+ * counter and check follow from their number and from how often it was their turn
+ * (workloads/area.h).
  */
 #include "workloads/microguest/mg.h"
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * work_fill.c: memory that is full and hardly used: unique (no page is like any other, in this guest
- * or another) and same (page i is the same in every guest of the fleet). All of it is verified, a
- * little at a time, and param pages a second are rewritten, in turn; in the guests of same each with
- * the same content, only not at the same moment.
+ * work_fill.c: memory that is full and hardly used: unique (no page is like any other, in this
+ * guest or another) and same (page i is the same in every guest of the fleet). All of it is
+ * verified, a little at a time, and param pages a second are rewritten, in turn; in the guests of
+ * same each with the same content, only not at the same moment.
  *
  * No table of versions is needed: a page's version is the number of rounds of rewriting, and one
  * more when its turn in this round is over.

@@ -48,6 +48,7 @@ static void counters_step(struct guest *g)
 		/* The counter of each page is the number of rounds that are over. */
 		if (area_check_page(g, page, m->round)) {
 			area_set(area_page(g, page), m->key, page, m->round + 1);
+			barrier(); /* never counted before it is done */
 			g->report->ops++;
 		}
 		if (++m->at < g->area.pages)
@@ -67,7 +68,7 @@ const struct workload work_counters = {
 };
 
 /*
- * --- touch: param percent of all memory, which lie together (param2 0) or all over the area (1) ----
+ * --- touch: param percent of all memory; they lie together (param2 0) or all over the area (1) ---
  *
  * A round takes two seconds and the time of its work: a hundred steps, with a sleep after each.
  */
@@ -124,10 +125,10 @@ const struct workload work_touch = {
 };
 
 /*
- * --- writer: bursts of param random pages, then param2 us of sleep ----------------------------------
+ * --- writer: bursts of param random pages, then param2 us of sleep -------------------------------
  *
- * The host tells by the counters which pages were written. No table says how often that was for each
- * page, so here only the check is verified; but all counters together are the operations.
+ * The host tells by the counters which pages were written. No table says how often that was for
+ * each page, so here only the check is verified; but all counters together are the operations.
  */
 
 static void writer_init(struct guest *g)

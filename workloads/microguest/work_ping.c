@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * work_ping.c: guests that measure what a touch of their memory takes, from the inside, where all of
- * it counts: the exit, the host's work, the way back.
+ * work_ping.c: guests that measure what a touch of their memory takes, from the inside, where all
+ * of it counts: the exit, the host's work, the way back.
  *
  * first touches each page of its area once, in order, and then rests: nothing was there before, so
  * each is the first touch of that page since the machine was made. ping touches the page that the
- * host asks for (struct agent_ping in the first page of its area), so that the host can do something
- * to the page before. It waits for requests without leaving ring 3, and sleeps only when there was
- * none for a while.
+ * host asks for (struct agent_ping in the first page of its area), so that the host can do
+ * something to the page before. It waits for requests without leaving ring 3, and sleeps only when
+ * there was none for a while.
  */
 #include "workloads/microguest/mg.h"
 
@@ -17,7 +17,7 @@
 #define PING_SLEEP  (1 * MS)
 #define FIRST_SLEEP SECOND
 
-/* The time stamp, neither before what came before nor after what comes after (SDM vol. 2, RDTSC). */
+/* The time stamp, after what came before it and before what comes after (SDM vol. 2, RDTSC). */
 static inline uint64_t stamp(void)
 {
 	uint64_t t;
@@ -28,7 +28,7 @@ static inline uint64_t stamp(void)
 	return t;
 }
 
-/* --- first: param 1 writes, 0 reads ------------------------------------------------------------- */
+/* --- first: param 1 writes, 0 reads ----------------------------------------------------------- */
 
 static void first_init(struct guest *g)
 {
@@ -68,7 +68,7 @@ const struct workload work_first = {
 	.param = 1,
 };
 
-/* --- ping ----------------------------------------------------------------------------------------- */
+/* --- ping ------------------------------------------------------------------------------------- */
 
 static void ping_init(struct guest *g)
 {

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * kvm_memory_fill.c: the memory workloads that fill memory and hardly use it (unique, same) and
+ * those that measure single touches (first, ping).
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "tests/cli.h"
+#include "tests/memrig.h"
+#include "workloads/area.h"
+#include "workloads/image.h"
+
+static int by_value(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* Checksums of all pages of both guests' areas, sorted: how many differ? */
+static uint64_t different(struct bench_rig *r, uint64_t n)
+{
+	uint64_t *sum = calloc(2 * n, sizeof(*sum)), kinds = 0;
+
+	for (unsigned int g = 0; g < 2; g++)
+		for (uint64_t i = 0; i < n; i++)
+			sum[g * n + i] = image_checksum(memrig_page(r, g, i));
+	qsort(sum, 2 * n, sizeof(*sum), by_value);
+	for (uint64_t i = 0; i < 2 * n; i++)
+		kinds += i == 0 || sum[i] != sum[i - 1];
+	free(sum);
+	return kinds;
+}
+
+Test(vm_memory, unique_pages_are_unique_and_same_pages_are_the_same, .timeout = 60)
+{
+	struct bench_rig r;
+	uint64_t n;
+
+	NEED_KVM();
+	memrig_start(&r, "unique:0", 2);
+	n = r.guest[0].report.area_pages;
+	cr_expect_eq(different(&r, n), 2 * n, "pages of unique are alike");
+	memrig_finish(&r);
+
+	memrig_start(&r, "same", 2);
+	n = r.guest[0].report.area_pages;
+	cr_expect_eq(different(&r, n), n, "pages of same differ, or are alike in one guest");
+	for (uint64_t i = 0; i < n; i++)
+		cr_assert(!memcmp(memrig_page(&r, 0, i), memrig_page(&r, 1, i), OB_PAGE_SIZE));
+	memrig_finish(&r);
+}
+
+Test(vm_memory, unique_rewrites_its_pages_in_turn_and_notices_wrong_ones, .timeout = 60)
+{
+	uint64_t first, tenth, *page;
+	struct bench_rig r;
+	struct ob_err e;
+
+	NEED_KVM();
+	memrig_start(&r, "unique:1000", 1);
+	first = r.guest[0].report.written_pages;
+	tenth = image_checksum(memrig_page(&r, 0, 10));
+	memrig_work(&r, 640);
+	cr_assert_eq(bench_rig_look(&r, &e), 0);
+	cr_expect_gt(r.guest[0].report.written_pages, first + 500);
+	cr_expect_neq(image_checksum(memrig_page(&r, 0, 10)), tenth);
+	vm_park(r.guest[0].vm);
+	page = memrig_page(&r, 0, 5000);
+	page[300] ^= 1;
+	vm_unpark(r.guest[0].vm);
+	memrig_noticed(&r);
+	memrig_finish_wrong(&r);
+}
+
+static bool is_done(const struct agent_report *r, uint64_t arg)
+{
+	(void)arg;
+	return r->job_ns != 0;
+}
+
+Test(vm_memory, first_touches_each_page_once, .timeout = 60)
+{
+	struct bench_rig r;
+	struct ept_stats st;
+	uint64_t n, lat = 0;
+	struct ob_err e;
+
+	NEED_KVM();
+	memrig_start(&r, "first", 1);
+	cr_assert_eq(bench_rig_wait(&r, is_done, 0, 60, &e), 0, "%s", e.msg);
+	n = r.guest[0].report.area_pages;
+	cr_expect_eq(r.guest[0].report.ops, n);
+	for (unsigned int i = 0; i < AGENT_LAT_BUCKETS; i++)
+		lat += r.guest[0].report.lat[i];
+	cr_expect_eq(lat, n);
+	for (uint64_t i = 0; i < n; i++)
+		cr_assert_eq(memrig_page(&r, 0, i)[0], i + 1);
+	memrig_finish(&r);
+
+	/* Reading: memory that nobody has written before is the kernel's zero page. */
+	memrig_start(&r, "first:0", 1);
+	cr_assert_eq(bench_rig_wait(&r, is_done, 0, 60, &e), 0, "%s", e.msg);
+	n = r.guest[0].report.area_pages;
+	cr_assert_eq(ept_sync(&r.guest[0].ept, 0, MEMRIG_PAGES, NULL), 0);
+	ept_read_stats(&r.guest[0].ept, &st);
+	if (r.host.knows_pfn)
+		cr_expect_geq(st.state[EPT_ZERO], n, "some of it had been touched before");
+	memrig_finish(&r);
+}
+
+/* More than 3 GiB: the area goes on above the hole. Read only, so that it takes no memory. */
+Test(vm_memory, an_area_has_a_hole_below_4_gib, .timeout = 240)
+{
+	const uint64_t mem = 3 * OB_GIB + 64 * OB_MIB;
+	struct bench_rig_config cfg = memrig_config("first:0", 1);
+	struct bench_rig r;
+	uint64_t first, n;
+	struct ob_err e;
+
+	NEED_KVM();
+	cfg.mem_bytes = mem;
+	cr_assert_eq(bench_rig_open(&r, &cfg, &e), 0, "%s", e.msg);
+	cr_assert_eq(bench_rig_start(&r, &e), 0, "%s", e.msg);
+	cr_assert_eq(bench_rig_wait(&r, is_done, 0, 180, &e), 0, "%s", e.msg);
+	cr_assert_eq(bench_rig_area(&r, 0, &first, &n, &e), 0, "%s", e.msg);
+	cr_expect_eq(first + n, mem / OB_PAGE_SIZE);
+	cr_expect_eq(r.guest[0].report.ops, n);
+	/* The last page, beyond the hole, was reached: the kernel has something there. */
+	cr_assert_eq(ept_sync(&r.guest[0].ept, first + n - 1, 1, NULL), 0);
+	cr_expect_neq(ept_state_of(&r.guest[0].ept, first + n - 1), EPT_UNTOUCHED);
+	cr_expect_geq(gmem_page_gfn(&r.guest[0].vm->mem, first + n - 1).v * OB_PAGE_SIZE,
+		      4 * OB_GIB);
+	memrig_finish(&r);
+}
+
+Test(vm_memory, ping_touches_what_it_is_asked_for, .timeout = 60)
+{
+	struct agent_ping *p;
+	struct bench_rig r;
+	uint64_t n, ns, lat = 0;
+	struct ob_err e;
+
+	NEED_KVM();
+	memrig_start(&r, "ping", 1);
+	n = r.guest[0].report.area_pages;
+	p = (struct agent_ping *)memrig_page(&r, 0, 0);
+	for (uint64_t i = 1; i <= 50; i++) {
+		cr_assert_eq(bench_rig_ping(&r, 0, i, i % 2, &ns, &e), 0, "%s", e.msg);
+		cr_assert_gt(ns, 0);
+		cr_assert_eq(p->counter, i % 2);
+		cr_assert_eq(memrig_page(&r, 0, i)[AREA_COUNTER], i % 2);
+	}
+	cr_assert_eq(bench_rig_ping(&r, 0, n - 1, true, &ns, &e), 0, "%s", e.msg);
+	cr_assert_eq(bench_rig_ping(&r, 0, n - 1, true, &ns, &e), 0, "%s", e.msg);
+	cr_assert_eq(p->counter, 2);
+	/* What is not a page of it we do not ask for; nor does the guest touch it when asked. */
+	cr_expect_eq(bench_rig_ping(&r, 0, 0, true, &ns, &e), -EINVAL);
+	cr_expect_eq(bench_rig_ping(&r, 0, n, true, &ns, &e), -EINVAL);
+	p->page = n;
+	__atomic_store_n(&p->ask, p->done + 1, __ATOMIC_RELEASE);
+	for (int i = 0; i < 1000 && __atomic_load_n(&p->done, __ATOMIC_ACQUIRE) != p->ask; i++)
+		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+	cr_expect_eq(p->ns, AGENT_PING_REFUSED);
+	cr_assert_eq(bench_rig_look(&r, &e), 0);
+	cr_expect_eq(r.guest[0].report.ops, 52);
+	for (unsigned int i = 0; i < AGENT_LAT_BUCKETS; i++)
+		lat += r.guest[0].report.lat[i];
+	cr_expect_eq(lat, 52);
+	memrig_page(&r, 0, 9)[AREA_CHECK]++;
+	cr_expect_eq(bench_rig_ping(&r, 0, 9, false, &ns, &e), -EIO);
+	memrig_noticed(&r);
+	memrig_finish_wrong(&r);
+}
