@@ -46,6 +46,8 @@ int ept_yardstick(const struct ept_bench *d, unsigned int seconds, json_t **doc,
 int ept_number(const json_t *doc, const char *name, double *out, struct ob_err *e);
 
 int ept_part_first(struct ept_bench *d, struct ob_err *e); /* first touches, nothing taken */
+int ept_part_fault(struct ept_bench *d, struct ob_err *e); /* a fault answered from staging */
+int ept_part_move(struct ept_bench *d, struct ob_err *e);  /* all of a guest out and back */
 
 /* `overbook bench ept`. */
 int bench_ept(int argc, char **argv);

@@ -32,6 +32,16 @@ static void rig_unpark(void *arg)
 	vm_unpark(arg);
 }
 
+static int rig_cpu(void *arg)
+{
+	return vm_cpu(arg);
+}
+
+static void rig_lost(void *arg, const char *why)
+{
+	vm_fail(arg, "%s", why);
+}
+
 static int make_guest(struct bench_rig *r, unsigned int i, struct ob_err *e)
 {
 	const struct bench_rig_config *c = &r->cfg;
@@ -62,7 +72,11 @@ static int make_guest(struct bench_rig *r, unsigned int i, struct ob_err *e)
 		return ret;
 	}
 	ret = ept_init(&g->ept, &r->host, &g->vm->mem,
-		       (struct ept_parker){.park = rig_park, .unpark = rig_unpark, .arg = g->vm},
+		       (struct ept_parker){.park = rig_park,
+					   .unpark = rig_unpark,
+					   .cpu = rig_cpu,
+					   .fail = rig_lost,
+					   .arg = g->vm},
 		       r->arena);
 	if (ret) {
 		vm_destroy(g->vm);
