@@ -4,26 +4,35 @@
  *
  * The model behind it is in files of their own: fake_host_page.c (pages and mappings),
  * fake_host_map.c (what is done to guest memory), fake_host_file.c (pool files),
- * fake_host_guest.c (what guest and kernel do by themselves).
+ * fake_host_uffd.c (userfaultfd), fake_host_guest.c (what guest and kernel do by themselves).
  */
 #include "tests/fake_host_int.h"
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 int fake_enter(struct fake_host *f, enum fake_op op)
 {
-	int err = 0;
+	uint64_t limit;
+
+	return fake_enter_partly(f, op, &limit);
+}
+
+int fake_enter_partly(struct fake_host *f, enum fake_op op, uint64_t *limit)
+{
+	bool fails;
 
 	if (f->hook)
 		f->hook(f->hook_arg, &f->host, op, false);
 	pthread_mutex_lock(&f->lock);
 	f->calls[op]++;
-	if (f->fail_err[op] && (f->fail_at[op] == FAKE_EVERY || f->fail_at[op] == f->calls[op]))
-		err = f->fail_err[op];
-	if (err)
-		pthread_mutex_unlock(&f->lock);
-	return -err;
+	fails = f->fail_err[op] && (f->fail_at[op] == FAKE_EVERY || f->fail_at[op] == f->calls[op]);
+	*limit = fails ? f->fail_done[op] : UINT64_MAX;
+	if (*limit)
+		return 0;
+	pthread_mutex_unlock(&f->lock);
+	return -f->fail_err[op];
 }
 
 int fake_leave(struct fake_host *f, enum fake_op op, int rc)
@@ -60,6 +69,15 @@ static const struct ob_host_ops fake_ops = {
 	.punch = fake_punch,
 	.file_blocks = fake_file_blocks,
 	.vma_count = fake_vma_count,
+	.uffd_open = fake_uffd_open,
+	.uffd_register = fake_uffd_register,
+	.uffd_unregister = fake_uffd_unregister,
+	.uffd_move = fake_uffd_move,
+	.uffd_copy = fake_uffd_copy,
+	.uffd_zero = fake_uffd_zero,
+	.uffd_protect = fake_uffd_protect,
+	.uffd_wake = fake_uffd_wake,
+	.uffd_wait = fake_uffd_wait,
 	.now_ns = op_now_ns,
 	.thread_cpu_ns = op_thread_cpu_ns,
 };
@@ -75,8 +93,10 @@ struct ob_host *fake_host_new(void)
 		.knows_pfn = true,
 	};
 	pthread_mutex_init(&f->lock, NULL);
+	memset(f->poison, 0xdb, sizeof(f->poison));
 	f->next_pfn = FIRST_PFN;
 	f->next_base = NO_MEMORY_BASE;
+	f->caps = (struct ob_uffd_caps){.move = true, .protect = true};
 	f->vma_limit = 65530;
 	f->vma_others = 100;
 	f->now = f->cpu = OB_NS_PER_SEC;
@@ -98,6 +118,7 @@ void fake_host_free(struct ob_host *h)
 	}
 	free(f->map);
 	free(f->file);
+	free(f->waiter);
 	pthread_mutex_destroy(&f->lock);
 	free(f);
 }
@@ -108,25 +129,34 @@ void fake_host_no_memory(struct ob_host *h)
 	fake_of(h)->no_memory = true;
 }
 
-static void fail(struct fake_host *f, enum fake_op op, uint64_t nth, int err, bool hole)
+static void fail(struct fake_host *f, enum fake_op op, uint64_t nth, int err, bool hole,
+		 uint64_t done)
 {
 	OB_ASSERT(op < FAKE_NOPS && err >= 0);
 	pthread_mutex_lock(&f->lock);
 	f->fail_at[op] = nth == FAKE_EVERY ? FAKE_EVERY : f->calls[op] + nth;
 	f->fail_err[op] = err;
 	f->fail_hole[op] = hole;
+	f->fail_done[op] = done;
 	pthread_mutex_unlock(&f->lock);
 }
 
 void fake_host_fail(struct ob_host *h, enum fake_op op, uint64_t nth, int err)
 {
-	fail(fake_of(h), op, nth, err, false);
+	fail(fake_of(h), op, nth, err, false, 0);
 }
 
 void fake_host_fail_with_hole(struct ob_host *h, enum fake_op op, uint64_t nth, int err)
 {
 	OB_ASSERT(op == FAKE_MAP_FRAMES || op == FAKE_MAP_EMPTY);
-	fail(fake_of(h), op, nth, err, true);
+	fail(fake_of(h), op, nth, err, true, 0);
+}
+
+void fake_host_fail_partly(struct ob_host *h, enum fake_op op, uint64_t nth, int err,
+			   uint64_t pages)
+{
+	OB_ASSERT(op >= FAKE_DISCARD_MANY);
+	fail(fake_of(h), op, nth, err, false, pages);
 }
 
 uint64_t fake_host_calls(struct ob_host *h, enum fake_op op)

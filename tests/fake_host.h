@@ -11,17 +11,23 @@
  *  - mappings are counted as the kernel counts them (adjacent pages of one file with consecutive
  *    offsets are one), and running out of them fails with -ENOMEM;
  *  - what the kernel does to pages by itself happens when a test says so: swapping, migration, the
- *    zero page that KSM puts in the place of one of zeroes;
+ *    zero page that KSM puts in the place of one of zeroes, a pin;
+ *  - userfaultfd: pages are registered, a new mapping forgets it, and whoever touches a registered
+ *    page that is missing (or writes to a protected one) waits, with a fault to be answered;
  *  - the clocks stand still until a test moves them.
  *
  * Nothing here traps a store, so guest accesses go through fake_host_write and fake_host_read,
- * which do what a page fault would. A store through a plain pointer (a device model's memcpy) is
+ * which do what a page fault would, or through fake_host_try_write and fake_host_try_read where
+ * that may be to wait. A store through a plain pointer (a device model's memcpy) is
  * noticed late, by its content: when the host is next asked about the page, an untouched page that
  * is not zero has been touched, and an unbroken page that differs from its frame has been broken. A
  * store of the same bytes is not noticed, unlike on a real host.
  *
  * Where a real kernel is lenient in a way that hides bugs, this host is strict: asking about memory
- * that is not mapped is -EFAULT, mapping beyond a file's end is -EINVAL.
+ * that is not mapped is -EFAULT, mapping beyond a file's end is -EINVAL, so is a move from memory
+ * that is not registered, a discard of what was broken off a frame, or one of ranges out of order.
+ * Where a real kernel would let the caller wait for himself (a store or a copy from a page whose
+ * faults he answers), the test is aborted; a load finds neither the content nor zeroes.
  */
 #ifndef OVERBOOK_TESTS_FAKE_HOST_H
 #define OVERBOOK_TESTS_FAKE_HOST_H
@@ -43,6 +49,16 @@ enum fake_op {
 	FAKE_PUNCH,
 	FAKE_FILE_BLOCKS,
 	FAKE_VMA_COUNT,
+	FAKE_DISCARD_MANY,
+	FAKE_UFFD_OPEN,
+	FAKE_UFFD_REGISTER,
+	FAKE_UFFD_UNREGISTER,
+	FAKE_UFFD_MOVE,
+	FAKE_UFFD_COPY,
+	FAKE_UFFD_ZERO,
+	FAKE_UFFD_PROTECT,
+	FAKE_UFFD_WAKE,
+	FAKE_UFFD_WAIT,
 	FAKE_NOPS,
 };
 
@@ -65,6 +81,10 @@ void fake_host_fail(struct ob_host *h, enum fake_op op, uint64_t nth, int err);
 /* The same for map_frames and map_empty, but as some kernels do it: when the call fails the old
  * mapping is gone. Its content is lost, and nothing is mapped there until the next map call. */
 void fake_host_fail_with_hole(struct ob_host *h, enum fake_op op, uint64_t nth, int err);
+/* The same for discard_many and all of userfaultfd's that take a range, failing when @pages pages of
+ * it are done (of discard_many: ranges). A move that has begun does not fail: it returns less. */
+void fake_host_fail_partly(struct ob_host *h, enum fake_op op, uint64_t nth, int err,
+			   uint64_t pages);
 /* How often @op was called, failures included. */
 uint64_t fake_host_calls(struct ob_host *h, enum fake_op op);
 /* Called before and after each operation, without any lock held: the place for "the guest writes
@@ -73,9 +93,31 @@ typedef void (*fake_hook_fn)(void *arg, struct ob_host *h, enum fake_op op, bool
 void fake_host_hook(struct ob_host *h, fake_hook_fn fn, void *arg);
 
 /* The guest writes or reads memory, as a vCPU would: faults pages in, breaks them off their frame.
- * Any alignment and length inside one mapping; anything else aborts the test. */
+ * Any alignment and length inside one mapping; anything else aborts the test, and so does an access
+ * that would have to wait. */
 void fake_host_write(struct ob_host *h, hva_t at, const void *buf, uint64_t len);
 void fake_host_read(struct ob_host *h, hva_t at, void *buf, uint64_t len);
+/*
+ * The same, but false when it waits for a page: nothing was done, and its fault is there to be
+ * answered. Whoever waits tries again when he has been woken (fake_host_waiting); before that a try
+ * is not another fault.
+ */
+bool fake_host_try_write(struct ob_host *h, hva_t at, const void *buf, uint64_t len);
+bool fake_host_try_read(struct ob_host *h, hva_t at, void *buf, uint64_t len);
+/* What an uffd_wait would return: faults not told of yet, at most @max; those whose waiters have been
+ * woken meanwhile are none any more. */
+unsigned int fake_host_faults(struct ob_host *h, struct ob_fault *out, unsigned int max);
+/* How many accesses wait to be woken, on pages whose faults were told of or not. */
+unsigned int fake_host_waiting(struct ob_host *h);
+/* What uffd_open says of this kernel (default: all of it). That it is not allowed at all is
+ * fake_host_fail(h, FAKE_UFFD_OPEN, FAKE_EVERY, EPERM). */
+void fake_host_uffd_caps(struct ob_host *h, struct ob_uffd_caps caps);
+/* Somebody in the kernel holds these pages (or no longer): they cannot be moved. */
+void fake_host_pin(struct ob_host *h, hva_t at, uint64_t n, bool on);
+/* Do faults on this page go to a userfaultfd? */
+bool fake_host_registered(struct ob_host *h, hva_t at);
+/* The kernel loses the page at @at, as for broken hardware. */
+void fake_host_lose(struct ob_host *h, hva_t at);
 /* The kernel swaps [at, at + n pages) out: private pages stop being present, others are left. */
 void fake_host_swap_out(struct ob_host *h, hva_t at, uint64_t n);
 /*

@@ -7,18 +7,28 @@
 
 #include <string.h>
 
-/* Run @fn on each page of [at, at + len): what an access by the guest does. */
+/* What an access by the guest does to the pages of [at, at + len). NULL: it waits for one. */
 static struct fake_map *access_pages(struct fake_host *f, hva_t at, uint64_t len, bool write)
 {
 	uint64_t from = at.v & ~OB_PAGE_MASK, first = 0;
-	uint64_t size = ob_align_up(at.v + len, OB_PAGE_SIZE) - from;
-	struct fake_map *m = fake_range(f, hva(from), size, &first);
+	uint64_t n = (ob_align_up(at.v + len, OB_PAGE_SIZE) - from) / OB_PAGE_SIZE;
+	struct fake_map *m = fake_range(f, hva(from), n * OB_PAGE_SIZE, &first);
 
 	OB_ASSERT(m && m->raw);
-	for (uint64_t i = first; i < first + size / OB_PAGE_SIZE; i++) {
+	for (uint64_t i = 0; i < n; i++) {
+		struct fake_page *p = &m->page[first + i];
+		bool protect;
+
+		fake_reconcile(f, m, first + i);
+		protect = write && p->protect && fake_populated(p);
+		if (!protect && !fake_missing(f, p))
+			continue;
+		fake_wait_for(f, from + i * OB_PAGE_SIZE, write, protect);
+		return NULL;
+	}
+	for (uint64_t i = first; i < first + n; i++) {
 		struct fake_page *p = &m->page[i];
 
-		fake_reconcile(f, m, i);
 		if (write)
 			fake_break(f, p);
 		else
@@ -28,28 +38,44 @@ static struct fake_map *access_pages(struct fake_host *f, hva_t at, uint64_t len
 	return m;
 }
 
-void fake_host_write(struct ob_host *h, hva_t at, const void *buf, uint64_t len)
+bool fake_host_try_write(struct ob_host *h, hva_t at, const void *buf, uint64_t len)
 {
 	struct fake_host *f = fake_of(h);
+	bool done;
 
 	if (!len)
-		return;
+		return true;
 	pthread_mutex_lock(&f->lock);
-	access_pages(f, at, len, true);
-	memcpy(hva_ptr(at), buf, len);
+	done = access_pages(f, at, len, true) != NULL;
+	if (done)
+		memcpy(hva_ptr(at), buf, len);
 	pthread_mutex_unlock(&f->lock);
+	return done;
+}
+
+bool fake_host_try_read(struct ob_host *h, hva_t at, void *buf, uint64_t len)
+{
+	struct fake_host *f = fake_of(h);
+	bool done;
+
+	if (!len)
+		return true;
+	pthread_mutex_lock(&f->lock);
+	done = access_pages(f, at, len, false) != NULL;
+	if (done)
+		memcpy(buf, hva_ptr(at), len);
+	pthread_mutex_unlock(&f->lock);
+	return done;
+}
+
+void fake_host_write(struct ob_host *h, hva_t at, const void *buf, uint64_t len)
+{
+	OB_ASSERT(fake_host_try_write(h, at, buf, len));
 }
 
 void fake_host_read(struct ob_host *h, hva_t at, void *buf, uint64_t len)
 {
-	struct fake_host *f = fake_of(h);
-
-	if (!len)
-		return;
-	pthread_mutex_lock(&f->lock);
-	access_pages(f, at, len, false);
-	memcpy(buf, hva_ptr(at), len);
-	pthread_mutex_unlock(&f->lock);
+	OB_ASSERT(fake_host_try_read(h, at, buf, len));
 }
 
 void fake_host_swap_out(struct ob_host *h, hva_t at, uint64_t n)
@@ -96,6 +122,35 @@ void fake_host_migrate_begin(struct ob_host *h, hva_t at, uint64_t n)
 void fake_host_migrate_end(struct ob_host *h, hva_t at, uint64_t n)
 {
 	set_migrating(fake_of(h), at, n, false);
+}
+
+void fake_host_pin(struct ob_host *h, hva_t at, uint64_t n, bool on)
+{
+	struct fake_host *f = fake_of(h);
+	struct fake_map *m;
+	uint64_t first = 0;
+
+	pthread_mutex_lock(&f->lock);
+	m = fake_range(f, at, n * OB_PAGE_SIZE, &first);
+	OB_ASSERT(m);
+	for (uint64_t i = first; i < first + n; i++)
+		m->page[i].pinned = on;
+	pthread_mutex_unlock(&f->lock);
+}
+
+void fake_host_lose(struct ob_host *h, hva_t at)
+{
+	struct fake_host *f = fake_of(h);
+	struct fake_map *m;
+	uint64_t first = 0;
+
+	pthread_mutex_lock(&f->lock);
+	m = fake_range(f, at, OB_PAGE_SIZE, &first);
+	OB_ASSERT(m && !m->page[first].file);
+	m->page[first].pfn = 0;
+	m->page[first].present = m->page[first].swapped = m->page[first].migrating = false;
+	fake_show(f, m, first);
+	pthread_mutex_unlock(&f->lock);
 }
 
 void fake_host_ksm_zero(struct ob_host *h, hva_t at)
@@ -180,4 +235,15 @@ bool fake_host_frame_of(struct ob_host *h, hva_t at, int *fd, uint64_t *off)
 	*fd = yes ? FIRST_FD + (int)p.file - 1 : -1;
 	*off = yes ? p.file_page * OB_PAGE_SIZE : 0;
 	return yes;
+}
+
+bool fake_host_registered(struct ob_host *h, hva_t at)
+{
+	struct fake_host *f = fake_of(h);
+	struct fake_page p = {0};
+
+	pthread_mutex_lock(&f->lock);
+	page_at(f, at, &p);
+	pthread_mutex_unlock(&f->lock);
+	return p.uffd != 0;
 }

@@ -135,40 +135,54 @@ int fake_map_empty(struct ob_host *h, hva_t at, uint64_t size, const char *name)
 	return fake_leave(f, FAKE_MAP_EMPTY, rc);
 }
 
-int fake_discard(struct ob_host *h, hva_t at, uint64_t size)
+/* -EINVAL, and nothing done, where there is what must not be dropped. */
+static int drop(struct fake_host *f, hva_t at, uint64_t size)
 {
-	struct fake_host *f = fake_of(h);
-	struct fake_map *m;
-	uint64_t first;
-	int rc = fake_enter(f, FAKE_DISCARD);
+	uint64_t first, n = size / OB_PAGE_SIZE;
+	struct fake_map *m = fake_range(f, at, size, &first);
 
-	if (rc)
-		return rc;
-	m = fake_range(f, at, size, &first);
 	if (!m)
-		return fake_leave(f, FAKE_DISCARD, -EINVAL);
-	for (uint64_t i = first; i < first + size / OB_PAGE_SIZE; i++) {
+		return -EINVAL;
+	/* A page that was broken off a frame: dropping it would bring that frame to light. */
+	for (uint64_t i = first; i < first + n; i++) {
+		fake_reconcile(f, m, i);
+		if (m->page[i].file && !fake_unbroken(&m->page[i]))
+			return -EINVAL;
+	}
+	for (uint64_t i = first; i < first + n; i++) {
 		struct fake_page *p = &m->page[i];
 
 		p->pfn = 0;
-		p->present = p->swapped = p->migrating = p->ksm_zero = false;
-		if (m->raw)
-			memcpy(fake_data(m, i),
-			       p->file ? f->file[p->file - 1].data + p->file_page * OB_PAGE_SIZE
-				       : fake_zeroes,
-			       OB_PAGE_SIZE);
+		p->present = p->swapped = p->migrating = p->ksm_zero = p->protect = p->pinned =
+			false;
+		fake_show(f, m, i);
 	}
-	return fake_leave(f, FAKE_DISCARD, 0);
+	return 0;
 }
 
-/* As on a kernel that takes no vector: one after the other. */
+int fake_discard(struct ob_host *h, hva_t at, uint64_t size)
+{
+	struct fake_host *f = fake_of(h);
+	int rc = fake_enter(f, FAKE_DISCARD);
+
+	return rc ? rc : fake_leave(f, FAKE_DISCARD, drop(f, at, size));
+}
+
 int fake_discard_many(struct ob_host *h, const struct ob_range *ranges, unsigned int n)
 {
-	int r = 0;
+	struct fake_host *f = fake_of(h);
+	uint64_t limit;
+	int rc = fake_enter_partly(f, FAKE_DISCARD_MANY, &limit);
 
-	for (unsigned int i = 0; i < n && !r; i++)
-		r = fake_discard(h, ranges[i].at, ranges[i].size);
-	return r;
+	if (rc)
+		return rc;
+	for (unsigned int i = 1; i < n && !rc; i++)
+		if (ranges[i].at.v < ranges[i - 1].at.v + ranges[i - 1].size)
+			rc = -EINVAL;
+	for (unsigned int i = 0; i < n && !rc; i++)
+		rc = i == limit ? -f->fail_err[FAKE_DISCARD_MANY]
+				: drop(f, ranges[i].at, ranges[i].size);
+	return fake_leave(f, FAKE_DISCARD_MANY, rc);
 }
 
 int fake_mergeable(struct ob_host *h, hva_t at, uint64_t size, bool on)

@@ -80,24 +80,50 @@ void fake_break(struct fake_host *f, struct fake_page *p)
 	p->swapped = p->migrating = p->ksm_zero = false;
 }
 
+bool fake_populated(const struct fake_page *p)
+{
+	return p->present || p->swapped || p->migrating || p->pfn;
+}
+
+/* A file's page that has a block is there for whoever maps it, registered or not. */
+bool fake_missing(struct fake_host *f, const struct fake_page *p)
+{
+	if (!p->uffd || p->unmapped)
+		return false;
+	return fake_unbroken(p) ? !f->file[p->file - 1].pfn[p->file_page] : !fake_populated(p);
+}
+
+/* What reading it through a pointer shows, as long as it has no memory of its own. */
+static const char *shown(struct fake_host *f, const struct fake_page *p)
+{
+	if (fake_unbroken(p))
+		return f->file[p->file - 1].data + p->file_page * OB_PAGE_SIZE;
+	return fake_missing(f, p) ? f->poison : fake_zeroes;
+}
+
+void fake_show(struct fake_host *f, struct fake_map *m, uint64_t i)
+{
+	if (m->raw)
+		memcpy(fake_data(m, i), shown(f, &m->page[i]), OB_PAGE_SIZE);
+}
+
 void fake_reconcile(struct fake_host *f, struct fake_map *m, uint64_t i)
 {
 	struct fake_page *p = &m->page[i];
-	const char *shown = fake_zeroes;
 
-	if (!m->raw || p->pfn || p->unmapped)
+	if (!m->raw || p->pfn || p->unmapped || !memcmp(fake_data(m, i), shown(f, p), OB_PAGE_SIZE))
 		return;
-	if (fake_unbroken(p))
-		shown = f->file[p->file - 1].data + p->file_page * OB_PAGE_SIZE;
-	if (memcmp(fake_data(m, i), shown, OB_PAGE_SIZE))
-		fake_break(f, p);
+	/* On a real host whoever has stored here would have waited, perhaps for himself. */
+	OB_ASSERT(!fake_missing(f, p));
+	fake_break(f, p);
 }
 
 /* --- mappings, as the kernel counts them ------------------------------------------------------ */
 
-static bool same_vma(const struct fake_page *a, const struct fake_page *b)
+bool fake_same_vma(const struct fake_page *a, const struct fake_page *b)
 {
-	if (a->unmapped || b->unmapped || a->file != b->file || a->mergeable != b->mergeable)
+	if (a->unmapped || b->unmapped || a->file != b->file || a->mergeable != b->mergeable ||
+	    a->uffd != b->uffd || a->wp_mode != b->wp_mode)
 		return false;
 	return !a->file || b->file_page == a->file_page + 1;
 }
@@ -108,7 +134,7 @@ uint64_t fake_vma_starts(const struct fake_map *m, uint64_t first, uint64_t n)
 	uint64_t found = 0, end = OB_MIN(first + n + 1, m->size / OB_PAGE_SIZE);
 
 	for (uint64_t i = first; i < end; i++)
-		if (!m->page[i].unmapped && (!i || !same_vma(&m->page[i - 1], &m->page[i])))
+		if (!m->page[i].unmapped && (!i || !fake_same_vma(&m->page[i - 1], &m->page[i])))
 			found++;
 	return found;
 }

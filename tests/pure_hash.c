@@ -320,11 +320,11 @@ Test(hash, failing_host_only_merges_less)
 		int err;
 		bool hole; /* it fails when the old mapping is gone */
 	} ops[] = {
-		{FAKE_MAP_FRAMES, ENOMEM, false}, {FAKE_MAP_EMPTY, ENOMEM, false},
-		{FAKE_MAP_FRAMES, ENOMEM, true},  {FAKE_MAP_EMPTY, ENOMEM, true},
-		{FAKE_DISCARD, ENOMEM, false},	  {FAKE_PAGES, EIO, false},
-		{FAKE_FILE_READ, EIO, false},	  {FAKE_FILE_WRITE, ENOSPC, false},
-		{FAKE_PUNCH, EOPNOTSUPP, false},  {FAKE_VMA_COUNT, ENOENT, false},
+		{FAKE_MAP_FRAMES, ENOMEM, false},   {FAKE_MAP_EMPTY, ENOMEM, false},
+		{FAKE_MAP_FRAMES, ENOMEM, true},    {FAKE_MAP_EMPTY, ENOMEM, true},
+		{FAKE_DISCARD_MANY, ENOMEM, false}, {FAKE_PAGES, EIO, false},
+		{FAKE_FILE_READ, EIO, false},	    {FAKE_FILE_WRITE, ENOSPC, false},
+		{FAKE_PUNCH, EOPNOTSUPP, false},    {FAKE_VMA_COUNT, ENOENT, false},
 	};
 
 	for (size_t i = 0; i < OB_ARRAY_SIZE(ops); i++)
