@@ -18,16 +18,17 @@
  *
  * Nothing here traps a store, so guest accesses go through fake_host_write and fake_host_read,
  * which do what a page fault would, or through fake_host_try_write and fake_host_try_read where
- * that may be to wait. A store through a plain pointer (a device model's memcpy) is
- * noticed late, by its content: when the host is next asked about the page, an untouched page that
- * is not zero has been touched, and an unbroken page that differs from its frame has been broken. A
- * store of the same bytes is not noticed, unlike on a real host.
+ * that may be to wait. A store through a plain pointer (a device model's memcpy) is noticed late, by
+ * its content: when the host is next asked about the page, an untouched page that is not zero has
+ * been touched, and an unbroken page that differs from its frame has been broken. A store of the
+ * same bytes is not noticed, unlike on a real host.
  *
  * Where a real kernel is lenient in a way that hides bugs, this host is strict: asking about memory
- * that is not mapped is -EFAULT, mapping beyond a file's end is -EINVAL, so is a move from memory
- * that is not registered, a discard of what was broken off a frame, or one of ranges out of order.
- * Where a real kernel would let the caller wait for himself (a store or a copy from a page whose
- * faults he answers), the test is aborted; a load finds neither the content nor zeroes.
+ * that is not mapped is -EFAULT, mapping beyond a file's end is -EINVAL; so is a move from memory
+ * that is not registered, an answer or a protection over a frame, a discard of what was broken off a
+ * frame, or one of ranges out of order. Where a real kernel would let the caller wait for himself (a
+ * store to, or a copy from, a page whose faults he answers), the test is aborted; a load finds
+ * neither the content nor zeroes.
  */
 #ifndef OVERBOOK_TESTS_FAKE_HOST_H
 #define OVERBOOK_TESTS_FAKE_HOST_H
@@ -114,6 +115,8 @@ unsigned int fake_host_waiting(struct ob_host *h);
 void fake_host_uffd_caps(struct ob_host *h, struct ob_uffd_caps caps);
 /* Somebody in the kernel holds these pages (or no longer): they cannot be moved. */
 void fake_host_pin(struct ob_host *h, hva_t at, uint64_t n, bool on);
+/* Is it mapped from a file, broken off or not? */
+bool fake_host_file_mapped(struct ob_host *h, hva_t at);
 /* Do faults on this page go to a userfaultfd? */
 bool fake_host_registered(struct ob_host *h, hva_t at);
 /* The kernel loses the page at @at, as for broken hardware. */

@@ -247,3 +247,14 @@ bool fake_host_registered(struct ob_host *h, hva_t at)
 	pthread_mutex_unlock(&f->lock);
 	return p.uffd != 0;
 }
+
+bool fake_host_file_mapped(struct ob_host *h, hva_t at)
+{
+	struct fake_host *f = fake_of(h);
+	struct fake_page p = {0};
+
+	pthread_mutex_lock(&f->lock);
+	page_at(f, at, &p);
+	pthread_mutex_unlock(&f->lock);
+	return p.file != 0;
+}

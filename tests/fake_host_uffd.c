@@ -206,6 +206,8 @@ static int fill(struct fake_host *f, enum fake_op op, int fd, hva_t dst, uint64_
 	struct fake_map *m = fd_ok(f, fd) ? one_vma(f, fd, dst, size, &first) : NULL;
 	int rc = m ? 0 : -ENOENT;
 
+	if (m && m->page[first].file)
+		rc = -EINVAL; /* here a real host would hide the frame without telling anybody */
 	for (; !rc && done < size / OB_PAGE_SIZE; done += !rc) {
 		struct fake_page *p = &m->page[first + done];
 
@@ -261,20 +263,25 @@ int fake_uffd_protect(struct ob_host *h, int fd, hva_t at, uint64_t size, bool o
 
 	if (rc)
 		return rc;
-	m = fd_ok(f, fd) ? one_vma(f, fd, at, size, &first) : NULL;
-	if (!m || !m->page[first].wp_mode)
+	m = fd_ok(f, fd) ? fake_range(f, at, size, &first) : NULL;
+	if (!m)
 		rc = -ENOENT;
+	/* Mapping by mapping: one that is not registered so ends it, with those before it done. */
 	for (; !rc && done < size / OB_PAGE_SIZE; done += !rc) {
 		struct fake_page *p = &m->page[first + done];
 
 		fake_reconcile(f, m, first + done);
 		if (done == limit)
 			rc = -f->fail_err[FAKE_UFFD_PROTECT];
+		else if (!p->wp_mode)
+			rc = -ENOENT;
+		else if (p->file)
+			rc = -EINVAL; /* a real host would show it as swapped from now on */
 		else
 			p->protect = on && fake_populated(p);
 	}
-	if (!on)
-		fake_wake(f, at.v, done * OB_PAGE_SIZE);
+	if (!on && !rc)
+		fake_wake(f, at.v, size);
 	return fake_leave(f, FAKE_UFFD_PROTECT, rc);
 }
 
