@@ -9,8 +9,8 @@
 
 #include "ept/ept_int.h"
 
-/* Give back the memory of pages that are alike. */
-static int64_t deflate_run(struct ept *e, uint64_t page, uint64_t n)
+/* Give back the memory of pages that are alike. @unwatched as for ept_map_empty. */
+static int64_t deflate_run(struct ept *e, uint64_t page, uint64_t n, int *unwatched)
 {
 	const struct ob_range range = {gmem_page_hva(e->mem, page), n * OB_PAGE_SIZE};
 	struct ept_run run = {.page = page, .n = n};
@@ -18,6 +18,7 @@ static int64_t deflate_run(struct ept *e, uint64_t page, uint64_t n)
 	int64_t held;
 	int r;
 
+	*unwatched = 0;
 	if (ept_entry_staged(entry))
 		return ept_stage_discard(e, &run, 1);
 	if (ept_entry_tiered(entry))
@@ -25,7 +26,7 @@ static int64_t deflate_run(struct ept *e, uint64_t page, uint64_t n)
 	held = ept_held_bytes(e, range.at, n);
 	if (held < 0)
 		return held;
-	r = entry & EPT_OVER_POOL ? ept_map_empty(e, page, n)
+	r = entry & EPT_OVER_POOL ? ept_map_empty(e, page, n, unwatched)
 				  : e->host->ops->discard_many(e->host, &range, 1);
 	return r ? r : held;
 }
@@ -35,14 +36,16 @@ static int64_t inflate_run(struct ept *e, uint64_t page, uint64_t n)
 {
 	enum ept_state s = ept_entry_state(e->map[page]);
 	int64_t freed;
+	int unwatched;
 
-	freed = deflate_run(e, page, n);
+	freed = deflate_run(e, page, n, &unwatched);
 	if (freed < 0)
 		return freed;
 	for (uint64_t p = page; p < page + n; p++) {
 		uint32_t payload = ept_entry_payload(e->map[p]);
 
-		ept_set(e, p, ept_entry(EPT_BALLOONED, 0, 0), EPT_BY_BALLOON);
+		ept_set(e, p, ept_entry(EPT_BALLOONED, 0, unwatched ? EPT_OVER_POOL : 0),
+			EPT_BY_BALLOON);
 		if (s == EPT_SHARED && e->broken)
 			e->broken(e->broken_arg, p, payload);
 		if (s != EPT_COMPRESSED && s != EPT_SWAPPED && s != EPT_REMOTE)
@@ -120,7 +123,8 @@ int64_t ept_balloon(struct ept *e, uint64_t page, uint64_t n, bool in)
 	} else {
 		for (uint64_t p = page; p < page + n; p++)
 			if (ept_entry_state(e->map[p]) == EPT_BALLOONED)
-				ept_set(e, p, ept_entry(EPT_ZERO, 0, 0), EPT_BY_BALLOON);
+				ept_set(e, p, ept_entry(EPT_ZERO, 0, e->map[p] & EPT_OVER_POOL),
+					EPT_BY_BALLOON);
 	}
 	pthread_mutex_unlock(&e->lock);
 	return r;

@@ -33,7 +33,7 @@ int64_t ept_held_bytes(struct ept *e, hva_t at, uint64_t n)
 	return bytes;
 }
 
-int ept_map_empty(struct ept *e, uint64_t page, uint64_t n)
+int ept_map_empty(struct ept *e, uint64_t page, uint64_t n, int *unwatched)
 {
 	struct ob_host *h = e->host;
 	hva_t at = gmem_page_hva(e->mem, page);
@@ -43,11 +43,16 @@ int ept_map_empty(struct ept *e, uint64_t page, uint64_t n)
 	 * is room for the new one. */
 	if (r)
 		r = h->ops->map_empty(h, at, n * OB_PAGE_SIZE, e->mem->name);
-	if (r || !ept_window_on(e, page))
+	*unwatched = 0;
+	if (r)
 		return r;
-	/* The new mapping has forgotten that its faults are ours. (Not ept_windows_open: the map does
-	 * not say yet that the page lies over the pool no longer.) */
-	return h->ops->uffd_register(h, e->stage->uffd, at, n * OB_PAGE_SIZE, !e->stage->caps.move);
+	/* The new mapping has forgotten that its faults are ours. */
+	for (uint64_t end = page + n, run; page < end && !*unwatched; page += run) {
+		run = OB_MIN(end - page, EPT_WINDOW - page % EPT_WINDOW);
+		if (ept_window_on(e, page))
+			*unwatched = ept_watch(e, page, run);
+	}
+	return 0;
 }
 
 /*
@@ -201,7 +206,7 @@ static int64_t drop_alike(struct ept *e, struct batch *b, uint64_t page, uint64_
 {
 	hva_t at = gmem_page_hva(e->mem, page);
 	int64_t held = ept_held_bytes(e, at, n);
-	int r;
+	int r, unwatched;
 
 	if (held < 0)
 		return held;
@@ -217,11 +222,11 @@ static int64_t drop_alike(struct ept *e, struct batch *b, uint64_t page, uint64_
 		b->held += held;
 		return held;
 	}
-	r = ept_map_empty(e, page, n);
+	r = ept_map_empty(e, page, n, &unwatched);
 	if (r)
 		return r;
 	for (uint64_t p = page; p < page + n; p++)
-		ept_set(e, p, ept_entry(EPT_ZERO, 0, 0), EPT_BY_MERGE);
+		ept_set(e, p, ept_entry(EPT_ZERO, 0, unwatched ? EPT_OVER_POOL : 0), EPT_BY_MERGE);
 	e->st.dropped += n;
 	e->st.freed_bytes += (uint64_t)held;
 	return held;

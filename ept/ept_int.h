@@ -9,8 +9,8 @@
 #define EPT_STATE_SHIFT	 28
 #define EPT_STATE_MASK	 7u
 
-/* The flag's meaning depends on the state: shared, private, zero: the page lies over a mapping of
- * the pool file; in a tier: somebody is loading it. */
+/* The flag's meaning depends on the state. In a tier: somebody is loading it. Else: the page lies over
+ * a mapping of the pool file, or over another one whose faults should be ours and are not. */
 #define EPT_OVER_POOL (1u << 31)
 #define EPT_LOADING   (1u << 31)
 
@@ -81,8 +81,12 @@ bool ept_take_view(struct ept *e, uint64_t page, const struct ob_page *view);
 void ept_wait_thawed(struct ept *e, uint64_t page, uint64_t n);
 /* Memory of its own that the kernel holds there; -errno. */
 int64_t ept_held_bytes(struct ept *e, hva_t at, uint64_t n);
-/* map_empty, and faults come to us afterwards where they did before. The guest is parked. */
-int ept_map_empty(struct ept *e, uint64_t page, uint64_t n);
+/*
+ * map_empty inside one region, and faults come to us afterwards where the window is open. Where that
+ * failed, @unwatched gets the -errno (else 0): there the new mapping is as good as one of the pool,
+ * EPT_OVER_POOL, so that nobody takes a page from it without replacing it once more.
+ */
+int ept_map_empty(struct ept *e, uint64_t page, uint64_t n, int *unwatched);
 /* The run of pages like @page from @page on, at most @n and inside one window and region: alike in
  * the bits of @mask. */
 uint64_t ept_run_alike(const struct ept *e, uint64_t page, uint64_t n, uint32_t mask);
@@ -92,7 +96,9 @@ int ept_stage_ready(struct ept *e);
 void ept_stage_exit(struct ept *e);
 hva_t ept_stage_hva(const struct ept *e, uint64_t page);
 bool ept_window_on(const struct ept *e, uint64_t page);
-/* Faults of the windows of [page, page + n) come to us from now on. */
+/* Faults of [page, page + n), inside one region, come to us from now on. */
+int ept_watch(struct ept *e, uint64_t page, uint64_t n);
+/* The same for what lies over no mapping of the pool, in any range. */
 int ept_windows_open(struct ept *e, uint64_t page, uint64_t n);
 /* They go their way again where nothing is missing any more. */
 void ept_windows_close(struct ept *e, uint64_t page, uint64_t n);

@@ -61,10 +61,14 @@ static bool over_pool(uint32_t entry)
 	return !ept_entry_tiered(entry) && entry & EPT_OVER_POOL;
 }
 
+int ept_watch(struct ept *e, uint64_t page, uint64_t n)
+{
+	return e->host->ops->uffd_register(e->host, e->stage->uffd, gmem_page_hva(e->mem, page),
+					   n * OB_PAGE_SIZE, !e->stage->caps.move);
+}
+
 int ept_windows_open(struct ept *e, uint64_t page, uint64_t n)
 {
-	struct ept_stage *st = e->stage;
-
 	for (uint64_t end = page + n, run; page < end; page += run) {
 		uint64_t most = OB_MIN(end - page, EPT_WINDOW - page % EPT_WINDOW);
 		int r;
@@ -75,8 +79,7 @@ int ept_windows_open(struct ept *e, uint64_t page, uint64_t n)
 			run++;
 		if (over_pool(e->map[page]))
 			continue;
-		r = e->host->ops->uffd_register(e->host, st->uffd, gmem_page_hva(e->mem, page),
-						run * OB_PAGE_SIZE, !st->caps.move);
+		r = ept_watch(e, page, run);
 		if (r)
 			return r;
 	}

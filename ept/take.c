@@ -168,13 +168,20 @@ static int take_over_pool(struct ept *e, uint64_t page, uint32_t marks)
 {
 	struct ob_host *h = e->host;
 	hva_t at = gmem_page_hva(e->mem, page), to = ept_stage_hva(e, page);
-	int r = h->ops->uffd_copy(h, e->stage->uffd, to, at, OB_PAGE_SIZE);
+	int r = h->ops->uffd_copy(h, e->stage->uffd, to, at, OB_PAGE_SIZE), unwatched;
 
 	if (r)
 		return r;
 	r = ept_window_open(e, page);
 	if (!r)
-		r = h->ops->map_empty(h, at, OB_PAGE_SIZE, e->mem->name);
+		r = ept_map_empty(e, page, 1, &unwatched);
+	if (!r && unwatched) {
+		/* Its faults would not be ours: zeroes, silently. So it stays. And we may touch it,
+		 * for the same reason. */
+		memcpy(hva_ptr(at), hva_ptr(to), OB_PAGE_SIZE);
+		h->ops->discard(h, to, OB_PAGE_SIZE);
+		return unwatched;
+	}
 	if (r) {
 		struct ob_page view;
 
@@ -185,11 +192,7 @@ static int take_over_pool(struct ept *e, uint64_t page, uint32_t marks)
 		return r;
 	}
 	mark_staged(e, page, 1, marks);
-	r = ept_windows_open(e, page, 1);
-	/* Its faults would not be ours: zeroes, silently. */
-	if (r)
-		ept_lost(e, "faults of a page that is taken out cannot be watched");
-	return r;
+	return 0;
 }
 
 static int64_t take_frozen(struct ept *e, uint64_t page, uint64_t n, uint32_t marks)
