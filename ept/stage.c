@@ -104,7 +104,8 @@ int ept_window_open(struct ept *e, uint64_t page)
 	if (ept_window_on(e, page))
 		return 0;
 	window_bounds(e, page, &first, &n);
-	/* What fails in the middle leaves a part registered, which does no harm. */
+	/* What fails in the middle leaves a part registered: faults that are answered, and no harm. But
+	 * only where all is may anything be taken. */
 	r = ept_windows_open(e, first, n);
 	if (!r)
 		window_set(e, page, true);
