@@ -102,11 +102,6 @@ int ept_watch(struct ept *e, uint64_t page, uint64_t n);
 int ept_windows_open(struct ept *e, uint64_t page, uint64_t n);
 /* They go their way again where nothing is missing any more. */
 void ept_windows_close(struct ept *e, uint64_t page, uint64_t n);
-/*
- * Neighbours in the guest may lie in two mappings, where one was replaced and put back: the kernel
- * moves only inside of one, and says EINVAL or ENOENT. True: @r may mean that, so try half of @n.
- */
-bool ept_crossing(int64_t r, uint64_t n);
 /* Move [page, page + n), all staged, back. Returns how many pages were, or -errno. */
 int64_t ept_stage_back(struct ept *e, uint64_t page, uint64_t n);
 /* Staged pages are to be so no longer, their memory is given back: bytes or -errno. */

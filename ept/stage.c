@@ -213,51 +213,65 @@ void ept_staging(struct ept *e, hva_t *at, uint64_t *size)
 	pthread_mutex_unlock(&e->lock);
 }
 
-/* By moving, or page by page by copying. Wakes who waits. Returns the pages that are back. */
-static int64_t back_pages(struct ept *e, uint64_t page, uint64_t n)
+/*
+ * Page by page: what fails in the middle of a longer copy would leave pages at both places. Returns
+ * the pages that are back.
+ */
+static int64_t copy_back(struct ept *e, uint64_t page, uint64_t n)
 {
 	struct ob_host *h = e->host;
-	struct ept_stage *st = e->stage;
-	hva_t dst = gmem_page_hva(e->mem, page), src = ept_stage_hva(e, page);
-	int r;
+	uint64_t done = 0;
+	int r = 0;
 
-	if (st->caps.move) {
-		int64_t moved = h->ops->uffd_move(h, st->uffd, dst, src, n * OB_PAGE_SIZE);
-
-		return moved < 0 ? moved : moved / (int64_t)OB_PAGE_SIZE;
+	while (done < n && !r) {
+		r = h->ops->uffd_copy(h, e->stage->uffd, gmem_page_hva(e->mem, page + done),
+				      ept_stage_hva(e, page + done), OB_PAGE_SIZE);
+		done += !r;
 	}
-	r = h->ops->uffd_copy(h, st->uffd, dst, src, n * OB_PAGE_SIZE);
-	if (r)
+	if (!done)
 		return r;
 	/* What cannot be given back is memory too much, and no harm to anybody's content; but the next
 	 * page that goes there would find the place taken. */
-	r = h->ops->discard(h, src, n * OB_PAGE_SIZE);
+	r = h->ops->discard(h, ept_stage_hva(e, page), done * OB_PAGE_SIZE);
 	OB_ASSERT(!r);
-	return (int64_t)n;
+	return (int64_t)done;
 }
 
-bool ept_crossing(int64_t r, uint64_t n)
+/* By moving, or by copying. Wakes who waits. Returns the pages that are back. */
+static int64_t back_pages(struct ept *e, uint64_t page, uint64_t n)
 {
-	return n > 1 && (r == -EINVAL || r == -ENOENT);
+	struct ob_host *h = e->host;
+	int64_t moved;
+
+	if (!e->stage->caps.move)
+		return copy_back(e, page, n);
+	moved = h->ops->uffd_move(h, e->stage->uffd, gmem_page_hva(e->mem, page),
+				  ept_stage_hva(e, page), n * OB_PAGE_SIZE);
+	/* Somebody in the kernel holds the first page. Its content goes back all the same. */
+	if (moved == -EBUSY || moved == -EAGAIN)
+		return copy_back(e, page, 1);
+	return moved < 0 ? moved : moved / (int64_t)OB_PAGE_SIZE;
 }
 
 int64_t ept_stage_back(struct ept *e, uint64_t page, uint64_t n)
 {
-	uint64_t done = 0;
+	uint64_t done = 0, run = n;
 
 	while (done < n) {
-		uint64_t want = n - done;
-		int64_t r = back_pages(e, page + done, want);
+		int64_t r = back_pages(e, page + done, run);
 
-		while (ept_crossing(r, want)) {
-			want = (want + 1) / 2;
-			r = back_pages(e, page + done, want);
+		/* A move may not cross from one mapping into the next; and the kernel does not
+		 * always join those that are alike. */
+		if (r == -EINVAL && run > 1) {
+			run /= 2;
+			continue;
 		}
 		if (r <= 0)
 			return done ? (int64_t)done : r ? r : -EIO;
 		for (uint64_t p = page + done; p < page + done + (uint64_t)r; p++)
 			ept_set(e, p, ept_entry(EPT_PRIVATE, 0, 0), EPT_BY_FAULT);
 		done += (uint64_t)r;
+		run = n - done;
 	}
 	return (int64_t)done;
 }

@@ -115,16 +115,13 @@ static int64_t take_run(struct ept *e, uint64_t page, uint64_t n, uint32_t marks
 /* As many of the run as can be: one that cannot be moved is passed over. */
 static int64_t take_most(struct ept *e, uint64_t page, uint64_t n, uint32_t marks)
 {
-	int64_t taken = 0, r;
+	/* Of several mappings, or too much at once for a kernel that protects one mapping only. */
+	int64_t several = e->stage->caps.move ? -EINVAL : -ENOENT, taken = 0, r;
 
-	for (uint64_t done = 0; done < n; done += (uint64_t)OB_MAX(r, 1)) {
-		uint64_t want = n - done;
-
-		r = take_run(e, page + done, want, marks);
-		while (ept_crossing(r, want)) {
-			want = (want + 1) / 2;
-			r = take_run(e, page + done, want, marks);
-		}
+	for (uint64_t done = 0, run = n; done < n; run = n - done) {
+		while ((r = take_run(e, page + done, run, marks)) == several && run > 1)
+			run /= 2;
+		done += (uint64_t)OB_MAX(r, 1);
 		if (r > 0) {
 			taken += r;
 		} else if (r == -EBUSY || r == -ENOENT || r == -EEXIST) {

@@ -132,3 +132,97 @@ Test(window, what_cannot_be_watched_is_not_taken)
 	}
 	fg_unmake(&g);
 }
+
+/* A window that could be registered in part only is not open. */
+Test(window, one_that_fails_to_open_is_not_taken_for_open)
+{
+	struct fg g;
+
+	fg_make(&g, W, 0);
+	fg_fill(&g, 0, W, 7);
+	cr_assert_eq(fg_take(&g, 300, 1), 1);
+	cr_assert_eq(fg_back(&g, 300, 1), 1);
+	fake_host_fail_partly(g.h, FAKE_UFFD_REGISTER, 1, ENOMEM, 100);
+	cr_assert_eq(fg_take(&g, 200, 8), -ENOMEM);
+	fake_host_fail(g.h, FAKE_UFFD_REGISTER, 1, 0);
+	cr_assert_eq(fg_stats(&g).windows, 0);
+	fg_verify(&g);
+	cr_assert_eq(fg_take(&g, 200, 8), 8);
+	registered(&g, 0, W, true);
+	fg_expect(&g, 200, 8, 7);
+	fg_unmake(&g);
+}
+
+/*
+ * Somebody waits for a page that was never touched, and before the fault is answered the last page
+ * that was out comes back, and the window is closed: he goes on at the kernel's hands.
+ */
+Test(window, closed_while_somebody_waits_in_it)
+{
+	uint8_t b = 5;
+
+	for (int write = 0; write < 2; write++) {
+		struct ob_fault f;
+		struct fg g;
+
+		fg_make(&g, W, 0);
+		fg_fill(&g, 0, 16, 7);
+		cr_assert_eq(fg_take(&g, 0, 16), 16);
+		if (write)
+			cr_assert(!fake_host_try_write(g.h, fg_at(&g, 100), &b, 1));
+		else
+			cr_assert(!fake_host_try_read(g.h, fg_at(&g, 100), &b, 1));
+		cr_assert_eq(fake_host_faults(g.h, &f, 1), 1);
+		cr_assert_eq(fg_back(&g, 0, 16), 16);
+		cr_assert_eq(fg_stats(&g).windows, 0);
+		cr_assert_eq(fake_host_waiting(g.h), 0);
+		ept_fault_answer(&g.e, &f, 1);
+		cr_assert_eq(g.lost, 0, "%s", g.why);
+		cr_assert_eq(fg_faults(&g).count[EPT_FAULT_REDUNDANT], 1);
+		fg_expect(&g, 0, 16, 7);
+		fg_expect(&g, 100, 1, 0);
+		fg_unmake(&g);
+	}
+}
+
+/* A page of another mapping than its neighbours is taken and put back like them. */
+Test(window, of_several_mappings)
+{
+	for (int copy = 0; copy < 2; copy++) {
+		struct fg g;
+
+		fg_make(&g, W, 0);
+		g.e.copy_only = copy;
+		fg_fill(&g, 0, 64, 7);
+		cr_assert(!g.h->ops->mergeable(g.h, fg_at(&g, 13), 7 * OB_PAGE_SIZE, true));
+		cr_assert_eq(fg_take(&g, 0, 64), 64, "%d", copy);
+		cr_assert_eq(fg_stats(&g).pinned, 0);
+		fg_verify(&g);
+		cr_assert_eq(fg_back(&g, 0, 40), 40);
+		fg_expect(&g, 0, 64, 7);
+		fg_unmake(&g);
+	}
+}
+
+/* Closing a window that cannot be closed leaves faults that are answered like any others. */
+Test(window, one_that_does_not_close)
+{
+	struct fg g;
+
+	fg_make(&g, W, 0);
+	fg_fill(&g, 0, 16, 7);
+	cr_assert_eq(fg_take(&g, 0, 16), 16);
+	fake_host_fail(g.h, FAKE_UFFD_UNREGISTER, 1, ENOMEM);
+	cr_assert_eq(fg_back(&g, 0, 16), 16);
+	cr_assert_eq(fg_stats(&g).windows, 0);
+	registered(&g, 0, W, true);
+	fg_expect(&g, 100, 1, 0);
+	fg_fill(&g, 101, 1, 6);
+	cr_assert_eq(fg_faults(&g).count[EPT_FAULT_ZERO], 2);
+	fg_verify(&g);
+	cr_assert_eq(fg_take(&g, 101, 1), 1);
+	cr_assert_eq(fg_back(&g, 101, 1), 1);
+	registered(&g, 0, W, false);
+	fg_expect(&g, 101, 1, 6);
+	fg_unmake(&g);
+}
