@@ -81,6 +81,9 @@ static void cell_pause(struct cell *c, bool pause)
 	}
 	if (!pause)
 		scan_release(c);
+	/* Nobody beats while he is parked. */
+	for (unsigned int i = 0; i < c->nguests && !pause; i++)
+		c->guest[i].beat_ns = 0;
 	c->paused = pause;
 }
 
@@ -337,6 +340,8 @@ static json_t *cell_answer(struct cell *c, const json_t *doc, bool *quit)
 		cell_fail_cold(c);
 	else if (!strcmp(what, "sample"))
 		return reply_sample(c, doc);
+	else if (!strncmp(what, "ept-", 4))
+		return cell_ept(c, doc);
 	else
 		r = -EPROTO;
 	if (r)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cell.h: private to the cell process: its state, and its parts (cell.c, cell_guest.c). */
+/* cell.h: private to the cell process: its state, and its parts (cell*.c). */
 #ifndef OVERBOOK_HARNESS_CELL_H
 #define OVERBOOK_HARNESS_CELL_H
 
@@ -51,5 +51,9 @@ void cell_guest_destroy(struct cell *c, struct cell_guest *g);
 void cell_guest_watch(struct cell *c, struct cell_guest *g);
 /* Its state for a sample; @full adds latencies, mismatches and the last console line. */
 json_t *cell_guest_sample(struct cell *c, struct cell_guest *g, bool full);
+
+/* Answer a question about guests' pages, `do` being "ept-...": {"vms": [...]}, a document for each
+ * guest of this cell that it is about, or an error (cell_ept.c). */
+json_t *cell_ept(struct cell *c, const json_t *doc);
 
 #endif

@@ -108,14 +108,22 @@ static int fleet_main(const char *verb, int argc, char **argv)
 
 	if (ret)
 		return ret < 0 ? OB_EXIT_OK : ret;
-	if (c.out_dir && result_mkdirs(c.out_dir, &e)) {
+	if (control_open(&c.control, c.control_path, &e)) {
 		ob_warn("%s", e.msg);
 		return OB_EXIT_USAGE;
 	}
+	if (c.out_dir && result_mkdirs(c.out_dir, &e)) {
+		ob_warn("%s", e.msg);
+		control_close(c.control);
+		return OB_EXIT_USAGE;
+	}
+	if (c.control && !c.quiet)
+		fprintf(stderr, "control socket: %s\n", control_path(c.control));
 	runs = calloc(c.nsharing, sizeof(*runs));
 	OB_ASSERT(runs);
 
 	n = run_modes(&c, runs);
+	control_close(c.control);
 	overall = result_overall(runs, n);
 	if (ob_stop_signal && overall != RUN_FAILED)
 		overall = RUN_INTERRUPTED;

@@ -27,7 +27,12 @@ int cmd_run(int argc, char **argv)
 	/* The terminal is the guest's: no progress in the middle of its lines. */
 	c.quiet = true;
 
+	if (control_open(&c.control, c.control_path, &e)) {
+		ob_warn("%s", e.msg);
+		return OB_EXIT_USAGE;
+	}
 	ret = coord_run(&c, c.sharing[0], &r, &e);
+	control_close(c.control);
 	snprintf(r.sharing, sizeof(r.sharing), "%s", c.sharing[0]->name);
 	if (ret) {
 		r.status = RUN_FAILED;

@@ -10,19 +10,25 @@
  * Merging starts over warm guests, so that all engines get the same work to do and the time that it
  * takes is theirs alone. A guest or a cell that is lost on the way makes the run `degraded`; the
  * others go on. A signal ends the run early with what was measured.
+ *
+ * Whoever waits here serves the control socket meanwhile (nap_until). What is asked there is done
+ * between two readings, never in the middle of one.
  */
 #include "harness/coord.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "harness/control.h"
 
 #include "harness/proto.h"
 
 #define SAMPLE_NS    (250 * OB_NS_PER_MS)
 #define WARM_POLL_NS (100 * OB_NS_PER_MS)
+/* A signal that comes just before a wait is seen after so long. */
+#define NAP_NS (50 * OB_NS_PER_MS)
 /* Linux KSM is the yardstick: it gets the time that it needs, up to so many times --seconds. */
 #define KERNEL_PATIENCE 3
 #define REAP_BUDGET	65536
@@ -54,17 +60,22 @@ static void progress_end(const struct coord *c)
 
 /* --- the run ----------------------------------------------------------------------------- */
 
+uint64_t coord_now(struct coord *c)
+{
+	return (c->stopped ? c->stopped_ns : c->host.ops->now_ns(&c->host)) - c->stood_ns;
+}
+
+/* Serve the control socket until it is time, at least once; while the fleet is stopped, until it goes
+ * on. A signal ends it. */
 static void nap_until(struct coord *c, uint64_t until_ns)
 {
-	uint64_t now = c->host.ops->now_ns(&c->host);
+	do {
+		uint64_t now = coord_now(c), left = until_ns > now ? until_ns - now : 0;
 
-	while (now < until_ns && !ob_stop_signal) {
-		uint64_t left = OB_MIN(until_ns - now, 50 * OB_NS_PER_MS);
-		struct timespec ts = {.tv_nsec = (long)left};
-
-		nanosleep(&ts, NULL);
-		now = c->host.ops->now_ns(&c->host);
-	}
+		if (c->stopped)
+			left = NAP_NS;
+		control_serve(c->cfg->control, OB_MIN(left, NAP_NS));
+	} while (!ob_stop_signal && (c->stopped || coord_now(c) < until_ns));
 }
 
 static unsigned int count_guests(const struct coord *c, bool ended)
@@ -85,7 +96,7 @@ static int wait_warm(struct coord *c, struct ob_err *e)
 	int r;
 
 	while (!ob_stop_signal) {
-		uint64_t now = c->host.ops->now_ns(&c->host);
+		uint64_t now = coord_now(c);
 
 		r = coord_sample(c, false, e);
 		if (r)
@@ -106,7 +117,7 @@ static int wait_warm(struct coord *c, struct ob_err *e)
 		}
 		nap_until(c, now + WARM_POLL_NS);
 	}
-	c->out->warm_seconds = (double)(c->host.ops->now_ns(&c->host) - c->boot_ns) / OB_NS_PER_SEC;
+	c->out->warm_seconds = (double)(coord_now(c) - c->boot_ns) / OB_NS_PER_SEC;
 	if (!ob_stop_signal && !warm)
 		return ob_fail(e, EIO, "no guest came up: %s", c->out->guest[0].reason);
 	return 0;
@@ -134,7 +145,7 @@ static int switch_on(struct coord *c, struct ob_err *e)
 	r = coord_sample(c, true, e);
 	if (r)
 		return r;
-	c->t0_ns = c->host.ops->now_ns(&c->host);
+	c->t0_ns = coord_now(c);
 	c->ops_t0 = out->sample[out->nsamples - 1].ops;
 	for (unsigned int i = 0; i < c->cfg->guests; i++)
 		for (unsigned int b = 0; b < AGENT_LAT_BUCKETS; b++)
@@ -178,7 +189,7 @@ static int measure(struct coord *c, struct ob_err *e)
 			c->out->converged |= ksm_settled(&c->settle, &k);
 		if (c->domain && c->cfg->inject & KSM_INJECT_FLIP_FRAME && s->t > FLIP_AFTER)
 			ksm_domain_flip(c->domain, c->cfg->seed + c->out->nsamples);
-		now = c->host.ops->now_ns(&c->host);
+		now = coord_now(c);
 		if (isatty(STDERR_FILENO) || now >= next_line) {
 			coord_progress(c, "%4.1f of %u s, saved %s, %llu pages verified",
 				       OB_MAX(s->t, 0.0), c->cfg->seconds,
@@ -203,7 +214,7 @@ static int measure_last(struct coord *c, struct ob_err *e)
 	int r = coord_ask(c, json_pack("{s:s}", "do", "pause"), 10000, NULL, e);
 	bool hold;
 
-	c->end_ns = c->host.ops->now_ns(&c->host);
+	c->end_ns = coord_now(c);
 	reap(c);
 	/* Waiting for ksmd's batch takes up to a second or two, which somebody who wants to stop does
 	 * not have: then the two counts are some milliseconds apart. */
@@ -240,7 +251,11 @@ static void judge(struct coord *c, int err, const struct ob_err *e)
 			 (unsigned long long)out->frame_check_errors);
 	} else if (ob_stop_signal) {
 		out->status = RUN_INTERRUPTED;
-		snprintf(out->note, sizeof(out->note), "stopped by signal %d", (int)ob_stop_signal);
+		if (ob_stop_signal == OB_STOP_CONTROL)
+			snprintf(out->note, sizeof(out->note), "stopped by the control socket");
+		else
+			snprintf(out->note, sizeof(out->note), "stopped by signal %d",
+				 (int)ob_stop_signal);
 	} else if (err) {
 		out->status = RUN_FAILED;
 		snprintf(out->note, sizeof(out->note), "%.*s", (int)sizeof(out->note) - 1, e->msg);
@@ -250,6 +265,9 @@ static void judge(struct coord *c, int err, const struct ob_err *e)
 			 ended, c->cfg->guests);
 	} else if (c->driving && !out->converged) {
 		snprintf(out->note, sizeof(out->note), "not converged");
+	} else if (out->paused_seconds > 0) {
+		snprintf(out->note, sizeof(out->note), "stood still for %.1f s by request",
+			 out->paused_seconds);
 	}
 }
 
@@ -297,15 +315,17 @@ int coord_run(const struct fleet_config *cfg, const struct ksm_engine_ops *mode,
 		return r;
 	}
 	c.arena = ob_arena_new("coord");
-	begin = c.host.ops->now_ns(&c.host);
+	begin = coord_now(&c);
 	coord_layout(&c);
 	out->cells = c.ncells;
+	if (cfg->control)
+		cfg->control->coord = &c;
 
 	c.boot_ns = begin;
 	r = coord_setup(&c, e);
 	if (!r && !ob_stop_signal) {
 		c.stage = COORD_READY;
-		c.boot_ns = c.host.ops->now_ns(&c.host);
+		c.boot_ns = coord_now(&c);
 		out->boot_seconds = (double)(c.boot_ns - begin) / OB_NS_PER_SEC;
 		r = coord_ask(&c, json_pack("{s:s}", "do", "start"), 30000, NULL, e);
 	}
@@ -318,6 +338,11 @@ int coord_run(const struct fleet_config *cfg, const struct ksm_engine_ops *mode,
 	/* Also when interrupted: what there is, from guests that there are. */
 	if (!r && c.stage >= COORD_READY)
 		r = measure_last(&c, e);
+	if (c.stopped)
+		c.stood_ns += c.host.ops->now_ns(&c.host) - c.stopped_ns;
+	out->paused_seconds = (double)c.stood_ns / OB_NS_PER_SEC;
+	if (cfg->control)
+		cfg->control->coord = NULL;
 	judge(&c, r, e);
 	coord_progress(&c, "%s%s%s", run_status_name(out->status), *out->note ? ": " : "",
 		       out->note);

@@ -65,9 +65,18 @@ struct coord {
 	uint64_t reap_cpu_ns;		     /* ours, for giving frames back */
 	uint64_t lat_t0[AGENT_LAT_BUCKETS];
 	unsigned int room; /* samples allocated */
+	/* Stopped and let go on by the control socket (coord_control.c). */
+	bool stopped;
+	uint64_t stopped_ns; /* since when, by the host's clock */
+	uint64_t stood_ns;   /* for how long, in sum; without the stop under way */
+	json_t *answers;     /* what cells have said so far to what a client asks; else NULL */
 };
 
 /* --- coord.c ------------------------------------------------------------------------------------ */
+
+/* The fleet's clock: the host's, but it stands still while the fleet is stopped. All times of a run
+ * are by it. */
+uint64_t coord_now(struct coord *c);
 
 /* A line that says how far it is: over the one before on a terminal, else a line of its own. */
 void coord_progress(const struct coord *c, const char *fmt, ...)

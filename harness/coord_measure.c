@@ -294,7 +294,7 @@ int coord_sample(struct coord *c, bool full, struct ob_err *e)
 	if (r)
 		return r;
 	/* What the guests did they did until they were parked. */
-	now = c->end_ns ? c->end_ns : c->host.ops->now_ns(&c->host);
+	now = c->end_ns ? c->end_ns : coord_now(c);
 	r = count_meter(c, &m);
 	if (r)
 		return ob_fail(e, -r, "counting shared pages: %s", strerror(-r));

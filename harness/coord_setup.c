@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include "harness/control.h"
 #include "harness/coord.h"
 #include "harness/proto.h"
 
@@ -170,6 +171,7 @@ int coord_setup(struct coord *c, struct ob_err *e)
 		json_decref(a);
 		if (r)
 			return r;
+		control_serve(c->cfg->control, 0);
 	}
 	setpriority(PRIO_PROCESS, 0, CONTROL_NICE);
 	return 0;

@@ -13,6 +13,10 @@
 
 #include "ksm/ksm.h"
 
+#ifndef OB_VERSION
+#define OB_VERSION "0.1.0"
+#endif
+
 /* Exit statuses of the command. */
 #define OB_EXIT_OK	    0
 #define OB_EXIT_FAILED	    1 /* it ran, and something is wrong: integrity, degraded, host */
@@ -43,6 +47,8 @@ struct fleet_config {
 	const char *kernel_path, *image_path;
 	bool quiet;
 	int console_fd; /* run: where the guests' consoles go; 0 or less: a file per guest */
+	const char *control_path; /* --control PATH or "none"; NULL: the default place */
+	struct control *control;  /* opened by the verb; NULL: none */
 	/* What kernel_path, image_path and out_dir point to when they are defaults: do not let a
 	 * copy of this struct outlive it. */
 	char kernel_buf[1024], image_buf[1024], out_buf[96];
@@ -79,7 +85,7 @@ enum run_status {
 	RUN_OK,
 	RUN_FAILED,	 /* a mismatch, or the host failed: no figure is to be used */
 	RUN_DEGRADED,	 /* a guest or a cell ended early, the others went on */
-	RUN_INTERRUPTED, /* stopped by a signal: figures are of the time until then */
+	RUN_INTERRUPTED, /* ended by a signal or by quit: figures are of the time until then */
 	RUN_NSTATUS,
 };
 const char *run_status_name(enum run_status s);
@@ -103,6 +109,7 @@ struct run_result {
 	bool converged; /* kernel engine: pages_sharing stable over two full scans */
 	unsigned int guests, cells, cells_lost;
 	double boot_seconds, warm_seconds, measured_seconds;
+	double paused_seconds; /* stopped by the control socket; in none of the three above */
 	uint64_t configured_bytes, touched_bytes, resident_bytes, resident_bytes_kernel;
 	int64_t saved_bytes;			       /* net: zero + intra + inter - metadata */
 	uint64_t saved_zero, saved_intra, saved_inter; /* bytes */
@@ -147,8 +154,10 @@ int report_write(const json_t *doc, const char *path, struct ob_err *e);
 
 /* --- running: coord.c, cell.c ------------------------------------------------------------ */
 
-/* Set by SIGINT, SIGTERM and SIGHUP (main.c); looked at by everything that waits. */
+/* Set by SIGINT, SIGTERM and SIGHUP (main.c), and by `quit` on the control socket; looked at by
+ * everything that waits. */
 extern volatile sig_atomic_t ob_stop_signal;
+#define OB_STOP_CONTROL 1000 /* no signal: the control socket */
 
 /*
  * Run one fleet under one mode, start to end. @out is filled whatever happens; returns 0, or -errno
@@ -159,6 +168,19 @@ int coord_run(const struct fleet_config *c, const struct ksm_engine_ops *mode,
 /* main() of a cell process (hidden verb "cell"). */
 int cell_main(int argc, char **argv);
 
+/* --- the control socket: control.c ------------------------------------------------------- */
+
+struct control;
+
+/*
+ * Listen at @path: NULL is the default place, where failing is only warned of; "none" is none, and
+ * leaves NULL in @out. 0, or -errno with a line in @e. The socket is gone after control_close (NULL:
+ * nothing to do), which tells its clients why the command ends.
+ */
+int control_open(struct control **out, const char *path, struct ob_err *e);
+void control_close(struct control *ctl);
+const char *control_path(const struct control *ctl);
+
 /* --- verbs ------------------------------------------------------------------------------- */
 
 int cmd_doctor(int argc, char **argv);
@@ -166,6 +188,7 @@ int cmd_run(int argc, char **argv);
 int cmd_fleet(int argc, char **argv);
 int cmd_compare(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
+int cmd_ept(int argc, char **argv);
 
 /* --- the benchmark frame: bench.c -------------------------------------------------------- */
 

@@ -17,10 +17,6 @@
 
 #include "harness/harness.h"
 
-#ifndef OB_VERSION
-#define OB_VERSION "0.1.0"
-#endif
-
 static void note_signal(int sig)
 {
 	ob_stop_signal = sig;
@@ -74,6 +70,7 @@ static const struct verb verbs[] = {
 	{"fleet", cmd_fleet, "many guests under one sharing mode, measured"},
 	{"compare", cmd_compare, "the same guests under several sharing modes, and a report"},
 	{"bench", cmd_bench, "benchmarks, in pairs with a reference"},
+	{"ept", cmd_ept, "ask a running fleet what its guests' pages are"},
 	{"cell", cell_main, NULL},
 	{"ksm-guardian", guardian_verb, NULL},
 };
@@ -90,7 +87,7 @@ static void usage(FILE *out)
 	fputs("\noverbook VERB --help lists the options of a verb.\n"
 	      "Exit status: 0 all well; 1 it ran and something was wrong; 2 bad input, nothing "
 	      "was\n"
-	      "started; 130 stopped by a signal.\n",
+	      "started; 130 stopped by a signal, or by quit on the control socket.\n",
 	      out);
 }
 
@@ -129,8 +126,8 @@ int main(int argc, char **argv)
 		signals_set(verbs[i].doc ? note_signal : SIG_IGN);
 		return finish(verbs[i].run(argc - 1, argv + 1));
 	}
-	ob_warn("unknown verb '%.40s'; there are doctor, run, fleet, compare and bench (try "
-		"overbook --help)",
+	ob_warn("unknown verb '%.40s'; there are doctor, run, fleet, compare, bench and ept "
+		"(try overbook --help)",
 		argv[1]);
 	return OB_EXIT_USAGE;
 }

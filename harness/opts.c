@@ -31,6 +31,7 @@ enum opts_key {
 	KEY_QUIET,
 	KEY_INJECT,
 	KEY_WARM,
+	KEY_CONTROL,
 	KEY_HELP,
 };
 
@@ -47,6 +48,8 @@ enum opts_key {
 	{"guest", KEY_GUEST, "KIND", 0, "microguest (default) or linux", 0}, \
 	{"kernel", KEY_KERNEL, "FILE", 0, "guest to boot (default: microguest.elf next to overbook)", 0}, \
 	{"image", KEY_IMAGE, "FILE", 0, "disk of the guests (default: guest.img next to overbook)", 0}, \
+	{"control", KEY_CONTROL, "PATH", 0, \
+	 "socket to ask and steer it by (docs/control.md); none: no such socket", 0}, \
 	{"quiet", KEY_QUIET, NULL, 0, "no progress lines", 0}, \
 	{"warm-timeout", KEY_WARM, "S", OPTION_HIDDEN, NULL, 0}, \
 	{"help", KEY_HELP, NULL, 0, "print this and exit", 0}
@@ -332,6 +335,9 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 		c->out_dir = arg;
 		st->given->out_dir = true;
 		return *arg ? 0 : opts_bad(st, "--out: the folder name is empty");
+	case KEY_CONTROL:
+		c->control_path = arg;
+		return *arg ? 0 : opts_bad(st, "--control: the path is empty");
 	case KEY_QUIET:
 		c->quiet = true;
 		return 0;

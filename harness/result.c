@@ -243,6 +243,7 @@ static void figures_set(json_t *o, const struct run_result *r)
 	json_object_set_new(o, "boot_seconds", fig_time(r, r->boot_seconds));
 	json_object_set_new(o, "warm_seconds", fig_time(r, r->warm_seconds));
 	json_object_set_new(o, "measured_seconds", fig_time(r, r->measured_seconds));
+	json_object_set_new(o, "paused_seconds", fig_time(r, r->paused_seconds));
 	json_object_set_new(o, "touched_bytes", fig(r, r->touched_bytes));
 	json_object_set_new(o, "resident_bytes", fig(r, r->resident_bytes));
 	json_object_set_new(o, "resident_bytes_kernel", fig(r, r->resident_bytes_kernel));
