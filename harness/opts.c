@@ -337,6 +337,10 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 		return *arg ? 0 : opts_bad(st, "--out: the folder name is empty");
 	case KEY_CONTROL:
 		c->control_path = arg;
+		if (strlen(arg) >= OPTS_MAX_SOCKET)
+			return opts_bad(
+				st, "--control: the path has %zu bytes, a socket's may have %zu",
+				strlen(arg), OPTS_MAX_SOCKET - 1);
 		return *arg ? 0 : opts_bad(st, "--control: the path is empty");
 	case KEY_QUIET:
 		c->quiet = true;

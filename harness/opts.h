@@ -8,6 +8,7 @@
 #define OVERBOOK_HARNESS_OPTS_H
 
 #include <sys/types.h>
+#include <sys/un.h>
 
 #include "harness/harness.h"
 
@@ -15,6 +16,7 @@
 #define OPTS_MAX_MEM	 (1024 * OB_GIB)
 #define OPTS_MAX_SECONDS 86400
 #define OPTS_MAX_WARM	 86400
+#define OPTS_MAX_SOCKET	 sizeof(((struct sockaddr_un *)0)->sun_path)
 
 enum opts_outcome {
 	OPTS_OK,

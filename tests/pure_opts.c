@@ -86,6 +86,7 @@ Test(opts, defaults)
 	cr_expect_eq(c.nsharing, 1);
 	cr_expect_str_eq(c.sharing[0]->name, "hash");
 	cr_expect(!g.sharing && !g.out_dir && !c.quiet && !c.inject && !c.json_path);
+	cr_expect(!c.control_path && !c.control);
 
 	cr_assert_eq(parse(&c, &g, "compare", words, sizeof(words), &e), OPTS_OK);
 	cr_assert_eq(c.nsharing, 3);
@@ -129,13 +130,14 @@ Test(opts, all_of_them)
 	cr_expect_str_eq(c.image_path, "i");
 	cr_assert_eq(parse(&c, &g,
 			   "fleet --inject lose-break --inject flip-frame --warm-timeout 9 --quiet "
-			   "--out d",
+			   "--out d --control none",
 			   words, sizeof(words), &e),
 		     OPTS_OK, "%s", e.msg);
 	cr_expect_eq(c.inject, KSM_INJECT_LOSE_BREAK | KSM_INJECT_FLIP_FRAME);
 	cr_expect_eq(c.warm_timeout, 9);
 	cr_expect(c.quiet && g.out_dir);
 	cr_expect_str_eq(c.out_dir, "d");
+	cr_expect_str_eq(c.control_path, "none");
 }
 
 /* No experiment without its control: compare puts it in front when it was not named. */
@@ -194,6 +196,11 @@ Test(opts, bad_lines)
 		{"fleet --quiet=4", "takes no value"},
 		{"fleet word", "word"},
 		{"fleet --json=", "--json"},
+		{"fleet --control=", "--control"},
+		{"fleet --control "
+		 "0123456789012345678901234567890123456789012345678901234567890123456789012345678"
+		 "90123456789012345678901234567",
+		 "107"},
 		{"run --guests 2", "--guests"},
 		{"run --sharing hash", "--sharing"},
 	};
