@@ -134,16 +134,18 @@ $(foreach c,pure host kvm,$(eval $(call test_class,$(c))))
 .PHONY: tests
 tests: all $(BUILD)/tests/pure $(BUILD)/tests/host $(BUILD)/tests/kvm
 
-# The loaders, the virtqueue and the page walk under libFuzzer, with everything that they link to
-# instrumented.
+# The loaders, the virtqueue, the page walk and the control protocol under libFuzzer, with everything
+# that they link to instrumented.
 FUZZERS	:= $(patsubst tests/%.c,%,$(wildcard tests/fuzz_*.c))
 FUZZFLAGS := -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -DOB_PLAIN_MALLOC
 .PHONY: fuzzers
 fuzzers: $(addprefix $(BUILD)/fuzz/,$(FUZZERS))
+FUZZSRC_fuzz_qmp := harness/qmp.c harness/qmp_stream.c
+$(BUILD)/fuzz/fuzz_qmp: $(FUZZSRC_fuzz_qmp) harness/qmp.h
 $(BUILD)/fuzz/%: tests/%.c $(wildcard kernel/*.[ch] ept/*.[ch])
 	@mkdir -p $(@D)
 	$(Q)clang $(CSTD) $(filter-out -DOB_PLAIN_MALLOC,$(CPPFLAGS)) $(FUZZFLAGS) $(WARN) $< \
-		$(wildcard kernel/*.c ept/*.c) -lpthread -o $@
+		$(wildcard kernel/*.c ept/*.c) $(FUZZSRC_$*) -lpthread -ljansson -o $@
 
 # --- benchmarks -----------------------------------------------------------------------------------
 # docs/benchmarks.md. Each writes results/bench/NAME.json and exits 1 when it could not measure.

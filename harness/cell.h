@@ -31,6 +31,7 @@ struct cell {
 	uint64_t *meter;     /* the fleet's meter words */
 	uint64_t *frame_pfn; /* behind them: host frame of each pool frame, from the coordinator */
 	uint64_t meter_pages, frames;
+	const char *kvm_mode; /* how KVM maps memory here; NULL: not looked yet (cell_ept.c) */
 	int image_fd;
 	void *kernel;
 	size_t kernel_len;

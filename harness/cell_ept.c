@@ -35,7 +35,9 @@ static int stat_guest(struct cell *c, struct cell_guest *g, const json_t *doc, j
 	}
 	ept_read_stats(&g->ept, &st);
 	json_object_set_new(out, "cell", json_integer(c->number));
-	json_object_set_new(out, "mode", json_string(kvm_mode_name(kvm_mode_detect())));
+	if (!c->kvm_mode)
+		c->kvm_mode = kvm_mode_name(kvm_mode_detect());
+	json_object_set_new(out, "mode", json_string(c->kvm_mode));
 	set_count(out, "pages", g->ept.pages);
 	for (unsigned int s = 0; s < EPT_NSTATES; s++)
 		set_count(states, ept_state_name((enum ept_state)s), st.state[s]);

@@ -77,6 +77,8 @@ int control_default_path(char *buf, size_t n, struct ob_err *e)
 	r = check_dir(dir, e);
 	if (r)
 		return r;
+	/* Those of killed fleets would stay for ever: no two processes have the same number. */
+	qmp_server_sweep(dir);
 	if ((size_t)snprintf(buf, n, "%s/%d%s", dir, (int)getpid(), SUFFIX) >= n)
 		return ob_fail(e, ENAMETOOLONG, "control socket: the path is too long");
 	return 0;

@@ -137,6 +137,8 @@ const char *qmp_server_path(const struct qmp_server *s);
 /* End all sessions and take the socket away, if it is still ours. NULL: nothing to do. */
 void qmp_server_close(struct qmp_server *s);
 
+/* Take the sockets of dead processes out of folder @dir, as far as that can be done. */
+void qmp_server_sweep(const char *dir);
 /* Does somebody listen at @path? 1, 0 (a socket of a dead process), or -errno (-ENOTSOCK). */
 int qmp_server_alive(const char *path);
 

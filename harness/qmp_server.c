@@ -11,6 +11,7 @@
  * somebody there, and that is an error. Two processes that start at once at the same path are kept apart
  * by a lock on the folder.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
@@ -95,20 +96,14 @@ static int clear_path(const char *path, struct ob_err *e)
 	return ob_fail(e, -r, "control socket %s: %s", path, strerror(-r));
 }
 
-/* Lock the folder of @path against others who do the same as we. A descriptor, or -errno. */
-static int lock_folder(const char *path, struct ob_err *e)
+/* Lock the folder @dir against others who do the same as we. A descriptor, or -errno. */
+static int lock_folder(const char *dir, struct ob_err *e)
 {
 	const struct timespec nap = {.tv_nsec = LOCK_NAP_NS};
-	char copy[sizeof(((struct sockaddr_un *)0)->sun_path)];
-	const char *dir;
-	int fd, r;
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r;
 
-	snprintf(copy, sizeof(copy), "%s", path);
-	dir = dirname(copy);
-	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
-		return ob_fail(e, errno, "control socket %s: folder %s: %s", path, dir,
-			       strerror(errno));
+		return ob_fail(e, errno, "control socket: folder %s: %s", dir, strerror(errno));
 	for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB); tries++) {
 		if (errno == EWOULDBLOCK && tries < LOCK_TRIES) {
 			nanosleep(&nap, NULL);
@@ -116,20 +111,42 @@ static int lock_folder(const char *path, struct ob_err *e)
 		}
 		r = errno;
 		close(fd);
-		return ob_fail(e, r, "control socket %s: cannot lock its folder: %s", path,
-			       strerror(r));
+		return ob_fail(e, r, "control socket: cannot lock folder %s: %s", dir, strerror(r));
 	}
 	return fd;
+}
+
+void qmp_server_sweep(const char *dir)
+{
+	int lock = lock_folder(dir, NULL);
+	struct dirent *d;
+	DIR *list;
+
+	if (lock < 0)
+		return;
+	list = opendir(dir);
+	while (list && (d = readdir(list))) {
+		char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
+
+		if ((size_t)snprintf(path, sizeof(path), "%s/%s", dir, d->d_name) < sizeof(path) &&
+		    qmp_server_alive(path) == 0)
+			unlink(path);
+	}
+	if (list)
+		closedir(list);
+	close(lock);
 }
 
 static int bind_listen(struct qmp_server *s, struct ob_err *e)
 {
 	struct sockaddr_un at = {.sun_family = AF_UNIX};
+	char copy[sizeof(at.sun_path)];
 	struct stat st;
 	int lock, r;
 
 	strcpy(at.sun_path, s->path);
-	lock = lock_folder(s->path, e);
+	strcpy(copy, s->path);
+	lock = lock_folder(dirname(copy), e);
 	if (lock < 0)
 		return lock;
 	r = clear_path(s->path, e);

@@ -69,6 +69,51 @@ Test(cli, bad_input_is_one_line_and_status_2)
 		refused(bad[i].args, bad[i].says);
 }
 
+Test(cli, ept_bad_input)
+{
+	static const struct {
+		const char *args, *says;
+	} bad[] = {
+		{"ept", "which question?"},
+		{"ept frob", "frob"},
+		{"ept --vm 3", "--vm"},
+		{"ept stat --frob", "--frob"},
+		{"ept stat --vm", "--vm"},
+		{"ept stat --vm x", "'x'"},
+		{"ept stat --vm -1", "'-1'"},
+		{"ept stat --vm 0x1", "'0x1'"},
+		{"ept stat --vm 4096", "4095"},
+		{"ept stat --control=", "empty"},
+		{"ept stat word", "word"},
+		{"ept verify 1", "'1'"},
+		{"ept walk", "VM GVA"},
+		{"ept walk 1", "VM GVA"},
+		{"ept walk 1 2 3", "VM GVA"},
+		{"ept walk --vm 1 2", "VM GVA"},
+		{"ept walk x 0x1000", "'x'"},
+		{"ept walk 1 0x", "'0x'"},
+		{"ept walk 1 12ab", "'12ab'"},
+		{"ept walk 1 0x10000000000000000", "64-bit"},
+		{"ept stat", "no fleet is running"},
+		{"ept stat --control /no/such/socket", "/no/such/socket"},
+		{"ept stat --control /etc/passwd", "nobody serves there"},
+	};
+
+	setenv("XDG_RUNTIME_DIR", "/no/such/folder", 1);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		struct cli c;
+
+		cli_run(&c, bad[i].args, false, 20);
+		cr_expect_eq(c.status, 2, "%s: status %d\n%s%s", bad[i].args, c.status, c.out,
+			     c.err);
+		cr_expect_eq(lines(c.err), 1, "%s: not one line:\n%s", bad[i].args, c.err);
+		cr_expect(strstr(c.err, bad[i].says), "%s: '%s' is not in: %s", bad[i].args,
+			  bad[i].says, c.err);
+		cr_expect_str_empty(c.out, "%s: %s", bad[i].args, c.out);
+		cli_free(&c);
+	}
+}
+
 /* A copy of a file of the build, cut to @len bytes. */
 static void cut(const char *name, size_t len, char *path, size_t n)
 {

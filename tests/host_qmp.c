@@ -368,6 +368,18 @@ Test(qmp_socket, one_client_too_many)
 
 /* --- the path ---------------------------------------------------------------------------- */
 
+/* A socket whose process is dead. */
+static void leave_dead(const char *path)
+{
+	struct sockaddr_un at = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	cr_assert_lt(strlen(path), sizeof(at.sun_path));
+	strcpy(at.sun_path, path);
+	cr_assert_eq(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+	close(fd);
+}
+
 static void refused(struct rig *r, const char *path, int err, const char *says)
 {
 	struct ob_err e = {""};
@@ -417,14 +429,7 @@ Test(qmp_socket, what_stands_at_the_path)
 
 	/* A socket of a dead process. */
 	rig_place(&r);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	{
-		struct sockaddr_un at = {.sun_family = AF_UNIX};
-
-		strcpy(at.sun_path, r.path);
-		cr_assert_eq(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
-	}
-	close(fd);
+	leave_dead(r.path);
 	cr_expect_eq(qmp_server_alive(r.path), 0);
 	cr_assert_eq(qmp_server_open(&r.server, r.path, &r.service, &e), 0, "%s", e.msg);
 	fd = dial_and_negotiate(&r);
@@ -482,14 +487,11 @@ Test(qmp_socket, one_of_many_at_the_same_path)
 
 	rig_place(&place);
 	for (int round = 0; round < ROUNDS; round++) {
-		struct sockaddr_un at = {.sun_family = AF_UNIX};
-		int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), won = 0;
 		struct rig many[MANY];
 		void *ret;
+		int won = 0;
 
-		strcpy(at.sun_path, place.path);
-		cr_assert_eq(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
-		close(fd);
+		leave_dead(place.path);
 		for (int i = 0; i < MANY; i++) {
 			many[i] = place;
 			cr_assert_eq(pthread_create(&many[i].thread, NULL, open_one, &many[i]), 0);
@@ -550,6 +552,33 @@ Test(control_dir, ours_alone_or_not_at_all)
 	rmdir(r.dir);
 }
 
+Test(control_dir, dead_ones_are_swept_out)
+{
+	char path[CONTROL_PATH_MAX], dir[80], file[100], dead[100], live[100];
+	struct ob_err e = {""};
+	struct qmp_server *s;
+	struct rig r;
+
+	rig_place(&r);
+	setenv("XDG_RUNTIME_DIR", r.dir, 1);
+	snprintf(dir, sizeof(dir), "%s/overbook", r.dir);
+	snprintf(dead, sizeof(dead), "%s/1.sock", dir);
+	snprintf(live, sizeof(live), "%s/2.sock", dir);
+	snprintf(file, sizeof(file), "%s/3.sock", dir);
+	cr_assert_eq(mkdir(dir, 0700), 0);
+	leave_dead(dead);
+	close(open(file, O_WRONLY | O_CREAT, 0600));
+	cr_assert_eq(qmp_server_open(&s, live, &r.service, &e), 0, "%s", e.msg);
+	cr_assert_eq(control_default_path(path, sizeof(path), &e), 0, "%s", e.msg);
+	cr_expect(access(dead, F_OK), "the dead one is still there");
+	cr_expect_eq(access(file, F_OK), 0, "that was no socket");
+	cr_expect_eq(qmp_server_alive(live), 1);
+	qmp_server_close(s);
+	unlink(file);
+	cr_expect_eq(rmdir(dir), 0);
+	rmdir(r.dir);
+}
+
 Test(control_dir, the_one_that_lives_is_found)
 {
 	char path[CONTROL_PATH_MAX], dir[80], one[200], two[200], dead[200], strange[200];
@@ -570,10 +599,7 @@ Test(control_dir, the_one_that_lives_is_found)
 	cr_assert_eq(mkdir(dir, 0700), 0);
 	cr_expect_eq(control_find(path, sizeof(path), &e), -ENOENT);
 
-	cr_assert_eq(qmp_server_open(&a, dead, &r.service, &e), 0);
-	cr_assert_eq(link(dead, one), 0); /* it stays when the server goes: a dead one */
-	qmp_server_close(a);
-	rename(one, dead);
+	leave_dead(dead);
 	fd = open(strange, O_WRONLY | O_CREAT, 0600);
 	close(fd);
 	cr_expect_eq(qmp_server_alive(dead), 0);
