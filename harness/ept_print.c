@@ -30,16 +30,22 @@ void ept_print_verify(FILE *out, const json_t *list)
 
 	ept_text_table(out, list, col, OB_ARRAY_SIZE(col));
 	json_array_foreach (list, i, vm) {
-		json_array_foreach (json_object_get(vm, "first"), k, first)
+		json_array_foreach (json_object_get(vm, "first"), k, first) {
 			fprintf(out, "guest %s: page %s (gfn %s): the map says %s, the kernel %s\n",
 				ept_text_value(a, json_object_get(vm, "vm")),
 				ept_text_value(b, json_object_get(first, "page")),
 				ept_text_value(c, json_object_get(first, "gfn")),
 				ept_text_value(d, json_object_get(first, "map")),
 				ept_text_value(f, json_object_get(first, "kernel")));
+			if (json_object_get(first, "why"))
+				fprintf(out, "  that is: %s\n",
+					ept_text_value(a, json_object_get(first, "why")));
+		}
 	}
 	if (wrong)
-		fprintf(out, "%llu pages are not what the map says\n", wrong);
+		fprintf(out, "pages that are not what the map says: %llu\n", wrong);
+	else
+		fputs("every page is what the map says\n", out);
 }
 
 /* --- walk -------------------------------------------------------------------------------- */

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "harness/control.h"
+#include "tests/cli.h"
 
 #define LARGE (1u << 20)
 
@@ -72,7 +73,32 @@ static json_t *do_tell(void *ctx, const json_t *args, struct ob_err *e)
 	return json_object();
 }
 
+/* As a fleet would answer `overbook ept`: guest 1 has a difference, address 0x1000 is mapped. */
+static json_t *do_verify(void *ctx, const json_t *args, struct ob_err *e)
+{
+	json_int_t vm = json_integer_value(json_object_get(args, "vm"));
+
+	(void)ctx;
+	(void)e;
+	return json_pack("[{s:I,s:i,s:i,s:I,s:[]}]", "vm", vm, "pages", 10, "lagged", 3,
+			 "differences", vm, "first");
+}
+
+static json_t *do_walk(void *ctx, const json_t *args, struct ob_err *e)
+{
+	const char *gva = json_string_value(json_object_get(args, "gva"));
+
+	(void)ctx;
+	(void)e;
+	return json_pack("{s:O,s:s,s:b,s:s}", "vm", json_object_get(args, "vm"), "gva", gva, "ok",
+			 !strcmp(gva, "0x1000"), "stop", "not present");
+}
+
 static const struct qmp_command commands[] = {
+	{"x-overbook-ept-verify", do_verify, {{"vm", JSON_INTEGER, true}}},
+	{"x-overbook-ept-walk",
+	 do_walk,
+	 {{"vm", JSON_INTEGER, false}, {"gva", JSON_STRING, false}}},
 	{"count", do_count, {{NULL, JSON_NULL, false}}},
 	{"large", do_large, {{NULL, JSON_NULL, false}}},
 	{"fail", do_fail, {{NULL, JSON_NULL, false}}},
@@ -659,6 +685,44 @@ Test(qmp_client, asks_and_is_answered)
 		     -EREMOTEIO);
 	cr_expect(strstr(e.msg, "unexpected"), "%s", e.msg);
 	qmp_client_close(c);
+	r.stop = true;
+	pthread_join(r.thread, NULL);
+	rig_close(&r);
+}
+
+/* What `overbook ept` makes of answers. */
+Test(qmp_client, ept_says_by_its_status_what_is_wrong)
+{
+	static const struct {
+		const char *args;
+		int status;
+		const char *says;
+	} cases[] = {
+		{"verify", 0, "every page is what the map says"},
+		{"verify --vm 0", 0, "every page"},
+		{"verify --vm 1", 1, "pages that are not what the map says: 1"},
+		{"verify --vm 7 --json", 1, "\"differences\": 7"},
+		{"walk 3 0x1000", 0, "guest 3, gva 0x1000"},
+		{"walk 3 0x2000", 1, "not present"},
+		{"walk --json 3 0x2000", 1, "\"ok\": false"},
+		{"stat", 2, ""},
+	};
+	struct rig r;
+
+	rig_open(&r);
+	cr_assert_eq(pthread_create(&r.thread, NULL, serve_thread, &r), 0);
+	for (size_t i = 0; i < OB_ARRAY_SIZE(cases); i++) {
+		char line[200];
+		struct cli c;
+
+		snprintf(line, sizeof(line), "ept %s --control %s", cases[i].args, r.path);
+		cli_run(&c, line, false, 30);
+		cr_expect_eq(c.status, cases[i].status, "%s: status %d\n%s%s", line, c.status,
+			     c.out, c.err);
+		cr_expect(strstr(c.out, cases[i].says), "%s: %s", line, c.out);
+		cr_expect(!*c.err == (c.status != 2), "%s: %s", line, c.err);
+		cli_free(&c);
+	}
 	r.stop = true;
 	pthread_join(r.thread, NULL);
 	rig_close(&r);
