@@ -10,50 +10,9 @@
 #include <errno.h>
 #include <string.h>
 
-#include "harness/cell.h"
+#include "harness/cell_ept.h"
 #include "harness/proto.h"
 
-static void set_count(json_t *o, const char *key, uint64_t v)
-{
-	json_object_set_new(o, key, json_integer((json_int_t)OB_MIN(v, (uint64_t)INT64_MAX)));
-}
-
-/* Pages by state, and what ept has counted. Of this moment: first touches and breaks are harvested. */
-static int stat_guest(struct cell *c, struct cell_guest *g, const json_t *doc, json_t *out,
-		      struct ob_err *e)
-{
-	json_t *states = json_object(), *counters = json_object();
-	int r = ept_sync(&g->ept, 0, g->ept.pages, NULL);
-	struct ept_stats st;
-
-	(void)doc;
-	if (r) {
-		json_decref(states);
-		json_decref(counters);
-		return ob_fail(e, -r, "guest %u: cannot read the kernel's page map: %s", g->id,
-			       strerror(-r));
-	}
-	ept_read_stats(&g->ept, &st);
-	json_object_set_new(out, "cell", json_integer(c->number));
-	if (!c->kvm_mode)
-		c->kvm_mode = kvm_mode_name(kvm_mode_detect());
-	json_object_set_new(out, "mode", json_string(c->kvm_mode));
-	set_count(out, "pages", g->ept.pages);
-	for (unsigned int s = 0; s < EPT_NSTATES; s++)
-		set_count(states, ept_state_name((enum ept_state)s), st.state[s]);
-	json_object_set_new(out, "states", states);
-	set_count(counters, "touched", st.touched);
-	set_count(counters, "broken", st.broken);
-	set_count(counters, "shared", st.shared);
-	set_count(counters, "dropped", st.dropped);
-	set_count(counters, "freed_bytes", st.freed_bytes);
-	set_count(counters, "dma_left_out", st.dma_left_out);
-	set_count(counters, "dma_waits", st.dma_waits);
-	json_object_set_new(out, "counters", counters);
-	return 0;
-}
-
-/* Fill @out for guest @g; "vm" is there. 0, or -errno with a line in @e. */
 typedef int (*ept_question_fn)(struct cell *c, struct cell_guest *g, const json_t *doc, json_t *out,
 			       struct ob_err *e);
 
@@ -61,7 +20,9 @@ static const struct {
 	const char *what;
 	ept_question_fn ask;
 } questions[] = {
-	{"ept-stat", stat_guest},
+	{"ept-stat", cell_ept_stat},
+	{"ept-verify", cell_ept_verify},
+	{"ept-walk", cell_ept_walk},
 };
 
 json_t *cell_ept(struct cell *c, const json_t *doc)
