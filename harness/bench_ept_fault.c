@@ -85,6 +85,7 @@ static int ours(struct ept_bench *d, unsigned int samples, double *p50, double *
 	OB_ASSERT(ns);
 	if (!ret)
 		ret = bench_rig_start(&r, e);
+	bench_rig_place(&r, BENCH_RIG_NEAR);
 	if (!ret)
 		ret = touches(&r, samples, ns, e);
 	end = bench_rig_close(&r, &late);

@@ -88,6 +88,7 @@ static int ours(struct ept_bench *d, uint64_t mem, unsigned int seconds, double 
 
 	if (!ret)
 		ret = bench_rig_start(&r, e);
+	bench_rig_place(&r, BENCH_RIG_APART);
 	if (!ret)
 		ret = rounds(&r, seconds, ns, e);
 	if (!ret)

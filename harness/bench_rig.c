@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -19,7 +18,7 @@
 #include "harness/bench_child.h"
 
 #define POLL_NS	     (2 * OB_NS_PER_MS)
-#define PING_POLL_NS (50 * OB_NS_PER_US)
+#define PING_POLL_NS (200 * OB_NS_PER_US)
 #define PING_SECONDS 10
 
 static void rig_park(void *arg)
@@ -93,6 +92,7 @@ int bench_rig_open(struct bench_rig *r, const struct bench_rig_config *cfg, stru
 	*r = (struct bench_rig){.cfg = *cfg, .kvm.fd = -1, .image_fd = -1};
 	/* Children would inherit what the host's set-up makes of it. */
 	r->thp = OB_MAX(prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0), 0);
+	OB_ASSERT(!sched_getaffinity(0, sizeof(r->cpus), &r->cpus));
 	if (!cfg->guests || cfg->guests > BENCH_RIG_GUESTS) {
 		r->cfg.guests = 0;
 		return ob_fail(e, EINVAL, "%u guests: from 1 to %d", cfg->guests, BENCH_RIG_GUESTS);
@@ -200,23 +200,29 @@ int bench_last_cpu(void)
 	return last;
 }
 
+void bench_rig_place(struct bench_rig *r, enum bench_rig_place where)
+{
+	cpu_set_t set = r->cpus;
+
+	if (r->cfg.cpu >= 0 && where == BENCH_RIG_APART) {
+		CPU_CLR((size_t)r->cfg.cpu, &set);
+	} else if (r->cfg.cpu >= 0 && where == BENCH_RIG_NEAR) {
+		CPU_ZERO(&set);
+		CPU_SET((size_t)r->cfg.cpu, &set);
+	}
+	/* That it fails only costs time: the CPU is one of ours, or has been taken away since. */
+	sched_setaffinity(0, sizeof(set), CPU_COUNT(&set) ? &set : &r->cpus);
+}
+
 int bench_rig_start(struct bench_rig *r, struct ob_err *e)
 {
-	cpu_set_t old, one;
 	int ret = 0;
 
 	/* Threads begin where their maker is. */
-	OB_ASSERT(!sched_getaffinity(0, sizeof(old), &old));
-	if (r->cfg.cpu >= 0) {
-		CPU_ZERO(&one);
-		CPU_SET((size_t)r->cfg.cpu, &one);
-		if (sched_setaffinity(0, sizeof(one), &one))
-			return ob_fail(e, errno, "cannot run on CPU %d: %s", r->cfg.cpu,
-				       strerror(errno));
-	}
+	bench_rig_place(r, BENCH_RIG_NEAR);
 	for (unsigned int i = 0; i < r->cfg.guests && !ret; i++)
 		ret = vm_start(r->guest[i].vm, e);
-	sched_setaffinity(0, sizeof(old), &old);
+	bench_rig_place(r, BENCH_RIG_ANYWHERE);
 	return ret ? ret : bench_rig_wait(r, is_warm, 0, r->cfg.warm_seconds, e);
 }
 
@@ -269,6 +275,22 @@ int bench_rig_ping(struct bench_rig *r, unsigned int i, uint64_t page, bool writ
 		       : 0;
 }
 
+/* Does the map agree with the kernel's? */
+static int verify(struct bench_rig_guest *g, unsigned int i, struct ob_err *e)
+{
+	struct ept_verify v;
+	int ret = ept_verify(&g->ept, &v);
+
+	if (ret)
+		return ob_fail(e, -ret, "guest %u: page map: %s", i, strerror(-ret));
+	if (v.differences)
+		return ob_fail(e, EIO,
+			       "guest %u: %llu pages are not as the map has them: page %llu: %s", i,
+			       (unsigned long long)v.differences,
+			       (unsigned long long)v.first[0].page, v.first[0].why);
+	return 0;
+}
+
 int bench_rig_close(struct bench_rig *r, struct ob_err *e)
 {
 	int ret = 0;
@@ -289,7 +311,8 @@ int bench_rig_close(struct bench_rig *r, struct ob_err *e)
 		if (g->vm->has_blk)
 			virtio_blk_exit(&g->vm->blk);
 		g->vm->has_blk = false;
-		ept_check(&g->ept);
+		if (!ret)
+			ret = verify(g, i, e);
 		ept_exit(&g->ept);
 		vm_destroy(g->vm);
 		g->vm = NULL;
@@ -308,6 +331,7 @@ int bench_rig_close(struct bench_rig *r, struct ob_err *e)
 	if (r->host.ops)
 		ob_host_linux_exit(&r->host);
 	prctl(PR_SET_THP_DISABLE, r->thp, 0, 0, 0);
+	bench_rig_place(r, BENCH_RIG_ANYWHERE);
 	memset(r, 0, sizeof(*r));
 	r->image_fd = r->kvm.fd = -1;
 	return ret;

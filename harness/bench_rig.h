@@ -10,6 +10,8 @@
 #ifndef OVERBOOK_HARNESS_BENCH_RIG_H
 #define OVERBOOK_HARNESS_BENCH_RIG_H
 
+#include <sched.h>
+
 #include "harness/harness.h"
 
 #define BENCH_RIG_GUESTS    16
@@ -41,8 +43,9 @@ struct bench_rig {
 	struct ob_arena *arena; /* of the page maps */
 	void *elf;
 	size_t elf_len;
-	int image_fd; /* -1: none */
-	int thp;      /* PR_GET_THP_DISABLE before us */
+	int image_fd;	/* -1: none */
+	int thp;	/* PR_GET_THP_DISABLE before us */
+	cpu_set_t cpus; /* where the thread that opened it may run */
 	struct bench_rig_guest guest[BENCH_RIG_GUESTS];
 };
 
@@ -63,14 +66,21 @@ int bench_rig_look(struct bench_rig *r, struct ob_err *e);
 int bench_rig_area(const struct bench_rig *r, unsigned int i, uint64_t *first, uint64_t *n,
 		   struct ob_err *e);
 /*
- * Have guest @i, which runs ping, touch @page of its area (from 1 on), and wait for it, asleep, as
- * a CPU that runs this process at that time costs whoever changes its mappings an interrupt. @ns is
- * what the touch took, measured by the guest. -EINTR, -ETIMEDOUT (10 s), -EINVAL, -EIO.
+ * Where the calling thread runs from now on: on the CPU of the vCPUs, on the others (when there are
+ * any), or wherever it might when the rig was opened. Both sides of a pair must agree on this: a
+ * CPU that has run a thread of a process, even one that is asleep now, is interrupted when a
+ * mapping of that process changes, which costs whoever changes it 10 us.
+ */
+enum bench_rig_place { BENCH_RIG_ANYWHERE, BENCH_RIG_NEAR, BENCH_RIG_APART };
+void bench_rig_place(struct bench_rig *r, enum bench_rig_place where);
+/*
+ * Have guest @i, which runs ping, touch @page of its area (from 1 on), and wait for it, asleep. @ns
+ * is what the touch took, measured by the guest. -EINTR, -ETIMEDOUT (10 s), -EINVAL, -EIO.
  */
 int bench_rig_ping(struct bench_rig *r, unsigned int i, uint64_t page, bool write, uint64_t *ns,
 		   struct ob_err *e);
-/* Stop and unmake all. -EIO with a line when a guest had ended by itself or had found a wrong page;
- * then nothing that was measured is to be used. */
+/* Stop and unmake all. -EIO with a line when a guest had ended by itself or had found a wrong page,
+ * or when its page map is not as the kernel's; then nothing that was measured is to be used. */
 int bench_rig_close(struct bench_rig *r, struct ob_err *e);
 
 /* The last of the CPUs that this process may run on: where vCPUs go that are to stay put. */
