@@ -216,13 +216,15 @@ void bench_rig_place(struct bench_rig *r, enum bench_rig_place where)
 
 int bench_rig_start(struct bench_rig *r, struct ob_err *e)
 {
+	cpu_set_t before;
 	int ret = 0;
 
+	OB_ASSERT(!sched_getaffinity(0, sizeof(before), &before));
 	/* Threads begin where their maker is. */
 	bench_rig_place(r, BENCH_RIG_NEAR);
 	for (unsigned int i = 0; i < r->cfg.guests && !ret; i++)
 		ret = vm_start(r->guest[i].vm, e);
-	bench_rig_place(r, BENCH_RIG_ANYWHERE);
+	sched_setaffinity(0, sizeof(before), &before);
 	return ret ? ret : bench_rig_wait(r, is_warm, 0, r->cfg.warm_seconds, e);
 }
 

@@ -88,8 +88,9 @@ struct agent_report {
 	 * size. Its pages follow each other in RAM, holes not counted. Both 0: there is none. */
 	uint64_t area_gpa;
 	uint64_t area_pages;
-	uint64_t job_ns;   /* what the workload's one timed job took (first); 0: not done */
-	uint64_t area_hot; /* pages of the area that touch goes on touching */
+	uint64_t job_ns;      /* what the workload's one timed job took (first); 0: not done */
+	uint64_t area_hot;    /* pages of the area that touch goes on touching */
+	uint64_t job_page_ps; /* first: ps a page, in the median of runs of pages */
 	struct agent_mismatch mismatch[AGENT_MISMATCHES]; /* the first ones */
 	uint64_t lat[AGENT_LAT_BUCKETS];
 };

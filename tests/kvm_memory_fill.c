@@ -97,6 +97,7 @@ Test(vm_memory, first_touches_each_page_once, .timeout = 60)
 	cr_expect_eq(r.guest[0].report.ops, n);
 	for (unsigned int i = 0; i < AGENT_LAT_BUCKETS; i++)
 		lat += r.guest[0].report.lat[i];
+	cr_expect_gt(r.guest[0].report.job_page_ps, 0);
 	cr_expect_eq(lat, n);
 	for (uint64_t i = 0; i < n; i++)
 		cr_assert_eq(memrig_page(&r, 0, i)[0], i + 1);

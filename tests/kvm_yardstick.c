@@ -56,6 +56,7 @@ Test(yardstick, first, .timeout = 150)
 	doc = measure("first --mem 32M --cpu 0");
 	cr_expect_gt(number(doc, "pages"), 7000);
 	cr_expect_gt(number(doc, "ns_per_page"), 0);
+	cr_expect_gt(number(doc, "median_ns_per_page"), 0);
 	cr_expect_float_eq(number(doc, "job_ns") / number(doc, "pages"), number(doc, "ns_per_page"),
 			   0.01);
 	json_decref(doc);

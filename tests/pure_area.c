@@ -157,3 +157,26 @@ Test(area, words_for_the_guest)
 	for (size_t i = 0; i < OB_ARRAY_SIZE(bad); i++)
 		cr_expect(!opts_known_workload(bad[i]), "%s", bad[i]);
 }
+
+static int by_value(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+Test(area, sort_agrees_with_qsort)
+{
+	static uint64_t v[5000], w[5000];
+	struct gen_rng r = {SEED};
+
+	for (unsigned int round = 0; round < 300; round++) {
+		uint64_t n = gen_below(&r, round % 3 ? 100 : 5000), range = 1 + gen_below(&r, 1000);
+
+		for (uint64_t i = 0; i < n; i++)
+			v[i] = w[i] = round % 2 ? gen_next(&r) : gen_below(&r, range);
+		area_sort(v, n);
+		qsort(w, n, sizeof(w[0]), by_value);
+		cr_assert(!memcmp(v, w, n * sizeof(v[0])), "%d numbers, seed %d", (int)n, SEED);
+	}
+}

@@ -98,4 +98,18 @@ static inline uint64_t area_hot(uint64_t total, uint64_t own, uint64_t area, uin
 	return hot < area ? hot : area;
 }
 
+/* Sort @n numbers, the least first (Shell's sort, with the gaps 1023, 511, ..., 3, 1). */
+static inline void area_sort(uint64_t *v, uint64_t n)
+{
+	for (uint64_t gap = 1023; gap; gap /= 2) {
+		for (uint64_t i = gap; i < n; i++) {
+			uint64_t x = v[i], k = i;
+
+			for (; k >= gap && v[k - gap] > x; k -= gap)
+				v[k] = v[k - gap];
+			v[k] = x;
+		}
+	}
+}
+
 #endif

@@ -25,6 +25,8 @@ int yard_first(const struct yard_opts *o, json_t *doc, struct ob_err *e)
 		json_object_set_new(doc, "job_ns", json_integer((json_int_t)y.report.job_ns));
 		json_object_set_new(doc, "ns_per_page",
 				    json_real((double)y.report.job_ns / (double)y.pages));
+		json_object_set_new(doc, "median_ns_per_page",
+				    json_real((double)y.report.job_page_ps / 1000));
 	}
 	yard_end(&y);
 	return ret;

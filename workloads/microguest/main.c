@@ -80,6 +80,8 @@ static void load_area(struct guest *g)
 
 	c->param = param_or(c->param, g->work->param);
 	c->param2 = param_or(c->param2, g->work->param2);
+	if (g->work->meta)
+		g->mem.meta = ram_take(g, g->work->meta * PAGE_SIZE);
 	g->area = (struct area){g->ram.taken, g->ram.pages - g->ram.taken};
 	g->ram.limit = g->ram.taken;
 	g->report->area_gpa = (uint64_t)ram_page(g, g->area.base);

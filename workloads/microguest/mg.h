@@ -281,6 +281,7 @@ struct workload {
 	 * part: do some of the work and sleep as it likes. NULL: not one of them. */
 	void (*step)(struct guest *g);
 	uint64_t param, param2; /* when the command line gives none */
+	uint64_t meta; /* a memory workload: pages that it takes for itself, before the area */
 };
 
 extern const struct workload work_idle, work_filecache, work_kv, work_churn;
@@ -299,7 +300,8 @@ struct area {
 
 /* Where one of them is. */
 struct mem_work {
-	uint64_t key; /* of the check words, or of the content */
+	uint64_t *meta; /* as many pages as the workload asked for */
+	uint64_t key;	/* of the check words, or of the content */
 	uint64_t round, at;
 	uint64_t hot; /* touch: pages that it goes on touching */
 	struct area_order order, place;
