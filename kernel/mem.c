@@ -6,12 +6,17 @@
  * from 4 GiB up, so that the gigabyte below 4 GiB stays free for devices. Whoever counts pages
  * counts them without that hole (first_page).
  *
+ * KVM is told of a region in one piece or in several (slots): its log of writes goes by the slot,
+ * and with the log on it maps a slot in small pages, so memory that is to stay huge here and to be
+ * tracked there is cut into slots that are small enough to choose by.
+ *
  * A translation takes a length and succeeds only when all of [at, at + len) lies in one region:
  * host addresses of two regions are not neighbours. All comparisons subtract from what is known to
  * be larger, so that no guest address can make them wrap.
  */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "kernel/mem.h"
@@ -32,7 +37,6 @@ static int add_region(struct gmem *gm, uint64_t at, uint64_t size)
 		.hva = h,
 		.size = size,
 		.first_page = gm->pages,
-		.slot = gm->nregions,
 		.page_size = OB_PAGE_SIZE,
 	};
 	gm->pages += size >> OB_PAGE_SHIFT;
@@ -52,9 +56,49 @@ int gmem_init(struct gmem *gm, struct ob_host *host, uint64_t size, const char *
 	rc = add_region(gm, 0, low);
 	if (!rc && size > low)
 		rc = add_region(gm, GMEM_HOLE_END, size - low);
+	if (!rc)
+		rc = gmem_divide(gm, 0);
 	if (rc)
 		gmem_exit(gm);
 	return rc;
+}
+
+int gmem_divide(struct gmem *gm, uint64_t slot_bytes)
+{
+	uint64_t count = 0, most = slot_bytes ? slot_bytes >> OB_PAGE_SHIFT : UINT64_MAX;
+	struct gmem_slot *slot;
+	unsigned int n = 0;
+
+	if (slot_bytes % GMEM_SLOT_ALIGN)
+		return -EINVAL;
+	for (unsigned int i = 0; i < gm->nregions; i++) {
+		uint64_t pages = gm->region[i].size >> OB_PAGE_SHIFT;
+
+		/* Only the last region may have an odd end: what is behind it starts a word. */
+		OB_ASSERT(gm->region[i].first_page % 64 == 0);
+		count += pages / most + (pages % most != 0);
+	}
+	if (count > GMEM_MAX_SLOTS)
+		return -E2BIG;
+	slot = calloc(count, sizeof(*slot));
+	OB_ASSERT(slot);
+	for (unsigned int i = 0; i < gm->nregions; i++) {
+		uint64_t pages = gm->region[i].size >> OB_PAGE_SHIFT;
+
+		for (uint64_t done = 0; done < pages; n++) {
+			slot[n] = (struct gmem_slot){
+				.first_page = gm->region[i].first_page + done,
+				.pages = OB_MIN(pages - done, most),
+				.id = n,
+			};
+			done += slot[n].pages;
+		}
+	}
+	OB_ASSERT(n == count);
+	free(gm->slot);
+	gm->slot = slot;
+	gm->nslots = n;
+	return 0;
 }
 
 void gmem_exit(struct gmem *gm)
@@ -66,6 +110,9 @@ void gmem_exit(struct gmem *gm)
 		/* Only a range that is not a mapping of ours can fail, and then we are lost. */
 		OB_ASSERT(rc == 0);
 	}
+	free(gm->slot);
+	gm->slot = NULL;
+	gm->nslots = 0;
 	gm->nregions = 0;
 	gm->pages = 0;
 	gm->ops = NULL;
@@ -130,6 +177,22 @@ uint64_t gmem_page_span(const struct gmem *gm, uint64_t page)
 	const struct gmem_region *r = region_of_page(gm, page);
 
 	return (r->size >> OB_PAGE_SHIFT) - (page - r->first_page);
+}
+
+unsigned int gmem_page_slot(const struct gmem *gm, uint64_t page)
+{
+	unsigned int lo = 0, hi = gm->nslots;
+
+	OB_ASSERT(page < gm->pages && hi);
+	while (hi - lo > 1) {
+		unsigned int mid = lo + (hi - lo) / 2;
+
+		if (page >= gm->slot[mid].first_page)
+			lo = mid;
+		else
+			hi = mid;
+	}
+	return lo;
 }
 
 int gmem_access_begin(struct gmem *gm, gpa_t at, uint64_t len, bool write, struct gmem_access *acc)

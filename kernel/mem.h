@@ -22,9 +22,22 @@ struct gmem_region {
 	hva_t hva;
 	uint64_t size;	     /* bytes, a multiple of the page size */
 	uint64_t first_page; /* index of its first page among all RAM pages, holes not counted */
-	uint32_t slot;	     /* KVM memslot */
 	uint32_t page_size;  /* what backs it: 4096 now, 2 MiB later */
-	bool log;	     /* KVM dirty log on */
+};
+
+/* Regions are cut into slots at multiples of this, so that no huge page lies across two. */
+#define GMEM_SLOT_ALIGN (2 * OB_MIB)
+#define GMEM_MAX_SLOTS	32767 /* KVM on x86 has no more, and most have fewer */
+
+/*
+ * A part of one region as KVM knows it, a memory slot: the unit in which KVM's log of writes is
+ * switched on and off. Slots are in page order and leave nothing out.
+ */
+struct gmem_slot {
+	uint64_t first_page; /* a multiple of 64: one word of a bitmap is never of two slots */
+	uint64_t pages;
+	uint32_t id; /* KVM's number for it */
+	bool log;    /* KVM's dirty log is on; vm_log_set's */
 };
 
 struct gmem_ops;
@@ -34,6 +47,8 @@ struct gmem {
 	char name[32]; /* of its mappings: "ob:vm3:ram" */
 	struct gmem_region region[GMEM_MAX_REGIONS];
 	unsigned int nregions;
+	struct gmem_slot *slot; /* [nslots], owned */
+	unsigned int nslots;
 	uint64_t pages;		    /* all RAM pages */
 	const struct gmem_ops *ops; /* NULL until ept is attached */
 	void *ops_arg;
@@ -57,6 +72,12 @@ struct gmem_ops {
 
 /* Map @size bytes (page multiple) of RAM for a guest. The caller owns @gm. */
 int gmem_init(struct gmem *gm, struct ob_host *host, uint64_t size, const char *name);
+/*
+ * Cut the regions into slots of at most @slot_bytes each; 0: one slot a region, as gmem_init leaves
+ * it. Before KVM is told of them. -EINVAL when @slot_bytes is not a multiple of GMEM_SLOT_ALIGN,
+ * -E2BIG when that were more than GMEM_MAX_SLOTS; nothing is changed then.
+ */
+int gmem_divide(struct gmem *gm, uint64_t slot_bytes);
 void gmem_exit(struct gmem *gm);
 
 /*
@@ -72,6 +93,8 @@ gfn_t gmem_page_gfn(const struct gmem *gm, uint64_t page);
 uint64_t gmem_gfn_page(const struct gmem *gm, gfn_t g);
 /* How many pages from @page on lie in the same region: a host range may not be longer. */
 uint64_t gmem_page_span(const struct gmem *gm, uint64_t page);
+/* The slot of a RAM page: an index into gm->slot. */
+unsigned int gmem_page_slot(const struct gmem *gm, uint64_t page);
 
 /*
  * Device access. Returns 0, -EFAULT (not RAM, or not inside one region), -EBUSY. Each begin is

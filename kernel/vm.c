@@ -18,23 +18,43 @@
 /* Three pages that Intel CPUs need when they cannot run real mode natively; in the device hole. */
 #define VM_TSS_GPA	    0xfffbd000UL
 #define VM_IDENTITY_MAP_GPA 0xfffbc000ULL
-#define VIRTIO_IRQ	    5 /* named on the command line for Linux; no interrupts are sent yet */
+#define VM_SLOTS_DEFAULT    32 /* of a KVM that does not say (KVM_CAP_NR_MEMSLOTS) */
+#define VIRTIO_IRQ	    5  /* named on the command line for Linux; no interrupts are sent yet */
 
-static int vm_set_memslots(struct vm *vm, struct ob_err *e)
+int vm_set_slot(struct vm *vm, unsigned int slot, bool log)
 {
-	for (unsigned int i = 0; i < vm->mem.nregions; i++) {
-		struct gmem_region *r = &vm->mem.region[i];
-		struct kvm_userspace_memory_region slot = {
-			.slot = i,
-			.guest_phys_addr = r->gpa.v,
-			.memory_size = r->size,
-			.userspace_addr = r->hva.v,
-		};
+	const struct gmem_slot *s = &vm->mem.slot[slot];
+	struct kvm_userspace_memory_region m = {
+		.slot = s->id,
+		.flags = log ? KVM_MEM_LOG_DIRTY_PAGES : 0,
+		.guest_phys_addr = gfn_gpa(gmem_page_gfn(&vm->mem, s->first_page)).v,
+		.memory_size = s->pages << OB_PAGE_SHIFT,
+		.userspace_addr = gmem_page_hva(&vm->mem, s->first_page).v,
+	};
 
-		if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &slot))
-			return ob_fail(e, errno, "vm %u: memory slot %u: %s", vm->id, i,
-				       strerror(errno));
-		r->slot = i;
+	return ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &m) ? -errno : 0;
+}
+
+static int vm_set_memslots(struct vm *vm, uint64_t slot_bytes, struct ob_err *e)
+{
+	int max = ioctl(vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_NR_MEMSLOTS);
+	int r = gmem_divide(&vm->mem, slot_bytes);
+
+	if (r == -EINVAL)
+		return ob_fail(e, -r, "vm %u: memory slots of %llu bytes: need a multiple of 2 MiB",
+			       vm->id, (unsigned long long)slot_bytes);
+	max = OB_MAX(max, VM_SLOTS_DEFAULT);
+	if (r == -E2BIG || vm->mem.nslots > (unsigned int)max)
+		return ob_fail(e, E2BIG,
+			       "vm %u: %llu bytes of memory in slots of %llu are more than the %d "
+			       "slots of this KVM: take larger slots",
+			       vm->id, (unsigned long long)(vm->mem.pages << OB_PAGE_SHIFT),
+			       (unsigned long long)slot_bytes, max);
+	OB_ASSERT(!r);
+	for (unsigned int i = 0; i < vm->mem.nslots; i++) {
+		r = vm_set_slot(vm, i, false);
+		if (r)
+			return ob_fail(e, -r, "vm %u: memory slot %u: %s", vm->id, i, strerror(-r));
 	}
 	return 0;
 }
@@ -130,7 +150,8 @@ int vm_create(struct vm **out, struct kvm *kvm, struct ob_host *host, const stru
 	r = vm_create_kvm(vm, e);
 	if (r)
 		goto free_mem;
-	r = vm_set_memslots(vm, e);
+	vm_log_init(vm);
+	r = vm_set_memslots(vm, cfg->slot_bytes, e);
 	if (r)
 		goto close_vm;
 	vm->vcpu = calloc(1, sizeof(*vm->vcpu));

@@ -87,7 +87,8 @@ enum vm_end {
 struct vm_config {
 	unsigned int id; /* in the whole fleet */
 	uint64_t mem_bytes;
-	const void *kernel; /* ELF file in memory; may be freed after vm_create */
+	uint64_t slot_bytes; /* most in one memory slot, multiple of 2 MiB; 0: a slot a region */
+	const void *kernel;  /* ELF file in memory; may be freed after vm_create */
 	size_t kernel_len;
 	const char *cmdline; /* devices are appended */
 	int disk_fd;	     /* -1: no disk. Not owned. */
@@ -114,12 +115,21 @@ bool agent_read_report(struct agent *a, struct agent_report *out);
 
 struct vcpu;
 
+/* KVM's log of a guest's writes (dirty.c): how it is used here, and what it has cost. */
+struct vm_log {
+	uint64_t manual; /* KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE and INITIALLY_SET, as granted */
+	_Atomic uint64_t collects, pages;	   /* logs read, and pages found in them */
+	_Atomic uint64_t get_ns, clear_ns, clears; /* clears: calls of KVM_CLEAR_DIRTY_LOG */
+	_Atomic uint64_t switches, switch_ns;	   /* slots switched on or off */
+};
+
 struct vm {
 	struct kvm *kvm;
 	struct ob_host *host;
 	unsigned int id;
 	int fd;
 	struct gmem mem;
+	struct vm_log log;
 	struct bus mmio, pio;
 	struct serial serial;
 	struct virtio_blk blk;
@@ -186,5 +196,31 @@ struct vcpu_paging {
  * stopped. 0, -EINVAL (no such vCPU), -EBUSY (it runs), or -errno of KVM, with a line in @e.
  */
 int vcpu_read_paging(struct vm *vm, unsigned int index, struct vcpu_paging *out, struct ob_err *e);
+
+/* Tell KVM of slot @slot of vm->mem, or whether it is to log writes to it. 0 or -errno. */
+int vm_set_slot(struct vm *vm, unsigned int slot, bool log);
+
+/* --- dirty.c: KVM's log of writes -------------------------------------------------------- */
+
+/* Choose how the log is used; before the slots are made (vm_create's). */
+void vm_log_init(struct vm *vm);
+/*
+ * Switch the log of slot @slot (index into vm->mem.slot) on or off, beside the running guest. What
+ * the guest wrote before it is on is not logged. One thread at a time for a VM's vm_log_*. 0,
+ * -EINVAL (no such slot), or KVM's -errno: then as it was.
+ */
+int vm_log_set(struct vm *vm, unsigned int slot, bool on);
+/*
+ * The pages of slot @slot that vCPUs have written since the collect before, one bit each from the
+ * slot's first page, into @bitmap, (pages + 63) / 64 words. From when it returns, the next write to
+ * each of them is logged anew. At the first collect after the log was switched on, KVM may report
+ * all pages (vm_log_starts_full).
+ *
+ * 0, -EINVAL (no such slot, or its log is off), or KVM's -errno: @bitmap is then not to be relied
+ * on, and some writes that happened before may not be reported again: take all pages as written.
+ */
+int vm_log_collect(struct vm *vm, unsigned int slot, uint64_t *bitmap);
+/* Does a log begin with all pages set, so that huge pages are not split before the first collect? */
+bool vm_log_starts_full(const struct vm *vm);
 
 #endif

@@ -49,7 +49,7 @@ Test(gmem, second_region_lies_above_the_hole)
 	cr_assert_eq(gm.region[0].size, 3 * OB_GIB);
 	cr_assert_eq(gm.region[1].gpa.v, 4 * OB_GIB);
 	cr_assert_eq(gm.region[1].size, 2 * OB_GIB);
-	cr_assert_eq(gm.region[1].slot, 1);
+	cr_assert_eq(gm.nslots, 2);
 	cr_assert_eq(gm.region[1].first_page, low);
 	cr_assert_eq(gmem_gfn_page(&gm, gfn(low - 1)), low - 1);
 	cr_assert_eq(gmem_gfn_page(&gm, gfn(low)), UINT64_MAX);
@@ -78,6 +78,63 @@ Test(gmem, failure_of_the_second_region_unmaps_the_first)
 	cr_assert_eq(gmem_init(&gm, h, 5 * OB_GIB, "t"), -ENOMEM);
 	cr_assert_eq(fake_host_mapped_bytes(h), 0);
 	cr_assert_eq(gm.nregions, 0);
+	fake_host_free(h);
+}
+
+/* Slots leave nothing out, lie in one region each, and their pages are found again. */
+static void check_slots(const struct gmem *gm, uint64_t slot_bytes)
+{
+	uint64_t page = 0;
+
+	for (unsigned int i = 0; i < gm->nslots; i++) {
+		const struct gmem_slot *s = &gm->slot[i];
+
+		cr_assert_eq(s->id, i);
+		cr_assert_eq(s->first_page, page);
+		cr_assert_eq(s->first_page % 64, 0);
+		cr_assert(!s->log);
+		cr_assert_gt(s->pages, 0);
+		cr_assert_leq(s->pages, gmem_page_span(gm, s->first_page), "lies over two regions");
+		if (slot_bytes)
+			cr_assert_leq(s->pages, slot_bytes / OB_PAGE_SIZE);
+		cr_assert_eq(gmem_page_slot(gm, s->first_page), i);
+		cr_assert_eq(gmem_page_slot(gm, s->first_page + s->pages / 2), i);
+		cr_assert_eq(gmem_page_slot(gm, s->first_page + s->pages - 1), i);
+		page += s->pages;
+	}
+	cr_assert_eq(page, gm->pages);
+}
+
+Test(gmem, regions_are_cut_into_slots)
+{
+	struct ob_host *h = fake_host_new();
+	struct gmem gm;
+
+	fake_host_no_memory(h);
+	cr_assert_eq(gmem_init(&gm, h, 5 * OB_GIB + 3 * OB_PAGE_SIZE, "t"), 0);
+	cr_assert_eq(gm.nslots, 2, "one a region");
+	check_slots(&gm, 0);
+	cr_assert_eq(gmem_divide(&gm, 64 * OB_MIB), 0);
+	cr_assert_eq(gm.nslots, 48 + 32 + 1, "the last one has three pages");
+	check_slots(&gm, 64 * OB_MIB);
+	cr_assert_eq(gmem_divide(&gm, 6 * OB_MIB), 0);
+	cr_assert_eq(gm.nslots, 512 + 342);
+	check_slots(&gm, 6 * OB_MIB);
+
+	cr_assert_eq(gmem_divide(&gm, OB_MIB), -EINVAL);
+	cr_assert_eq(gmem_divide(&gm, 3 * OB_MIB), -EINVAL);
+	cr_assert_eq(gmem_divide(&gm, UINT64_MAX), -EINVAL);
+	cr_assert_eq(gm.nslots, 512 + 342, "a refusal changes nothing");
+	check_slots(&gm, 6 * OB_MIB);
+	cr_assert_eq(gmem_divide(&gm, 0), 0);
+	check_slots(&gm, 0);
+	gmem_exit(&gm);
+	cr_assert_eq(gm.nslots, 0);
+
+	cr_assert_eq(gmem_init(&gm, h, 65 * OB_GIB, "t"), 0);
+	cr_assert_eq(gmem_divide(&gm, GMEM_SLOT_ALIGN), -E2BIG);
+	cr_assert_eq(gm.nslots, 2);
+	gmem_exit(&gm);
 	fake_host_free(h);
 }
 
