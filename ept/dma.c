@@ -113,6 +113,9 @@ void ept_dma_end(struct ept *e, struct gmem_access *acc)
 {
 	pthread_mutex_lock(&e->lock);
 	OB_ASSERT(acc->priv < EPT_MAX_DMA && e->dma[acc->priv].n && e->ndma);
+	/* After the write, and before anybody may believe that the device is through (track.c). */
+	if (e->track && acc->write)
+		ept_track_mark(e->track, e->dma[acc->priv].page, e->dma[acc->priv].n);
 	e->dma[acc->priv].n = 0;
 	e->ndma--;
 	pthread_mutex_unlock(&e->lock);

@@ -21,6 +21,7 @@
 
 #include <pthread.h>
 
+#include "ept/track.h"
 #include "kernel/kernel.h"
 
 /* --- what a page is: map.c, transition.c ------------------------------------------------------- */
@@ -161,6 +162,8 @@ struct ept {
 	struct ept_faults faults;
 	bool no_thread; /* tests answer faults themselves: set before the first page leaves */
 	bool copy_only; /* tests: do as if this kernel had no UFFDIO_MOVE; set as the above */
+
+	struct ept_track *track; /* is told what devices have written; NULL: nobody */
 };
 
 /* Attach to @mem (sets mem->ops). @arena for the map; all are the caller's and must outlive it. */

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * track_check.c: judging a tracker by the memory itself. The argument is in track_check.h; two
+ * points of it are decided here.
+ *
+ * What was seen of a page is read again after the page was reported, so after KVM protected it
+ * anew. A write before that is in what was seen, one after it is in the log. It may be in both: then
+ * the page is reported once more without having changed, and counts as `unchanged`.
+ *
+ * Counters are read one by one while the guest writes. Each of them only grows, so a sum that has
+ * mixed older and newer values is still larger than the one before if any write came in between
+ * (and wraps only after 2^64 writes).
+ */
+#include "ept/track_check.h"
+
+#include <errno.h>
+#include <string.h>
+
+static uint64_t page_sum(const struct ept_track_check *c, uint64_t i)
+{
+	const uint64_t *w = hva_ptr(gmem_page_hva(c->mem, c->page + i));
+	uint64_t sum = 0;
+
+	for (unsigned int k = 0; k < c->words; k++)
+		sum += __atomic_load_n(&w[k], __ATOMIC_ACQUIRE);
+	return sum;
+}
+
+int ept_track_check_init(struct ept_track_check *c, const struct gmem *mem, uint64_t page,
+			 uint64_t n, unsigned int words, struct ob_arena *arena)
+{
+	if (!n || page >= mem->pages || n > mem->pages - page || !words ||
+	    words > OB_PAGE_SIZE / sizeof(uint64_t))
+		return -EINVAL;
+	*c = (struct ept_track_check){
+		.mem = mem,
+		.arena = arena,
+		.page = page,
+		.n = n,
+		.words = words,
+		.st.first_bad = UINT64_MAX,
+	};
+	c->seen = ob_alloc(arena, n * sizeof(c->seen[0]));
+	c->now = ob_alloc(arena, n * sizeof(c->now[0]));
+	for (unsigned int i = 0; i < 2; i++)
+		c->last[i] = ob_alloc(arena, (n + 63) / 64 * sizeof(uint64_t));
+	return 0;
+}
+
+void ept_track_check_exit(struct ept_track_check *c)
+{
+	ob_free(c->arena, c->seen);
+	ob_free(c->arena, c->now);
+	for (unsigned int i = 0; i < 2; i++)
+		ob_free(c->arena, c->last[i]);
+}
+
+void ept_track_check_snapshot(struct ept_track_check *c)
+{
+	for (uint64_t i = 0; i < c->n; i++)
+		c->now[i] = page_sum(c, i);
+}
+
+static bool test_bit(const uint64_t *bitmap, uint64_t i)
+{
+	return bitmap[i / 64] >> i % 64 & 1;
+}
+
+static void bad(struct ept_track_check *c, uint64_t i)
+{
+	if (c->st.first_bad != UINT64_MAX)
+		return;
+	c->st.first_bad = c->page + i;
+	c->st.bad_pass = c->st.passes;
+}
+
+void ept_track_check_compare(struct ept_track_check *c, const uint64_t *reported)
+{
+	uint64_t *before = c->last[0];
+	bool first = !c->st.passes++;
+
+	c->last[0] = c->last[1];
+	c->last[1] = before;
+	memcpy(c->last[0], reported, (c->n + 63) / 64 * sizeof(reported[0]));
+	for (uint64_t i = 0; i < c->n; i++) {
+		bool written = first || c->now[i] != c->seen[i];
+		uint64_t sum;
+
+		c->st.written += written;
+		if (!test_bit(reported, i)) {
+			if (!written)
+				continue;
+			c->st.missed++;
+			bad(c, i);
+			c->seen[i] = c->now[i]; /* one miss counts once */
+			continue;
+		}
+		sum = page_sum(c, i);
+		c->st.reported++;
+		c->st.unchanged += !first && sum == c->seen[i];
+		c->seen[i] = sum;
+	}
+}
+
+void ept_track_check_other(struct ept_track_check *c, const uint64_t *other)
+{
+	for (uint64_t w = 0; w < (c->n + 63) / 64; w++) {
+		uint64_t odd = other[w] & ~(c->last[0][w] | c->last[1][w]);
+
+		for (uint64_t b = odd; b; b &= b - 1) {
+			c->st.disputed++;
+			bad(c, w * 64 + (uint64_t)__builtin_ctzll(b));
+		}
+	}
+}
