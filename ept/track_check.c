@@ -42,8 +42,8 @@ int ept_track_check_init(struct ept_track_check *c, const struct gmem *mem, uint
 	};
 	c->seen = ob_alloc(arena, n * sizeof(c->seen[0]));
 	c->now = ob_alloc(arena, n * sizeof(c->now[0]));
-	for (unsigned int i = 0; i < 2; i++)
-		c->last[i] = ob_alloc(arena, (n + 63) / 64 * sizeof(uint64_t));
+	c->last = ob_alloc(arena, (n + 63) / 64 * sizeof(c->last[0]));
+	c->owed = ob_alloc(arena, (n + 63) / 64 * sizeof(c->owed[0]));
 	return 0;
 }
 
@@ -51,8 +51,8 @@ void ept_track_check_exit(struct ept_track_check *c)
 {
 	ob_free(c->arena, c->seen);
 	ob_free(c->arena, c->now);
-	for (unsigned int i = 0; i < 2; i++)
-		ob_free(c->arena, c->last[i]);
+	ob_free(c->arena, c->last);
+	ob_free(c->arena, c->owed);
 }
 
 void ept_track_check_snapshot(struct ept_track_check *c)
@@ -66,33 +66,35 @@ static bool test_bit(const uint64_t *bitmap, uint64_t i)
 	return bitmap[i / 64] >> i % 64 & 1;
 }
 
-static void bad(struct ept_track_check *c, uint64_t i)
+static void missed(struct ept_track_check *c, uint64_t i)
 {
-	if (c->st.first_bad != UINT64_MAX)
-		return;
-	c->st.first_bad = c->page + i;
-	c->st.bad_pass = c->st.passes;
+	c->st.missed++;
+	if (c->st.first_bad == UINT64_MAX) {
+		c->st.first_bad = c->page + i;
+		c->st.bad_pass = c->st.passes;
+	}
+	c->seen[i] = c->now[i]; /* one miss counts once */
 }
 
 void ept_track_check_compare(struct ept_track_check *c, const uint64_t *reported)
 {
-	uint64_t *before = c->last[0];
 	bool first = !c->st.passes++;
+	uint64_t owed = 0;
 
-	c->last[0] = c->last[1];
-	c->last[1] = before;
-	memcpy(c->last[0], reported, (c->n + 63) / 64 * sizeof(reported[0]));
+	for (uint64_t w = 0; w < (c->n + 63) / 64; w++) {
+		c->last[w] = reported[w];
+		c->owed[w] &= ~reported[w];
+		owed += (uint64_t)__builtin_popcountll(c->owed[w]);
+	}
+	c->st.disputed = OB_MAX(c->st.disputed, owed);
 	for (uint64_t i = 0; i < c->n; i++) {
 		bool written = first || c->now[i] != c->seen[i];
 		uint64_t sum;
 
 		c->st.written += written;
 		if (!test_bit(reported, i)) {
-			if (!written)
-				continue;
-			c->st.missed++;
-			bad(c, i);
-			c->seen[i] = c->now[i]; /* one miss counts once */
+			if (written)
+				missed(c, i);
 			continue;
 		}
 		sum = page_sum(c, i);
@@ -104,12 +106,6 @@ void ept_track_check_compare(struct ept_track_check *c, const uint64_t *reported
 
 void ept_track_check_other(struct ept_track_check *c, const uint64_t *other)
 {
-	for (uint64_t w = 0; w < (c->n + 63) / 64; w++) {
-		uint64_t odd = other[w] & ~(c->last[0][w] | c->last[1][w]);
-
-		for (uint64_t b = odd; b; b &= b - 1) {
-			c->st.disputed++;
-			bad(c, w * 64 + (uint64_t)__builtin_ctzll(b));
-		}
-	}
+	for (uint64_t w = 0; w < (c->n + 63) / 64; w++)
+		c->owed[w] |= other[w] & ~c->last[w];
 }

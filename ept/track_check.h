@@ -22,8 +22,9 @@ struct ept_track_check_stats {
 	uint64_t missed;    /* written and not reported: must be 0 */
 	uint64_t unchanged; /* reported, and the same before and after: false positives, and writes
 			     * that fell between the collect before and our look at the page */
-	uint64_t disputed;  /* see ept_track_check_other */
-	uint64_t first_bad; /* page that was first missed or disputed; UINT64_MAX: none */
+	uint64_t disputed;  /* most pages at once that another tracker knows and ours does not:
+			     * see ept_track_check_other */
+	uint64_t first_bad; /* page that was first missed; UINT64_MAX: none */
 	uint64_t bad_pass;
 };
 
@@ -32,9 +33,10 @@ struct ept_track_check {
 	struct ob_arena *arena;
 	uint64_t page, n;
 	unsigned int words;
-	uint64_t *seen;	   /* [n] sums after the page was last reported */
-	uint64_t *now;	   /* [n] sums in the snapshot */
-	uint64_t *last[2]; /* bitmaps of this pass and of the one before */
+	uint64_t *seen; /* [n] sums after the page was last reported */
+	uint64_t *now;	/* [n] sums in the snapshot */
+	uint64_t *last; /* bitmap of the last pass */
+	uint64_t *owed; /* pages that the other tracker reported, and ours has not yet */
 	struct ept_track_check_stats st;
 };
 
@@ -53,8 +55,13 @@ void ept_track_check_snapshot(struct ept_track_check *c);
 void ept_track_check_compare(struct ept_track_check *c, const uint64_t *reported);
 /*
  * What another tracker of the same pages (PAGEMAP_SCAN) reported in this pass, collected just before
- * ours; after compare. It has seen a write since its own pass before: ours must have reported that
- * page in this pass or in the one before. Pages for which it has not are disputed.
+ * ours; call it just before compare. The other has seen a write since its own pass before, so ours
+ * must have reported that page in the pass before or report it now.
+ *
+ * One page a vCPU may be late without contradiction: KVM first has the host make the page writable,
+ * which is what the other sees, and then notes it and lets the guest write, and between the two it
+ * may be scheduled away or start anew. So at most as many pages as there are vCPUs may be owed at
+ * any moment: st.disputed is to be compared with that.
  */
 void ept_track_check_other(struct ept_track_check *c, const uint64_t *other);
 

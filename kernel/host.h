@@ -124,6 +124,18 @@ struct ob_host_ops {
 
 	uint64_t (*now_ns)(struct ob_host *h);	      /* CLOCK_MONOTONIC */
 	uint64_t (*thread_cpu_ns)(struct ob_host *h); /* CPU time of the calling thread */
+
+	/* --- which pages were written, by the page tables: host_scan.c --------------------- */
+
+	/* Have the kernel note writes to [at, at+size). A descriptor for scan_close. -EOPNOTSUPP
+	 * where it cannot (Linux before 6.7), -EBUSY when userfaultfd has the range already. */
+	int (*scan_open)(struct ob_host *h, hva_t at, uint64_t size);
+	/* Those of the @n pages from @at that hold memory and were written since they were last
+	 * protected (or never were), one bit each into @bitmap, (n + 63) / 64 words. */
+	int (*scan_get)(struct ob_host *h, hva_t at, uint64_t n, uint64_t *bitmap);
+	/* Note the next write to each page of [at, at+size) that scan_get would report. */
+	int (*scan_protect)(struct ob_host *h, hva_t at, uint64_t size);
+	void (*scan_close)(struct ob_host *h, int fd, hva_t at, uint64_t size);
 };
 
 /* A host: its operations and whatever they need. The real one has file descriptors, a fake one
@@ -140,5 +152,10 @@ struct ob_host {
 /* The real host. @h is the caller's and must stay while it is used. */
 int ob_host_linux_init(struct ob_host *h, struct ob_err *e);
 void ob_host_linux_exit(struct ob_host *h);
+/* Its parts in host_scan.c. */
+int host_scan_open(struct ob_host *h, hva_t at, uint64_t size);
+int host_scan_get(struct ob_host *h, hva_t at, uint64_t n, uint64_t *bitmap);
+int host_scan_protect(struct ob_host *h, hva_t at, uint64_t size);
+void host_scan_close(struct ob_host *h, int fd, hva_t at, uint64_t size);
 
 #endif

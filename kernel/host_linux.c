@@ -320,6 +320,11 @@ static const struct ob_host_ops linux_ops = {
 	.uffd_wait = host_uffd_wait,
 	.now_ns = host_now_ns,
 	.thread_cpu_ns = host_thread_cpu_ns,
+
+	.scan_open = host_scan_open,
+	.scan_get = host_scan_get,
+	.scan_protect = host_scan_protect,
+	.scan_close = host_scan_close,
 };
 
 /* The zero page's frame number: read an untouched page, and see what it got. */

@@ -53,6 +53,33 @@ static uint64_t op_thread_cpu_ns(struct ob_host *h)
 	return atomic_load(&fake_of(h)->cpu);
 }
 
+/* --- what it has not ------------------------------------------------------------------------ */
+
+static int no_scan_open(struct ob_host *h, hva_t at, uint64_t size)
+{
+	(void)h;
+	(void)at;
+	(void)size;
+	return -EOPNOTSUPP;
+}
+
+static int no_scan_get(struct ob_host *h, hva_t at, uint64_t n, uint64_t *bitmap)
+{
+	(void)bitmap;
+	return no_scan_open(h, at, n);
+}
+
+static int no_scan_protect(struct ob_host *h, hva_t at, uint64_t size)
+{
+	return no_scan_open(h, at, size);
+}
+
+static void no_scan_close(struct ob_host *h, int fd, hva_t at, uint64_t size)
+{
+	(void)fd;
+	no_scan_open(h, at, size);
+}
+
 static const struct ob_host_ops fake_ops = {
 	.ram_map = fake_ram_map,
 	.unmap = fake_unmap,
@@ -80,6 +107,11 @@ static const struct ob_host_ops fake_ops = {
 	.uffd_wait = fake_uffd_wait,
 	.now_ns = op_now_ns,
 	.thread_cpu_ns = op_thread_cpu_ns,
+
+	.scan_open = no_scan_open,
+	.scan_get = no_scan_get,
+	.scan_protect = no_scan_protect,
+	.scan_close = no_scan_close,
 };
 
 struct ob_host *fake_host_new(void)

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "ept/ept.h"
+#include "ept/scan.h"
 #include "ept/track_check.h"
 #include "kernel/vcpu.h"
 #include "tests/cli.h"
@@ -369,6 +370,56 @@ Test(kvm_track, nor_while_pages_are_shared_and_broken, .timeout = 120)
 	judge(&r);
 	rig_unmake(&r);
 	close(pool);
+}
+
+/*
+ * The kernel's own page tables as a second witness, of the same guest in the same passes. It sees
+ * what vCPUs and devices write alike. Its protecting makes KVM drop entries, so the log's tracking
+ * is also checked with faults all the time.
+ */
+Test(kvm_track, page_tables_agree, .timeout = 120)
+{
+	struct ept_track_check by_scan;
+	uint64_t scanned[WORDS], logged[WORDS];
+	struct ept_scan scan;
+	struct rig r;
+	int err;
+
+	NEED_KVM();
+	rig_make(&r, 0, 300);
+	err = ept_scan_begin(&scan, &r.host, gmem_page_hva(&r.vm->mem, r.area), AREA_PAGES);
+	if (err == -EOPNOTSUPP)
+		cr_skip_test("the kernel has no PAGEMAP_SCAN (Linux 6.7)");
+	cr_assert_eq(err, 0);
+	cr_assert(!ept_track_check_init(&by_scan, &r.vm->mem, r.area, AREA_PAGES, 2, r.arena));
+	rig_start(&r);
+	cr_assert(!ept_track_on(&r.track, 0, r.vm->mem.pages));
+	for (int i = 0; i < 500 || r.check.st.written < AREA_PAGES + WRITTEN; i++) {
+		pthread_mutex_lock(&r.device_lock);
+		ept_track_check_snapshot(&r.check);
+		ept_track_check_snapshot(&by_scan);
+		pthread_mutex_unlock(&r.device_lock);
+		cr_assert(ept_scan_collect(&scan, scanned) >= 0);
+		/* What a device is writing at this moment is in the tables, but not marked yet. */
+		pthread_mutex_lock(&r.device_lock);
+		cr_assert(!ept_track_collect(&r.track));
+		pthread_mutex_unlock(&r.device_lock);
+		cr_assert(ept_track_take(&r.track, r.consumer, r.area, AREA_PAGES, logged, NULL) >=
+			  0);
+		ept_track_check_compare(&by_scan, scanned);
+		ept_track_check_other(&r.check, scanned);
+		ept_track_check_compare(&r.check, logged);
+	}
+	cr_log_info("by page tables: %lu pages reported, %lu unchanged, %lu missed, %lu disputed\n",
+		    by_scan.st.reported, by_scan.st.unchanged, by_scan.st.missed,
+		    r.check.st.disputed);
+	cr_assert_eq(by_scan.st.missed, 0);
+	cr_assert_leq(r.check.st.disputed, r.vm->nvcpus,
+		      "the page tables know of writes that the log does not");
+	judge(&r);
+	ept_track_check_exit(&by_scan);
+	ept_scan_end(&scan);
+	rig_unmake(&r);
 }
 
 /* The log by itself: what it says when asked for what is not there. */
