@@ -276,7 +276,7 @@ static json_t *reply_sample(struct cell *c, const json_t *doc)
 	bool meter = json_is_true(json_object_get(doc, "meter"));
 	bool full = json_is_true(json_object_get(doc, "full"));
 	uint64_t vmas = 0, vma_limit = 0, wrong = 0;
-	json_t *guests = json_array();
+	json_t *guests = json_array(), *o;
 	struct ksm_stats k;
 	int r;
 
@@ -297,9 +297,12 @@ static json_t *reply_sample(struct cell *c, const json_t *doc)
 	ksm_read_stats(c->ksm, &k);
 	if (full)
 		c->host.ops->vma_count(&c->host, &vmas, &vma_limit);
-	return json_pack("{s:o,s:I,s:I,s:I,s:o}", "guests", guests, "wrong", (json_int_t)wrong,
-			 "vmas", (json_int_t)vmas, "ept_bytes",
-			 (json_int_t)ob_arena_bytes(c->arena_ept), "ksm", proto_pack_stats(&k));
+	o = json_pack("{s:o,s:I,s:I,s:I,s:o}", "guests", guests, "wrong", (json_int_t)wrong, "vmas",
+		      (json_int_t)vmas, "ept_bytes", (json_int_t)ob_arena_bytes(c->arena_ept),
+		      "ksm", proto_pack_stats(&k));
+	if (json_is_true(json_object_get(doc, "kvm")))
+		json_object_set_new(o, "kvm", cell_kvmstat_sample(c));
+	return o;
 }
 
 /* Guests that are not warm by now are not going to be. */

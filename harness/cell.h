@@ -15,6 +15,7 @@ struct cell_guest {
 	/* Watchdog: when its heartbeat last changed, by its CPU time and by the clock. */
 	uint64_t beat, beat_cpu_ns, beat_ns;
 	bool running;
+	struct cell_kvmstat *kvmstat; /* NULL: this KVM has none */
 };
 
 struct cell {
@@ -56,5 +57,13 @@ json_t *cell_guest_sample(struct cell *c, struct cell_guest *g, bool full);
 /* Answer a question about guests' pages, `do` being "ept-...": {"vms": [...]}, a document for each
  * guest of this cell that it is about, or an error (cell_ept.c). */
 json_t *cell_ept(struct cell *c, const json_t *doc);
+
+/* cell_kvmstat.c: opened when the VM is there, closed before it goes. */
+void cell_kvmstat_open(struct cell_guest *g);
+void cell_kvmstat_close(struct cell_guest *g);
+/* {"id", "vm": [values], "vcpu": [[values] a vCPU]}; NULL: there are none. */
+json_t *cell_kvmstat_json(struct cell_guest *g);
+/* {"vm": [names], "vcpu": [names], "guests": [of each, as above]}; NULL: there are none. */
+json_t *cell_kvmstat_sample(struct cell *c);
 
 #endif

@@ -109,6 +109,7 @@ int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, s
 		ob_fail(e, -r, "guest %u: merging: %s", g->id, strerror(-r));
 		goto exit_ept;
 	}
+	cell_kvmstat_open(g);
 	g->vm->agent.count_arg = g;
 	g->vm->agent.count_shared = count_shared;
 	return 0;
@@ -128,6 +129,7 @@ void cell_guest_destroy(struct cell *c, struct cell_guest *g)
 {
 	if (!g->vm)
 		return;
+	cell_kvmstat_close(g);
 	vm_stop(g->vm);
 	if (g->vm->has_blk)
 		virtio_blk_exit(&g->vm->blk);

@@ -24,6 +24,7 @@
 #include "harness/control.h"
 
 #include "harness/proto.h"
+#include "harness/result.h"
 
 #define SAMPLE_NS    (250 * OB_NS_PER_MS)
 #define WARM_POLL_NS (100 * OB_NS_PER_MS)
@@ -128,6 +129,7 @@ static void count_back(struct coord *c, double since)
 {
 	for (unsigned int i = 0; i < c->out->nsamples; i++)
 		c->out->sample[i].t -= since;
+	result_kvmstat_shift(c->out->kvm_stats, since);
 }
 
 static int switch_on(struct coord *c, struct ob_err *e)

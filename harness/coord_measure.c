@@ -14,6 +14,7 @@
 
 #include "harness/coord.h"
 #include "harness/proto.h"
+#include "harness/result.h"
 
 /* Bytes of kernel memory for one mapping (vm_area_struct with its maple-tree share; with anon_vma
  * when its pages were broken): measured on Linux 6.x, docs/design.md. */
@@ -80,6 +81,7 @@ static void take_sample(struct coord *c, unsigned int cell, const json_t *a)
 	cc->vmas = proto_u64(a, "vmas");
 	c->out->frame_check_errors += proto_u64(a, "wrong");
 	proto_unpack_stats(k, &cc->ksm);
+	result_kvmstat_take(c->out->kvm_stats, json_object_get(a, "kvm"));
 }
 
 static uint64_t merge_cpu_ns(struct coord *c)
@@ -284,12 +286,18 @@ int coord_sample(struct coord *c, bool full, struct ob_err *e)
 	struct ksm_meter_result m;
 	struct run_sample *s;
 	uint64_t now;
+	bool kvm;
 	int r;
 
+	if (!out->kvm_stats)
+		out->kvm_stats = result_kvmstat_new(c->cfg->guests);
+	kvm = result_kvmstat_due(out->kvm_stats, c->host.ops->now_ns(&c->host), full);
 	out->frame_check_errors = 0;
 	if (full)
 		learn_frame_pfns(c);
-	r = coord_ask(c, json_pack("{s:s,s:b,s:b}", "do", "sample", "meter", 1, "full", (int)full),
+	r = coord_ask(c,
+		      json_pack("{s:s,s:b,s:b,s:b}", "do", "sample", "meter", 1, "full", (int)full,
+				"kvm", (int)kvm),
 		      30000, take_sample, e);
 	if (r)
 		return r;
@@ -301,6 +309,7 @@ int coord_sample(struct coord *c, bool full, struct ob_err *e)
 	s = new_sample(c);
 	/* Before the engine is on, times count from the boot (switch_on moves them). */
 	s->t = (double)(now - (c->t0_ns ? c->t0_ns : c->boot_ns)) / OB_NS_PER_SEC;
+	result_kvmstat_end(out->kvm_stats, s->t);
 	s->touched_bytes = m.touched * OB_PAGE_SIZE;
 	s->resident_bytes = m.frames * OB_PAGE_SIZE + pool_extra_bytes(c, &m);
 	s->saved_bytes = (m.zero + m.intra + m.inter) * OB_PAGE_SIZE;

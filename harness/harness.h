@@ -128,6 +128,7 @@ struct run_result {
 	struct run_guest *guest;	      /* [guests] */
 	struct run_sample *sample;
 	unsigned int nsamples;
+	struct result_kvmstat *kvm_stats; /* what KVM counted, over time; NULL: nothing */
 };
 
 /* Free what a result owns, not the struct. */

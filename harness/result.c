@@ -45,8 +45,10 @@ void run_result_free(struct run_result *r)
 {
 	free(r->guest);
 	free(r->sample);
+	result_kvmstat_free(r->kvm_stats);
 	r->guest = NULL;
 	r->sample = NULL;
+	r->kvm_stats = NULL;
 	r->nsamples = 0;
 }
 
@@ -302,6 +304,8 @@ static json_t *run_json(const struct run_result *r)
 		json_array_append_new(samples, sample_json(&r->sample[i]));
 	json_object_set_new(o, "guest_list", guests);
 	json_object_set_new(o, "samples", samples);
+	json_object_set_new(o, "kvm_stats",
+			    result_kvmstat_json(r->status == RUN_FAILED ? NULL : r->kvm_stats));
 	return o;
 }
 

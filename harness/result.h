@@ -23,4 +23,23 @@ int result_mkdirs(const char *path, struct ob_err *e);
 /* The status of several runs together: the worst of them. */
 enum run_status result_overall(const struct run_result *runs, unsigned int nruns);
 
+/* --- result_kvmstat.c: what KVM counted, over the time of a run ------------------------------ */
+
+#define RESULT_KVMSTAT_READINGS 512 /* kept at most */
+#define RESULT_KVMSTAT_VCPUS	256
+
+struct result_kvmstat *result_kvmstat_new(unsigned int guests);
+void result_kvmstat_free(struct result_kvmstat *k);
+/* Is it time to ask the cells? Always when it is the @last reading. */
+bool result_kvmstat_due(struct result_kvmstat *k, uint64_t now_ns, bool last);
+/* Enter what one cell has answered (cell_kvmstat_sample), into the reading that is open. Anything:
+ * what does not fit is left out; NULL is nothing. */
+void result_kvmstat_take(struct result_kvmstat *k, const json_t *answer);
+/* All cells have answered: the reading was at @t, in seconds. */
+void result_kvmstat_end(struct result_kvmstat *k, double t);
+/* The times were counted from too early: subtract. @k may be NULL. */
+void result_kvmstat_shift(struct result_kvmstat *k, double since);
+/* The document; null when there is nothing (@k may be NULL). New reference. */
+json_t *result_kvmstat_json(struct result_kvmstat *k);
+
 #endif

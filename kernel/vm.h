@@ -223,4 +223,50 @@ int vm_log_collect(struct vm *vm, unsigned int slot, uint64_t *bitmap);
 /* Does a log begin with all pages set, so that huge pages are not split before the first collect? */
 bool vm_log_starts_full(const struct vm *vm);
 
+/* --- kvmstat.c: what KVM counts ---------------------------------------------------------- */
+
+enum kvm_stat_kind {
+	KVM_STAT_CUMULATIVE, /* grows */
+	KVM_STAT_INSTANT,    /* as it is now */
+	KVM_STAT_PEAK,	     /* the largest so far */
+	KVM_STAT_EVENTS,     /* of a histogram: how many events it has sorted; grows */
+};
+
+#define KVM_STAT_NAME	    64		  /* with its end */
+#define KVM_STATS_MAX	    1024	  /* statistics of one file */
+#define KVM_STATS_MAX_NAME  256		  /* bytes of a name in the file */
+#define KVM_STATS_MAX_BYTES (1024 * 1024) /* no offset in the file is larger */
+
+struct kvm_stat {
+	char name[KVM_STAT_NAME]; /* as KVM has it (units are in it: _ns); printable, no blanks */
+	enum kvm_stat_kind kind;
+	uint32_t offset; /* bytes into the block of values */
+	uint32_t values; /* of 8 bytes each, summed: 1, or a histogram's buckets */
+};
+
+/* The statistics of one VM or vCPU. One thread at a time. */
+struct kvm_stats {
+	int fd; /* holds on to the VM: close before vm_destroy */
+	unsigned int n;
+	struct kvm_stat *stat; /* [n], owned */
+	uint64_t data_offset;  /* of the block of values in the file */
+	uint32_t data_bytes;
+	void *data;
+};
+
+/*
+ * Open the statistics of @vm (@vcpu < 0) or of its vCPU @vcpu. -EOPNOTSUPP: this KVM has none.
+ * -EPROTO: what it says of them makes no sense. -EINVAL: no such vCPU. Any thread.
+ */
+int vm_stats_open(struct vm *vm, int vcpu, struct kvm_stats *out);
+/* Their values now, @values[i] of stat[i]. 0 or -errno. */
+int kvm_stats_read(struct kvm_stats *s, uint64_t *values);
+void kvm_stats_close(struct kvm_stats *s);
+
+/* Understand @len bytes from the beginning of such a file, descriptors included, values not. Pure.
+ * 0 (kvm_stats_close frees), or -EPROTO with nothing to free. */
+int kvm_stats_parse(const void *buf, size_t len, struct kvm_stats *out);
+/* The values in a block of s->data_bytes bytes. Pure. */
+void kvm_stats_values(const struct kvm_stats *s, const void *data, uint64_t *values);
+
 #endif
