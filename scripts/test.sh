@@ -156,6 +156,7 @@ export LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp:print_suppressions=0
 step "build with clang" make -s -j"$jobs" CC=clang BUILD=build/clang build/clang/overbook build/clang/yardstick \
 	build/clang/tests/pure build/clang/tests/host build/clang/tests/kvm
 step "build with gcc, ASan and UBSan" make -s -j"$jobs" SAN=address,undefined BUILD=build/asan tests
+step "build with gcc, TSan" make -s -j"$jobs" SAN=thread BUILD=build/tsan build/tsan/tests/threads
 step "build the fuzz targets" make -s -j"$jobs" fuzzers
 
 tests "pure" build/tests/pure
@@ -175,8 +176,9 @@ tests "pure, ASan and UBSan" build/asan/tests/pure
 OB_BUILD=build/asan tests "host, ASan and UBSan" build/asan/tests/host
 if [ -e /dev/kvm ]; then
 	OB_BUILD=build/asan tjobs=1 tests "kvm, ASan and UBSan" build/asan/tests/kvm \
-		--filter 'vm*/*'
+		--filter '@(vm|kvm_track|kvm_stats)*/*'
 fi
+step "threads, TSan" build/tsan/tests/threads
 for f in build/fuzz/*; do
 	step "fuzz for ${FUZZ_SECONDS:-10} s: $(basename "$f")" \
 		"$f" -max_total_time="${FUZZ_SECONDS:-10}" -verbosity=0 -print_final_stats=0 \

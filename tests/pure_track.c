@@ -500,8 +500,12 @@ Test(track, random_against_oracle, .timeout = 120)
 
 /* --- threads --------------------------------------------------------------------------------- */
 
+#ifdef __SANITIZE_THREAD__
+#define THREAD_PASSES 50
+#else
 #define THREAD_PASSES 150
-#define THREADS	      2 /* of each kind */
+#endif
+#define THREADS 2 /* of each kind */
 
 struct stress {
 	struct rig r;
