@@ -47,10 +47,10 @@ static void add_region(struct fg *g, uint64_t pages, uint64_t gpa_at)
 		.gpa = gpa(gpa_at),
 		.size = pages * OB_PAGE_SIZE,
 		.first_page = g->mem.pages,
-		.slot = g->mem.nregions++,
 		.page_size = OB_PAGE_SIZE,
 	};
 	cr_assert(!g->h->ops->ram_map(g->h, r->size, "fake", &r->hva));
+	g->mem.nregions++;
 	g->mem.pages += pages;
 }
 
