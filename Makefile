@@ -139,8 +139,8 @@ $(foreach c,pure host kvm,$(eval $(call test_class,$(c))))
 tests: all $(BUILD)/tests/pure $(BUILD)/tests/host $(BUILD)/tests/kvm
 
 # Tests of threads without Criterion's runner, for SAN=thread BUILD=build/tsan (tests/tsan).
-THREADTESTS := tests/pure_track.c
-$(BUILD)/tests/threads: $(THREADTESTS) $(wildcard tests/tsan/*.c tests/tsan/*/*.h tests/fake_host*.c) $(BUILD)/liboverbook.a
+THREADTESTS := tests/pure_track_threads.c
+$(BUILD)/tests/threads: $(THREADTESTS) $(wildcard tests/tsan/*.c tests/tsan/*/*.h tests/fake_host*.c) tests/track_rig.c $(BUILD)/liboverbook.a
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CSTD) -Itests/tsan $(CPPFLAGS) $(CFLAGS) $(WARN) $(LDFLAGS) $(filter %.c %.a,$^) $(LDLIBS) -o $@
 

@@ -2,12 +2,13 @@
 /*
  * scan.c: written pages by the kernel's page tables, in two steps.
  *
- * First get the pages that are not protected, that is, were written; then protect exactly those, run
- * by run; only then may their content be looked at. A write between the two steps to a page that was
- * got is in the content that is looked at later; one to a page that was not got leaves that page
- * unprotected, to be got the next time. So a run that is protected holds no page that was not got:
- * runs are never joined over a gap. The kernel offers both steps in one call, but that one calls the
- * MMU notifiers for all of its range: over a guest's memory it empties KVM's tables in every pass.
+ * First get the pages that are not protected, that is, were written; then protect exactly those,
+ * run by run; only then may their content be looked at. A write between the two steps to a page
+ * that was got is in the content that is looked at later; one to a page that was not got leaves
+ * that page unprotected, to be got the next time. So a run that is protected holds no page that was
+ * not got: runs are never joined over a gap. The kernel offers both steps in one call, but that one
+ * calls the MMU notifiers for all of its range: over a guest's memory it empties KVM's tables in
+ * every pass.
  */
 #include "ept/scan.h"
 

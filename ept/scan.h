@@ -5,8 +5,8 @@
  * guest's memory by other means (ept/track_check.h). For a guest's memory itself ept/track.h is an
  * order of magnitude cheaper: protecting pages here makes KVM drop its entries for them.
  *
- * Needs Linux 6.7, and a range that no userfaultfd serves. Mappings that are replaced while they are
- * watched are not watched any more; their pages are reported always.
+ * Needs Linux 6.7, and a range that no userfaultfd serves. Mappings that are replaced while they
+ * are watched are not watched any more; their pages are reported always.
  *
  * Locking: none; one thread at a time for a scan, beside whoever writes the memory.
  */
@@ -31,8 +31,8 @@ struct ept_scan {
  */
 int ept_scan_begin(struct ept_scan *s, struct ob_host *host, hva_t at, uint64_t pages);
 /*
- * The pages that were written since the collect before, one bit each into @bitmap, (pages + 63) / 64
- * words. Their next write is noted anew. Look at their content after this call, never before.
+ * The pages that were written since the collect before, one bit each into @bitmap, (pages + 63) /
+ * 64 words. Their next write is noted anew. Look at their content after this call, never before.
  * Returns how many, or -errno: then some may be lost, take all as written.
  */
 int64_t ept_scan_collect(struct ept_scan *s, uint64_t *bitmap);

@@ -15,11 +15,11 @@
  * and concludes that up to the beginning of collect (2) the page held what was read. Take any write
  * to p that happened before that.
  *
- *  - By a vCPU. A collect is GET, then CLEAR of what GET returned, and CLEAR ends by write-protecting
- *    and flushing the TLBs. If the write came before CLEAR (1) was over, it came before the content
- *    was read, so what was read has it. If it came after, it found the page protected (or the page
- *    had been noted since, by another write), so it is in the log, where GET (2) finds it: KVM notes
- *    a page before it lets the write through. So p would be set.
+ *  - By a vCPU. A collect is GET, then CLEAR of what GET returned, and CLEAR ends by
+ *    write-protecting and flushing the TLBs. If the write came before CLEAR (1) was over, it came
+ *    before the content was read, so what was read has it. If it came after, it found the page
+ *    protected (or the page had been noted since, by another write), so it is in the log, where GET
+ *    (2) finds it: KVM notes a page before it lets the write through. So p would be set.
  *    When GET (1) did not return p, CLEAR (1) does not touch it, and the same holds for the last
  *    collect that did return it: between the two, the first write puts p into the log.
  *    (Two moments are not exact. Where KVM itself writes for a vCPU, emulating an instruction, it
@@ -35,16 +35,18 @@
  *    the latest collect (2), when the access has ended by then. An access that has not ended may
  *    have written anything already; the conclusion above is for accesses that ended before collect
  *    (2), and others are reported when they end.
- *    That is why the mark is made at the END of an access. A mark at its beginning could be collected
- *    and taken, and the content read, before the device writes; the write would then have no mark.
+ *    That is why the mark is made at the END of an access. A mark at its beginning could be
+ *    collected and taken, and the content read, before the device writes; the write would then have
+ *    no mark.
  *
- *  - While a slot is being switched on. KVM's log is on first; then all pages are set for everybody;
- *    then the slot counts as known. What was written before the log was on is covered by the second
- *    step, what came after by the log. A log that begins with all pages set (INITIALLY_SET) notes
- *    nothing before its first CLEAR, as all is noted already: it reports all pages at the first
- *    collect. Whoever takes between is told of all pages twice, and must be.
+ *  - While a slot is being switched on. KVM's log is on first; then all pages are set for
+ *    everybody; then the slot counts as known. What was written before the log was on is covered by
+ *    the second step, what came after by the log. A log that begins with all pages set
+ *    (INITIALLY_SET) notes nothing before its first CLEAR, as all is noted already: it reports all
+ *    pages at the first collect. Whoever takes between is told of all pages twice, and must be.
  *
- * A collect that fails sets all pages of that slot: what the log said is lost, not what was written.
+ * A collect that fails sets all pages of that slot: what the log said is lost, not what was
+ * written.
  *
  * What is reported and was not written (false positives), all known: a page that a vCPU read after
  * its entry in KVM's tables was dropped, when the host's page was writable (KVM maps it writable at
@@ -257,7 +259,7 @@ int ept_track_consumer_remove(struct ept_track *t, int consumer)
 	return r;
 }
 
-/* Copy @bits to @out from bit @at on; @at may be down to -63: what lies below 0 is clear in @bits. */
+/* Copy @bits to @out from bit @at on; @at may be down to -63: bits that fall below 0 are clear. */
 static void put(uint64_t *out, int64_t at, uint64_t bits)
 {
 	if (!bits)

@@ -4,8 +4,8 @@
  * points of it are decided here.
  *
  * What was seen of a page is read again after the page was reported, so after KVM protected it
- * anew. A write before that is in what was seen, one after it is in the log. It may be in both: then
- * the page is reported once more without having changed, and counts as `unchanged`.
+ * anew. A write before that is in what was seen, one after it is in the log. It may be in both:
+ * then the page is reported once more without having changed, and counts as `unchanged`.
  *
  * Counters are read one by one while the guest writes. Each of them only grows, so a sum that has
  * mixed older and newer values is still larger than the one before if any write came in between

@@ -54,9 +54,9 @@ void ept_track_check_snapshot(struct ept_track_check *c);
 /* After the collect: judge what it reported, (n + 63) / 64 words, bit 0 for the first page. */
 void ept_track_check_compare(struct ept_track_check *c, const uint64_t *reported);
 /*
- * What another tracker of the same pages (PAGEMAP_SCAN) reported in this pass, collected just before
- * ours; call it just before compare. The other has seen a write since its own pass before, so ours
- * must have reported that page in the pass before or report it now.
+ * What another tracker of the same pages (PAGEMAP_SCAN) reported in this pass, collected just
+ * before ours; call it just before compare. The other has seen a write since its own pass before,
+ * so ours must have reported that page in the pass before or report it now.
  *
  * One page a vCPU may be late without contradiction: KVM first has the host make the page writable,
  * which is what the other sees, and then notes it and lets the guest write, and between the two it

@@ -3,9 +3,9 @@
  * result_kvmstat.c: what KVM counted of each guest, over the time of a run.
  *
  * Cells answer with their guests' statistics when they are asked (cell_kvmstat.c); a reading is all
- * that they said at one time. There are dozens of statistics a guest, so readings are a second apart
- * at least, and a series does not grow without end: when it is full, every second reading is left
- * out, and from then on they come half as often. First and last reading are always there. Most
+ * that they said at one time. There are dozens of statistics a guest, so readings are a second
+ * apart at least, and a series does not grow without end: when it is full, every second reading is
+ * left out, and from then on they come half as often. First and last reading are always there. Most
  * statistics are 0 for ever; they are named in the document, and have no series.
  *
  * Names and their order come with each answer. The first one counts; what does not fit it (cells

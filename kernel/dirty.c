@@ -17,8 +17,8 @@
  * Where KVM cannot do this, GET alone reads, protects and forgets in one call.
  *
  * A slot is cleared in pieces. Each piece holds KVM's mmu_lock, for which faulting vCPUs wait, and
- * ends with a flush of the vCPUs' TLBs, which costs 10 us and more. So pieces are bounded but large,
- * each is narrowed to its first and last page that is set, and one without any is left out.
+ * ends with a flush of the vCPUs' TLBs, which costs 10 us and more. So pieces are bounded but
+ * large, each is narrowed to its first and last page that is set, and one without any is left out.
  * Stretches without a page inside a piece are left in: KVM passes over 64 such pages in a
  * nanosecond, a flush more would cost 10,000 of them.
  */

@@ -9,8 +9,9 @@
  * minded here:
  *
  *  - Pages that were never populated count as written, and protecting them puts markers into the
- *    page tables that UFFDIO_MOVE and UFFDIO_ZEROPAGE then trip over. So only pages that hold memory
- *    are asked for, and only those are protected, also when a page has gone since it was found.
+ *    page tables that UFFDIO_MOVE and UFFDIO_ZEROPAGE then trip over. So only pages that hold
+ *    memory are asked for, and only those are protected, also when a page has gone since it was
+ *    found.
  *  - Protecting with PAGEMAP_SCAN calls the MMU notifiers for the whole range of the call, whatever
  *    matches in it, and KVM drops its entries there. So it is called for runs of pages that are all
  *    to be protected.

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * kvmstat.c: what KVM counts of a VM and of each vCPU (KVM_GET_STATS_FD, Linux 5.14;
- * Documentation/virt/kvm/api.rst, 4.133): exits, faults, pages mapped in each size, zapped, flushed.
+ * Documentation/virt/kvm/api.rst, 4.133): exits, faults, pages mapped in each size, zapped,
+ * flushed.
  *
  * KVM hands out a file that describes itself: a header, a descriptor a statistic (its name, kind,
  * and where its value lies), and a block of values. Names and places differ from kernel to kernel,

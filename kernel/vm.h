@@ -220,7 +220,7 @@ int vm_log_set(struct vm *vm, unsigned int slot, bool on);
  * on, and some writes that happened before may not be reported again: take all pages as written.
  */
 int vm_log_collect(struct vm *vm, unsigned int slot, uint64_t *bitmap);
-/* Does a log begin with all pages set, so that huge pages are not split before the first collect? */
+/* Does a log begin with all pages set, which leaves huge pages whole until the first collect? */
 bool vm_log_starts_full(const struct vm *vm);
 
 /* --- kvmstat.c: what KVM counts ---------------------------------------------------------- */

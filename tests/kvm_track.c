@@ -108,7 +108,7 @@ static int log_collect(void *vm, unsigned int slot, uint64_t *bitmap)
 	return vm_log_collect(vm, slot, bitmap);
 }
 
-/* 64-bit mode, ring 3, memory mapped one to one with 2 MiB pages: accessed and dirty bits preset. */
+/* 64-bit mode, ring 3, memory mapped one to one in 2 MiB pages, accessed and dirty bits preset. */
 static void enter_ring3(struct rig *r, uint64_t spin, uint64_t seed)
 {
 	const struct kvm_segment code = {

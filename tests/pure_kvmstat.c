@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * pure_kvmstat.c: reading the file in which KVM describes its statistics (any layout, any nonsense),
- * and the time series of them in a result.
+ * pure_kvmstat.c: reading the file in which KVM describes its statistics (any layout, any
+ * nonsense), and the time series of them in a result.
  */
 #include <criterion/criterion.h>
 #include <errno.h>
