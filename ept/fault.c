@@ -244,8 +244,7 @@ static void answer_empty(struct ept *e, uint64_t page, bool write, uint64_t sinc
 	}
 }
 
-/* The map says that the page is in place: somebody else has answered, or it was not taken after it
- * had been protected. */
+/* The map says that the page is in place: somebody else has answered. */
 static void answer_present(struct ept *e, uint64_t page, bool protect, uint64_t since)
 {
 	struct ob_host *h = e->host;
@@ -258,9 +257,10 @@ static void answer_present(struct ept *e, uint64_t page, bool protect, uint64_t 
 		lost(e, page, "the host has lost a page", since);
 		return;
 	}
-	if (protect)
-		h->ops->uffd_protect(h, e->stage->uffd, at, OB_PAGE_SIZE, false);
-	h->ops->uffd_wake(h, e->stage->uffd, at, OB_PAGE_SIZE);
+	/* Protection that a taking left behind when it failed: with the lock held there is none that
+	 * is under way. Only woken, he would come again for ever. */
+	if (!protect || h->ops->uffd_protect(h, e->stage->uffd, at, OB_PAGE_SIZE, false))
+		h->ops->uffd_wake(h, e->stage->uffd, at, OB_PAGE_SIZE);
 	count(e, EPT_FAULT_REDUNDANT, 0, since);
 }
 
@@ -278,7 +278,10 @@ static void answer(struct ept *e, const struct ob_fault *f, uint64_t since)
 	case EPT_UNTOUCHED:
 	case EPT_ZERO:
 	case EPT_BALLOONED:
-		answer_empty(e, page, f->write, since);
+		if (f->protect)
+			answer_present(e, page, true, since);
+		else
+			answer_empty(e, page, f->write, since);
 		break;
 	case EPT_PRIVATE:
 		if (ept_entry_staged(e->map[page]))
