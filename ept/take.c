@@ -301,11 +301,17 @@ int64_t ept_take_huge(struct ept *e, uint64_t page, uint64_t n)
 	return r ? r : take_range(e, page, n, EPT_WHOLE | EPT_SAMPLE);
 }
 
-static int64_t back_range(struct ept *e, uint64_t page, uint64_t n, uint32_t arg)
+/* Is it staged, with these marks? */
+static bool staged_as(uint32_t entry, uint32_t marks)
+{
+	return ept_entry_staged(entry) && (entry & marks) == marks;
+}
+
+/* What is staged of a range, with these marks. */
+static int64_t back_range(struct ept *e, uint64_t page, uint64_t n, uint32_t marks)
 {
 	int64_t back = 0, r = 0;
 
-	(void)arg;
 	for (uint64_t end = page + n, run, chunk; page < end && r >= 0; page += chunk) {
 		chunk = OB_MIN(OB_MIN(end - page, EPT_CHUNK - page % EPT_CHUNK),
 			       gmem_page_span(e->mem, page));
@@ -313,9 +319,9 @@ static int64_t back_range(struct ept *e, uint64_t page, uint64_t n, uint32_t arg
 		ept_wait_thawed(e, page, chunk);
 		for (uint64_t p = page; p < page + chunk && r >= 0; p += run) {
 			run = 1;
-			if (!ept_entry_staged(e->map[p]))
+			if (!staged_as(e->map[p], marks))
 				continue;
-			while (p + run < page + chunk && ept_entry_staged(e->map[p + run]))
+			while (p + run < page + chunk && staged_as(e->map[p + run], marks))
 				run++;
 			r = ept_stage_back(e, p, run);
 			back += OB_MAX(r, 0);
@@ -343,11 +349,10 @@ int64_t ept_samples_left(struct ept *e, uint64_t page, uint64_t n, bool put_back
 		return -ERANGE;
 	pthread_mutex_lock(&e->lock);
 	for (uint64_t p = page; p < page + n; p++)
-		left += ept_entry_staged(e->map[p]) && e->map[p] & EPT_SAMPLE;
+		left += staged_as(e->map[p], EPT_SAMPLE);
 	pthread_mutex_unlock(&e->lock);
 	if (left && put_back) {
-		const struct ept_run run = {.page = page, .n = n};
-		int64_t r = ept_put_back(e, &run, 1);
+		int64_t r = back_range(e, page, n, EPT_SAMPLE);
 
 		return r < 0 ? r : left;
 	}
