@@ -108,15 +108,49 @@ static void put_back(struct ept *e, uint64_t page, uint64_t n, int pool_fd, uint
 	}
 }
 
+/*
+ * Staged pages hold still, but only while they are staged: between the caller's look and this call
+ * one may have been back, written, and taken again by somebody else. So with the lock held they are
+ * looked at once more. 0, -EAGAIN, or the -errno of reading the pool.
+ */
+static int still_equal(struct ept *e, uint64_t page, uint64_t n, int pool_fd, uint32_t frame)
+{
+	_Alignas(64) uint8_t buf[OB_PAGE_SIZE];
+
+	for (uint64_t i = 0; i < n; i++) {
+		int r = e->host->ops->file_read(e->host, pool_fd, buf, sizeof(buf),
+						(frame + i) * OB_PAGE_SIZE);
+
+		if (r)
+			return r;
+		if (memcmp(buf, hva_ptr(ept_stage_hva(e, page + i)), sizeof(buf)))
+			return -EAGAIN;
+	}
+	return 0;
+}
+
+static bool still_zero(struct ept *e, uint64_t page, uint64_t n)
+{
+	const uint64_t *v = hva_ptr(ept_stage_hva(e, page));
+	uint64_t any = 0;
+
+	for (uint64_t i = 0; i < n * OB_PAGE_SIZE / sizeof(*v) && !any; i += 8)
+		any = v[i] | v[i + 1] | v[i + 2] | v[i + 3] | v[i + 4] | v[i + 5] | v[i + 6] |
+		      v[i + 7];
+	return !any;
+}
+
 /* The content is in staging, and stays there when this fails. */
 static int64_t share_staged(struct ept *e, uint64_t page, uint64_t n, int pool_fd, uint32_t frame)
 {
 	struct ob_host *h = e->host;
 	hva_t at = gmem_page_hva(e->mem, page);
 	struct ept_run run = {.page = page, .n = n};
-	int r = h->ops->map_frames(h, at, n * OB_PAGE_SIZE, pool_fd,
-				   (uint64_t)frame * OB_PAGE_SIZE);
+	int r = still_equal(e, page, n, pool_fd, frame);
 
+	if (r)
+		return r;
+	r = h->ops->map_frames(h, at, n * OB_PAGE_SIZE, pool_fd, (uint64_t)frame * OB_PAGE_SIZE);
 	if (r) {
 		/* Some kernels have taken the old mapping away by now. The guest runs, and would find
 		 * zeroes in a new one before its faults were ours again: it cannot go on. */
@@ -177,8 +211,16 @@ struct batch {
 	struct ob_range range[BATCH];
 	struct ept_run run[BATCH];
 	unsigned int n;
-	int64_t held;
+	int64_t held;  /* by what has been gathered */
+	int64_t freed; /* by all that was dropped */
 };
+
+static void count_dropped(struct ept *e, struct batch *b, uint64_t n, int64_t freed)
+{
+	e->st.dropped += n;
+	e->st.freed_bytes += (uint64_t)freed;
+	b->freed += freed;
+}
 
 /* Discard what has been gathered, and enter that its pages are zero. */
 static int batch_flush(struct ept *e, struct batch *b)
@@ -189,105 +231,89 @@ static int batch_flush(struct ept *e, struct batch *b)
 	for (unsigned int i = 0; i < b->n; i++) {
 		for (uint64_t p = b->run[i].page; p < b->run[i].page + b->run[i].n; p++) {
 			/* When it failed, a part may be gone all the same. It was all zero. */
-			if (r && ept_held_bytes(e, gmem_page_hva(e->mem, p), 1))
+			int64_t left = r ? ept_held_bytes(e, gmem_page_hva(e->mem, p), 1) : 0;
+
+			b->held -= left < 0 ? (int64_t)OB_PAGE_SIZE : left;
+			if (left)
 				continue;
 			ept_set(e, p, ept_entry(EPT_ZERO, 0, 0), EPT_BY_MERGE);
 			e->st.dropped++;
 		}
 	}
-	if (!r)
-		e->st.freed_bytes += (uint64_t)b->held;
+	count_dropped(e, b, 0, OB_MAX(b->held, 0));
+	b->held = 0;
 	b->n = 0;
 	return r;
 }
 
-/* Drop pages that are alike: all over a pool mapping, or none. Bytes or -errno. */
-static int64_t drop_alike(struct ept *e, struct batch *b, uint64_t page, uint64_t n)
+/* Drop pages that are alike: all over a pool mapping, or none (then with the batch). */
+static int drop_alike(struct ept *e, struct batch *b, uint64_t page, uint64_t n)
 {
 	hva_t at = gmem_page_hva(e->mem, page);
 	int64_t held = ept_held_bytes(e, at, n);
 	int r, unwatched;
 
 	if (held < 0)
-		return held;
+		return (int)held;
 	if (!(e->map[page] & EPT_OVER_POOL)) {
-		if (b->n == BATCH) {
-			r = batch_flush(e, b);
-			if (r)
-				return r;
-			b->held = 0;
-		}
+		r = b->n == BATCH ? batch_flush(e, b) : 0;
+		if (r)
+			return r;
 		b->range[b->n] = (struct ob_range){.at = at, .size = n * OB_PAGE_SIZE};
 		b->run[b->n++] = (struct ept_run){.page = page, .n = n};
 		b->held += held;
-		return held;
+		return 0;
 	}
 	r = ept_map_empty(e, page, n, &unwatched);
 	if (r)
 		return r;
 	for (uint64_t p = page; p < page + n; p++)
 		ept_set(e, p, ept_entry(EPT_ZERO, 0, unwatched ? EPT_OVER_POOL : 0), EPT_BY_MERGE);
-	e->st.dropped += n;
-	e->st.freed_bytes += (uint64_t)held;
-	return held;
+	count_dropped(e, b, n, held);
+	return 0;
 }
 
 /* The guest's faults there are ours: a hole in staging is a zero page from now on. */
-static int64_t drop_staged(struct ept *e, uint64_t page, uint64_t n)
+static int drop_staged(struct ept *e, struct batch *b, uint64_t page, uint64_t n)
 {
 	struct ept_run run = {.page = page, .n = n};
-	int64_t freed = ept_stage_discard(e, &run, 1);
 
-	if (freed < 0)
-		return freed;
+	if (!still_zero(e, page, n))
+		return -EAGAIN;
+	count_dropped(e, b, n, ept_stage_discard(e, &run, 1));
 	for (uint64_t p = page; p < page + n; p++)
 		ept_set(e, p, ept_entry(EPT_ZERO, 0, 0), EPT_BY_MERGE);
 	e->host->ops->uffd_wake(e->host, e->stage->uffd, gmem_page_hva(e->mem, page),
 				n * OB_PAGE_SIZE);
-	e->st.dropped += n;
-	e->st.freed_bytes += (uint64_t)freed;
-	return freed;
+	return 0;
 }
 
-static int64_t drop_run(struct ept *e, struct batch *b, uint64_t page, uint64_t n)
+static int drop_run(struct ept *e, struct batch *b, uint64_t page, uint64_t n)
 {
-	int64_t freed = 0, r;
 	bool staged;
+	int r = changeable(e, page, n, 1u << EPT_PRIVATE | 1u << EPT_ZERO, &staged);
 
-	r = changeable(e, page, n, 1u << EPT_PRIVATE | 1u << EPT_ZERO, &staged);
-	if (r)
-		return r;
-	for (uint64_t done = 0, run; done < n; done += run) {
+	for (uint64_t done = 0, run; done < n && !r; done += run) {
 		run = ept_run_alike(e, page + done, n - done, EPT_OVER_POOL);
-		r = staged ? drop_staged(e, page + done, run) : drop_alike(e, b, page + done, run);
-		if (r < 0)
-			return freed ? freed : r;
-		freed += r;
+		r = (staged ? drop_staged : drop_alike)(e, b, page + done, run);
 	}
-	return freed;
+	return r;
 }
 
 int64_t ept_drop_zero_runs(struct ept *e, const struct ept_run *runs, unsigned int n)
 {
 	struct batch b = {.n = 0};
-	int64_t freed = 0, r = 0;
-	int err;
+	int r = ept_runs_ok(e, runs, n), err;
 
-	for (unsigned int i = 0; i < n; i++)
-		if (!ept_range_ok(e, runs[i].page, runs[i].n))
-			return -ERANGE;
+	if (r)
+		return r;
 	pthread_mutex_lock(&e->lock);
-	for (unsigned int i = 0; i < n && r >= 0; i++) {
+	for (unsigned int i = 0; i < n && !r; i++)
 		r = drop_run(e, &b, runs[i].page, runs[i].n);
-		freed += OB_MAX(r, 0);
-	}
 	err = batch_flush(e, &b);
-	if (err) {
-		freed -= b.held;
-		r = r < 0 ? r : err;
-	}
 	pthread_mutex_unlock(&e->lock);
-	return r < 0 && !freed ? r : freed;
+	r = r ? r : err;
+	return r && !b.freed ? r : b.freed;
 }
 
 int64_t ept_drop_zero(struct ept *e, uint64_t page, uint64_t n)

@@ -155,6 +155,7 @@ struct ept {
 	unsigned int ndma;
 	uint64_t frozen_page, frozen_n; /* n = 0: nothing frozen */
 	bool freezing;			/* somebody parks the guest, about to freeze */
+	uint32_t takings;		/* how many times pages were taken */
 	ept_broken_fn broken;
 	void *broken_arg;
 	struct ept_tier tier[EPT_NSTATES]; /* by state: compressed, swapped, remote */
@@ -243,13 +244,14 @@ struct ept_run {
 
 /*
  * Replace [page, page + n) by the frames [frame, frame + n) of the pool. All pages frozen and
- * touched, or all staged (nobody can change them there), and already equal to their frames: the
- * caller has compared them. Returns bytes of private memory given back (>= 0), or -errno with the
- * guest's content unchanged; -EBUSY when they are neither.
+ * touched, or all staged, and already equal to their frames: the caller has compared them. (A staged
+ * page may have been back meanwhile, and be another one: so those are compared here once more.)
+ * Returns bytes of private memory given back (>= 0), or -errno with the guest's content unchanged;
+ * -EBUSY when they are neither, -EAGAIN when a staged one is not equal any more.
  */
 int64_t ept_share(struct ept *e, uint64_t page, uint64_t n, int pool_fd, uint32_t frame);
 /* Drop [page, page + n), all zero: frozen and private or broken off a frame, or staged. Same
- * returns; when it fails after a part, the bytes of that part. */
+ * returns; when it fails after a part, the bytes of that part. Staged pages are looked at again. */
 int64_t ept_drop_zero(struct ept *e, uint64_t page, uint64_t n);
 /* The same for @n runs, in ascending order: what lies over no pool mapping goes in one batch. */
 int64_t ept_drop_zero_runs(struct ept *e, const struct ept_run *runs, unsigned int n);
@@ -293,18 +295,20 @@ int64_t ept_zap(struct ept *e, const struct ept_run *runs, unsigned int n, bool 
 int ept_set_tier(struct ept *e, enum ept_state state, const struct ept_tier_ops *ops, void *arg);
 /*
  * Copy a staged page. -EAGAIN: it is not staged (any more). A page that is put back and taken again
- * is another page: ept_to_tier refuses what was not read since.
+ * is another page, so there is a @ticket for this one, which ept_to_tier asks for. Any number of
+ * threads may read the same page.
  */
-int ept_stage_read(struct ept *e, uint64_t page, void *buf);
+int ept_stage_read(struct ept *e, uint64_t page, void *buf, uint32_t *ticket);
 
 struct ept_tiered {
 	uint64_t page;
 	uint32_t slot;
-	bool done; /* out: the tier answers for it now. Else the slot stays the caller's. */
+	uint32_t ticket; /* from ept_stage_read, by whoever filled the slot from it */
+	bool done;	 /* out: the tier answers for it now. Else the slot stays the caller's. */
 };
 /*
- * Hand @n staged pages, read by ept_stage_read since they were taken, to the tier of @state. Their
- * memory in staging is given back: returns the bytes, or -errno.
+ * Hand @n staged pages (ascending), as they were read by ept_stage_read, to the tier of @state. Their
+ * memory in staging is given back: returns the bytes, or -errno with nothing done.
  */
 int64_t ept_to_tier(struct ept *e, enum ept_state state, struct ept_tiered *list, unsigned int n);
 /* A page moves from one tier to another, or to another slot of the same. -EAGAIN: it is not in

@@ -17,8 +17,11 @@
 /* The payload of a private page. */
 #define EPT_STAGED (1u << 0) /* it is in staging and not in the guest */
 #define EPT_SAMPLE (1u << 1) /* staged, to see whether anybody touches it */
-#define EPT_READ   (1u << 2) /* staged, and copied by who wants to hand it to a tier */
-#define EPT_WHOLE  (1u << 3) /* staged as a part of a 2 MiB unit that goes back as one */
+#define EPT_WHOLE  (1u << 2) /* staged as a part of a 2 MiB unit that goes back as one */
+/* Staged by which taking: a page that was back meanwhile is another one. It wraps after 2^24 of them,
+ * more than there are between a read and what is done with it. */
+#define EPT_TAKING_SHIFT 4
+#define EPT_TAKING_MASK	 (EPT_PAYLOAD_MASK >> EPT_TAKING_SHIFT)
 
 /* How many pages are looked at in one go with the lock held. */
 #define EPT_CHUNK 512
@@ -57,6 +60,11 @@ static inline bool ept_entry_tiered(uint32_t entry)
 	return s == EPT_COMPRESSED || s == EPT_SWAPPED || s == EPT_REMOTE;
 }
 
+static inline uint32_t ept_entry_taking(uint32_t entry)
+{
+	return ept_entry_payload(entry) >> EPT_TAKING_SHIFT;
+}
+
 /* The way out of a guest and back, made when the first page leaves. Under e->lock, but for what the
  * handler's thread has for itself. */
 struct ept_stage {
@@ -75,6 +83,8 @@ void ept_lost(struct ept *e, const char *why);
 void ept_set(struct ept *e, uint64_t page, uint32_t entry, enum ept_actor who);
 bool ept_busy(const struct ept *e, uint64_t page);
 bool ept_range_ok(const struct ept *e, uint64_t page, uint64_t n);
+/* Inside the guest, and ascending: 0, -ERANGE, -EINVAL. */
+int ept_runs_ok(const struct ept *e, const struct ept_run *runs, unsigned int n);
 /* What the kernel's view of @page makes of its entry: sync.c. True: it was behind. */
 bool ept_take_view(struct ept *e, uint64_t page, const struct ob_page *view);
 /* Wait, the lock given up meanwhile, until nothing of the range is frozen. */
@@ -104,7 +114,8 @@ int ept_windows_open(struct ept *e, uint64_t page, uint64_t n);
 void ept_windows_close(struct ept *e, uint64_t page, uint64_t n);
 /* Move [page, page + n), all staged, back. Returns how many pages were, or -errno. */
 int64_t ept_stage_back(struct ept *e, uint64_t page, uint64_t n);
-/* Staged pages are to be so no longer, their memory is given back: bytes or -errno. */
+/* The memory in staging of pages that are staged no longer is given back. Returns the bytes; where the
+ * kernel does not say what it held, none. */
 int64_t ept_stage_discard(struct ept *e, const struct ept_run *runs, unsigned int n);
 
 #endif

@@ -95,6 +95,17 @@ bool ept_range_ok(const struct ept *e, uint64_t page, uint64_t n)
 	return n && page < e->pages && n <= e->pages - page;
 }
 
+int ept_runs_ok(const struct ept *e, const struct ept_run *runs, unsigned int n)
+{
+	for (unsigned int i = 0; i < n; i++) {
+		if (!ept_range_ok(e, runs[i].page, runs[i].n))
+			return -ERANGE;
+		if (i && runs[i].page < runs[i - 1].page + runs[i - 1].n)
+			return -EINVAL;
+	}
+	return 0;
+}
+
 uint64_t ept_run_alike(const struct ept *e, uint64_t page, uint64_t n, uint32_t mask)
 {
 	uint64_t most = OB_MIN(n, EPT_WINDOW - page % EPT_WINDOW), run = 1;

@@ -291,9 +291,7 @@ int64_t ept_stage_discard(struct ept *e, const struct ept_run *runs, unsigned in
 			const struct ept_run *run = &runs[done + i];
 			int64_t b = ept_held_bytes(e, ept_stage_hva(e, run->page), run->n);
 
-			if (b < 0)
-				return b;
-			held += b;
+			held += OB_MAX(b, 0);
 			range[i] = (struct ob_range){
 				.at = ept_stage_hva(e, run->page),
 				.size = run->n * OB_PAGE_SIZE,

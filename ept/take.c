@@ -63,8 +63,9 @@ static int bring_up_to_date(struct ept *e, uint64_t page, uint64_t n)
 
 static void mark_staged(struct ept *e, uint64_t page, uint64_t n, uint32_t marks)
 {
+	marks |= EPT_STAGED | (++e->takings & EPT_TAKING_MASK) << EPT_TAKING_SHIFT;
 	for (uint64_t p = page; p < page + n; p++)
-		ept_set(e, p, ept_entry(EPT_PRIVATE, EPT_STAGED | marks, 0), EPT_BY_TIER);
+		ept_set(e, p, ept_entry(EPT_PRIVATE, marks, 0), EPT_BY_TIER);
 	e->st.taken += n;
 }
 
@@ -245,17 +246,6 @@ static int64_t take_range(struct ept *e, uint64_t page, uint64_t n, uint32_t mar
 	return taken;
 }
 
-static int runs_ok(const struct ept *e, const struct ept_run *runs, unsigned int n)
-{
-	for (unsigned int i = 0; i < n; i++) {
-		if (!ept_range_ok(e, runs[i].page, runs[i].n))
-			return -ERANGE;
-		if (i && runs[i].page < runs[i - 1].page + runs[i - 1].n)
-			return -EINVAL;
-	}
-	return 0;
-}
-
 /* Call @each for the runs, the guest parked in batches when there are many. */
 static int64_t each_run(struct ept *e, const struct ept_run *runs, unsigned int n, uint32_t arg,
 			int64_t (*each)(struct ept *e, uint64_t page, uint64_t n, uint32_t arg))
@@ -282,7 +272,7 @@ static int64_t each_run(struct ept *e, const struct ept_run *runs, unsigned int 
 
 int64_t ept_take(struct ept *e, const struct ept_run *runs, unsigned int n, bool sample)
 {
-	int r = runs_ok(e, runs, n);
+	int r = ept_runs_ok(e, runs, n);
 
 	if (!r)
 		r = ept_stage_ready(e);
@@ -336,7 +326,7 @@ static int64_t back_range(struct ept *e, uint64_t page, uint64_t n, uint32_t mar
 
 int64_t ept_put_back(struct ept *e, const struct ept_run *runs, unsigned int n)
 {
-	int r = runs_ok(e, runs, n);
+	int r = ept_runs_ok(e, runs, n);
 
 	return r ? r : each_run(e, runs, n, 0, back_range);
 }

@@ -4,9 +4,10 @@
  *
  * Whoever fills a tier reads a staged page, does with it what takes its time (compress it, write it
  * to a disk), and then hands it over. Meanwhile the guest may have touched the page: it is back, has
- * changed, and may even have been taken again. So reading leaves a mark on the page that any way
- * back wipes out, and only a page that still bears it is handed over. Nobody waits for anybody: the
- * guest gets its page at once, and the work was for nothing.
+ * changed, and may even have been taken again, and read again by somebody else. So each taking has a
+ * number, the page in staging bears it, the reader gets it as a ticket, and only a page that still
+ * bears the reader's number is handed over. Nobody waits for anybody: the guest gets its page at
+ * once, and the work was for nothing.
  */
 #include <errno.h>
 #include <string.h>
@@ -30,7 +31,7 @@ int ept_set_tier(struct ept *e, enum ept_state state, const struct ept_tier_ops 
 	return r;
 }
 
-int ept_stage_read(struct ept *e, uint64_t page, void *buf)
+int ept_stage_read(struct ept *e, uint64_t page, void *buf, uint32_t *ticket)
 {
 	int r = -EAGAIN;
 
@@ -39,7 +40,7 @@ int ept_stage_read(struct ept *e, uint64_t page, void *buf)
 	pthread_mutex_lock(&e->lock);
 	if (ept_entry_staged(e->map[page])) {
 		memcpy(buf, hva_ptr(ept_stage_hva(e, page)), OB_PAGE_SIZE);
-		ept_set(e, page, e->map[page] | EPT_READ, EPT_BY_TIER);
+		*ticket = ept_entry_taking(e->map[page]);
 		r = 0;
 	}
 	pthread_mutex_unlock(&e->lock);
@@ -57,7 +58,7 @@ static int64_t hand_over(struct ept *e, enum ept_state state, struct ept_tiered 
 	for (unsigned int i = 0; i < n; i++) {
 		uint32_t entry = e->map[list[i].page];
 
-		list[i].done = ept_entry_staged(entry) && entry & EPT_READ;
+		list[i].done = ept_entry_staged(entry) && ept_entry_taking(entry) == list[i].ticket;
 		if (!list[i].done)
 			continue;
 		ept_set(e, list[i].page, ept_entry(state, list[i].slot, 0), EPT_BY_TIER);
@@ -68,8 +69,7 @@ static int64_t hand_over(struct ept *e, enum ept_state state, struct ept_tiered 
 		e->st.tiered++;
 	}
 	freed = ept_stage_discard(e, run, used);
-	if (freed > 0)
-		e->st.freed_bytes += (uint64_t)freed;
+	e->st.freed_bytes += (uint64_t)freed;
 	return freed;
 }
 

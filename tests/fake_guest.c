@@ -264,7 +264,7 @@ int64_t fg_to_tier(struct fg *g, enum ept_state s, uint64_t page, uint64_t n)
 	cr_assert_eq(fg_take(g, page, n), (int64_t)n);
 	for (uint64_t i = 0; i < n; i++) {
 		list[i] = (struct ept_tiered){.page = page + i, .slot = (uint32_t)(page + i)};
-		cr_assert(!ept_stage_read(&g->e, page + i, buf));
+		cr_assert(!ept_stage_read(&g->e, page + i, buf, &list[i].ticket));
 		fg_slot_fill(&g->tier[s], list[i].slot, buf);
 	}
 	r = ept_to_tier(&g->e, s, list, (unsigned int)n);

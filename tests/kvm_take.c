@@ -131,6 +131,7 @@ static void mill_round(struct mill *m, unsigned int g, uint64_t *seed)
 	struct ept_run run = {.page = rnd(seed) % PAGES};
 	_Alignas(64) uint8_t buf[OB_PAGE_SIZE];
 	struct ept_tiered t;
+	uint32_t ticket;
 	int64_t r;
 
 	run.n = 1 + rnd(seed) % OB_MIN(256, PAGES - run.page);
@@ -143,14 +144,14 @@ static void mill_round(struct mill *m, unsigned int g, uint64_t *seed)
 	for (uint64_t p = run.page; p < run.page + run.n; p++) {
 		static const uint8_t zero[OB_PAGE_SIZE];
 
-		if (ept_stage_read(e, p, buf))
+		if (ept_stage_read(e, p, buf, &ticket))
 			continue;
 		if (!memcmp(buf, zero, sizeof(zero)) && ept_drop_zero(e, p, 1) >= 0) {
 			m->dropped++;
 			continue;
 		}
 		pthread_mutex_lock(&m->shelf[g].lock);
-		t = (struct ept_tiered){.page = p, .slot = (uint32_t)p};
+		t = (struct ept_tiered){.page = p, .slot = (uint32_t)p, .ticket = ticket};
 		if (m->shelf[g].page[p]) { /* its last stay is not cleared away yet */
 			pthread_mutex_unlock(&m->shelf[g].lock);
 			continue;

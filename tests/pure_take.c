@@ -284,6 +284,7 @@ Test(take_pure, bad_runs_are_refused)
 	make(&g, 0);
 	fg_fill(&g, 0, 16, 7);
 	cr_assert_eq(fg_take(&g, 12, 1), 1);
+	cr_assert(!ept_sync(&g.e, 0, PAGES, NULL));
 	for (size_t i = 0; i < OB_ARRAY_SIZE(bad); i++) {
 		struct ept_stats before = fg_stats(&g), after;
 
