@@ -128,7 +128,8 @@ struct ept_tier_ops {
 	const char *name;
 	/* How many pages around a fault are worth loading with it (an aligned group; 0: that page). */
 	unsigned int around;
-	/* Write the content of @slot into @page (4096 bytes). 0 or -errno: the page is lost. */
+	/* Write the content of @slot into @page (4096 bytes). 0 or -errno: then a guest that waits for
+	 * the page is ended, and ahead of that nothing is changed. */
 	int (*load)(void *arg, uint32_t slot, void *page);
 	/* The guest has its page back, or does not want it any more: @slot is free. */
 	void (*drop)(void *arg, uint32_t slot);
@@ -276,7 +277,7 @@ int64_t ept_take(struct ept *e, const struct ept_run *runs, unsigned int n, bool
 int64_t ept_take_huge(struct ept *e, uint64_t page, uint64_t n);
 /* Put what is staged of @n runs back. Returns the pages put back, or -errno. */
 int64_t ept_put_back(struct ept *e, const struct ept_run *runs, unsigned int n);
-/* The same for what is in tiers: load it ahead of any fault. */
+/* The same for what is in tiers: load it ahead of any fault. Stops where one cannot be loaded. */
 int64_t ept_load(struct ept *e, uint64_t page, uint64_t n);
 /*
  * Samples of [page, page + n) that nobody has touched: how many, and with @put_back they go back.
@@ -312,10 +313,12 @@ struct ept_tiered {
  */
 int64_t ept_to_tier(struct ept *e, enum ept_state state, struct ept_tiered *list, unsigned int n);
 /* A page moves from one tier to another, or to another slot of the same. -EAGAIN: it is not in
- * @from_slot any more, or is being loaded. On success the old slot is the caller's to free. */
+ * @from_slot any more, or is being loaded; -EINVAL: there is no such way. On success the old slot is
+ * the caller's to free. */
 int ept_retier(struct ept *e, uint64_t page, enum ept_state from, uint32_t from_slot,
 	       enum ept_state to, uint32_t to_slot);
-/* Pages that were never here: a migration's target begins so. All untouched. */
+/* Pages that were never here: a migration's target begins so. All untouched: -EINVAL when one is not,
+ * with nothing done. */
 int ept_set_remote(struct ept *e, uint64_t page, uint64_t n, uint32_t first_slot);
 
 /* --- answers ----------------------------------------------------------------------------------- */

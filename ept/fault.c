@@ -154,32 +154,36 @@ static void answer_staged(struct ept *e, uint64_t page, uint64_t since)
 }
 
 /*
- * Bring one page back from its tier. e->lock is held, and given up meanwhile. 0: it is there;
- * -errno: its content is lost, and there are zeroes in its place.
+ * Bring one page back from its tier. e->lock is held, and given up meanwhile. 0: it is there. -errno:
+ * the tier cannot load it, or there is no memory for it. It is where it was; whoever has begun to
+ * wait for it is woken, and his fault comes again.
  */
 static int load_page(struct ept *e, uint64_t page)
 {
 	uint32_t entry = e->map[page], slot = ept_entry_payload(entry);
 	const struct ept_tier *t = &e->tier[ept_entry_state(entry)];
 	_Alignas(64) uint8_t buf[OB_PAGE_SIZE];
+	hva_t at = gmem_page_hva(e->mem, page);
 	struct ob_host *h = e->host;
-	int r, put;
+	int r;
 
 	ept_set(e, page, entry | EPT_LOADING, EPT_BY_FAULT);
 	pthread_mutex_unlock(&e->lock);
 	r = t->ops->load(t->arg, slot, buf);
-	if (r)
-		memset(buf, 0, sizeof(buf));
 	pthread_mutex_lock(&e->lock);
 	OB_ASSERT(e->map[page] == (entry | EPT_LOADING));
-	put = h->ops->uffd_copy(h, e->stage->uffd, gmem_page_hva(e->mem, page), hva_of(buf),
-				OB_PAGE_SIZE);
-	ept_set(e, page, ept_entry(EPT_PRIVATE, 0, 0), EPT_BY_FAULT);
+	if (!r)
+		r = h->ops->uffd_copy(h, e->stage->uffd, at, hva_of(buf), OB_PAGE_SIZE);
+	ept_set(e, page, r ? entry : ept_entry(EPT_PRIVATE, 0, 0), EPT_BY_FAULT);
 	pthread_cond_broadcast(&e->thawed);
+	if (r) {
+		h->ops->uffd_wake(h, e->stage->uffd, at, OB_PAGE_SIZE);
+		return r;
+	}
 	pthread_mutex_unlock(&e->lock);
 	t->ops->drop(t->arg, slot);
 	pthread_mutex_lock(&e->lock);
-	return r ? r : put;
+	return 0;
 }
 
 static bool loadable(uint32_t entry)
@@ -209,10 +213,9 @@ static void answer_tiered(struct ept *e, uint64_t page, uint64_t since)
 	for (uint64_t p = first; p < end; p++) {
 		if (ept_entry_state(e->map[p]) != s || !loadable(e->map[p]))
 			continue;
-		if (load_page(e, p)) {
-			ept_lost(e, "a page is lost: its tier could not load it");
+		/* Whoever wants that one will hear of it. */
+		if (load_page(e, p))
 			return;
-		}
 		e->faults.pages[EPT_FAULT_TIER]++;
 	}
 }
@@ -328,13 +331,10 @@ int64_t ept_load(struct ept *e, uint64_t page, uint64_t n)
 		if (!loadable(e->map[p]))
 			continue;
 		r = load_page(e, p);
-		if (r)
-			ept_lost(e, "a page is lost: its tier could not load it");
-		else
-			loaded++;
+		loaded += !r;
 	}
 	pthread_mutex_unlock(&e->lock);
-	return r ? r : loaded;
+	return r && !loaded ? r : loaded;
 }
 
 /* --- the thread -------------------------------------------------------------------------------- */
