@@ -16,11 +16,16 @@
 
 #define BATCH 256
 
+static bool tier_state(enum ept_state s)
+{
+	return s == EPT_COMPRESSED || s == EPT_SWAPPED || s == EPT_REMOTE;
+}
+
 int ept_set_tier(struct ept *e, enum ept_state state, const struct ept_tier_ops *ops, void *arg)
 {
 	int r = 0;
 
-	if (state != EPT_COMPRESSED && state != EPT_SWAPPED && state != EPT_REMOTE)
+	if (!tier_state(state))
 		return -EINVAL;
 	pthread_mutex_lock(&e->lock);
 	if (e->st.state[state])
@@ -77,7 +82,7 @@ int64_t ept_to_tier(struct ept *e, enum ept_state state, struct ept_tiered *list
 {
 	int64_t freed = 0, r = 0;
 
-	if (state != EPT_COMPRESSED && state != EPT_SWAPPED && state != EPT_REMOTE)
+	if (!tier_state(state))
 		return -EINVAL;
 	for (unsigned int i = 0; i < n; i++) {
 		list[i].done = false;
@@ -102,17 +107,32 @@ int ept_retier(struct ept *e, uint64_t page, enum ept_state from, uint32_t from_
 {
 	int r = -EAGAIN;
 
-	if (page >= e->pages || to_slot > EPT_MAX_FRAME)
+	if (page >= e->pages || from_slot > EPT_MAX_FRAME || to_slot > EPT_MAX_FRAME)
 		return -ERANGE;
+	if (!tier_state(from) || !tier_state(to) || !ept_may(from, to, EPT_BY_TIER))
+		return -EINVAL;
 	pthread_mutex_lock(&e->lock);
-	if (to >= EPT_NSTATES || !e->tier[to].ops) {
+	if (!e->tier[to].ops) {
 		r = -EINVAL;
-	} else if (ept_entry_tiered(e->map[page]) &&
-		   e->map[page] == ept_entry(from, from_slot, 0)) {
+	} else if (e->map[page] == ept_entry(from, from_slot, 0)) {
 		ept_set(e, page, ept_entry(to, to_slot, 0), EPT_BY_TIER);
 		r = 0;
 	}
 	pthread_mutex_unlock(&e->lock);
+	return r;
+}
+
+/* With the lock held, at most EPT_CHUNK pages of one region. */
+static int all_untouched(struct ept *e, uint64_t page, uint64_t n)
+{
+	struct ob_page view[EPT_CHUNK];
+	int r = e->host->ops->pages(e->host, gmem_page_hva(e->mem, page), n, view);
+
+	for (uint64_t i = 0; i < n && !r; i++) {
+		ept_take_view(e, page + i, &view[i]);
+		if (ept_entry_state(e->map[page + i]) != EPT_UNTOUCHED)
+			r = -EINVAL;
+	}
 	return r;
 }
 
@@ -123,22 +143,24 @@ int ept_set_remote(struct ept *e, uint64_t page, uint64_t n, uint32_t first_slot
 	if (!ept_range_ok(e, page, n) || first_slot > EPT_MAX_FRAME ||
 	    n > EPT_MAX_FRAME - first_slot + 1)
 		return -ERANGE;
-	r = ept_sync(e, page, n, NULL);
-	if (!r)
-		r = ept_stage_ready(e);
+	r = ept_stage_ready(e);
 	if (r)
 		return r;
 	pthread_mutex_lock(&e->lock);
 	if (!e->tier[EPT_REMOTE].ops)
 		r = -EINVAL;
-	for (uint64_t p = page; p < page + n && !r; p++)
-		if (ept_entry_state(e->map[p]) != EPT_UNTOUCHED)
-			r = -EINVAL;
+	/* From when the windows are open on, a touch waits until we have given up the lock. */
 	for (uint64_t p = page; p < page + n && !r; p += EPT_WINDOW - p % EPT_WINDOW)
 		r = ept_window_open(e, p);
+	for (uint64_t p = page, chunk; p < page + n && !r; p += chunk) {
+		chunk = OB_MIN(OB_MIN(page + n - p, EPT_CHUNK), gmem_page_span(e->mem, p));
+		r = all_untouched(e, p, chunk);
+	}
 	for (uint64_t i = 0; i < n && !r; i++)
 		ept_set(e, page + i, ept_entry(EPT_REMOTE, first_slot + (uint32_t)i, 0),
 			EPT_BY_TIER);
+	if (r)
+		ept_windows_close(e, page, n);
 	pthread_mutex_unlock(&e->lock);
 	return r;
 }
