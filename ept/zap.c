@@ -57,6 +57,8 @@ static int64_t zap_batch(struct ept *e, const struct ept_run *runs, unsigned int
 	}
 	if (!r && used)
 		r = e->host->ops->discard_many(e->host, range, used);
+	for (unsigned int i = 0; i < n && r; i++)
+		zapped[i] = false;
 	return r ? r : done;
 }
 
