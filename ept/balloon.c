@@ -54,6 +54,9 @@ static int64_t inflate_run(struct ept *e, uint64_t page, uint64_t n)
 		e->tier[s].ops->drop(e->tier[s].arg, payload);
 		pthread_mutex_lock(&e->lock);
 	}
+	/* What reads as zeroes now may not have been zero: whoever watches is to look again. */
+	if (e->track)
+		ept_track_mark(e->track, page, n);
 	e->st.ballooned += n;
 	e->st.freed_bytes += (uint64_t)freed;
 	return freed;
