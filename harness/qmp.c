@@ -219,21 +219,17 @@ static int check_shape(json_t *doc, struct ob_err *e)
 	return 0;
 }
 
-static const struct qmp_command *find_command(const struct qmp_session *s, const char *name,
-					      void **ctx)
+/* One of the protocol's own, or of the service; @ctx: what it is to be called with. */
+static const struct qmp_command *find_command(struct qmp_session *s, const char *name, void **ctx)
 {
+	*ctx = s;
+	for (size_t i = 0; i < OB_ARRAY_SIZE(own); i++)
+		if (!strcmp(own[i].name, name))
+			return &own[i];
 	*ctx = s->service->ctx;
 	for (size_t i = 0; i < s->service->ncommands; i++)
 		if (!strcmp(s->service->command[i].name, name))
 			return &s->service->command[i];
-	return NULL;
-}
-
-static const struct qmp_command *find_own(const char *name)
-{
-	for (size_t i = 0; i < OB_ARRAY_SIZE(own); i++)
-		if (!strcmp(own[i].name, name))
-			return &own[i];
 	return NULL;
 }
 
@@ -244,7 +240,7 @@ static void execute(struct qmp_session *s, json_t *doc)
 	struct ob_err e = {""};
 	const char *name;
 	bool handshake;
-	void *ctx = s;
+	void *ctx;
 
 	if (check_shape(doc, &e)) {
 		put_error(s, generic, e.msg, id);
@@ -262,9 +258,7 @@ static void execute(struct qmp_session *s, json_t *doc)
 			  "Capabilities negotiation is already complete, command ignored", id);
 		goto out;
 	}
-	cmd = find_own(name);
-	if (!cmd)
-		cmd = find_command(s, name, &ctx);
+	cmd = find_command(s, name, &ctx);
 	if (!cmd) {
 		ob_fail(&e, ENOENT, "The command %.100s has not been found", name);
 		put_error(s, not_found, e.msg, id);
