@@ -63,6 +63,8 @@ void cell_kvmstat_open(struct cell_guest *g);
 void cell_kvmstat_close(struct cell_guest *g);
 /* {"id", "vm": [values], "vcpu": [[values] a vCPU]}; NULL: there are none. */
 json_t *cell_kvmstat_json(struct cell_guest *g);
+/* The same for a person: {"vm": {name: value}, "vcpu": [the same a vCPU]}; NULL: there are none. */
+json_t *cell_kvmstat_named(struct cell_guest *g);
 /* {"vm": [names], "vcpu": [names], "guests": [of each, as above]}; NULL: there are none. */
 json_t *cell_kvmstat_sample(struct cell *c);
 

@@ -40,6 +40,9 @@ static json_t *counters_json(const struct ept_stats *st)
 	};
 	json_t *o = json_object();
 
+	/* States and staged have a place of their own. */
+	_Static_assert(sizeof(*st) / 8 == EPT_NSTATES + 1 + OB_ARRAY_SIZE(all),
+		       "a counter is missing here");
 	for (size_t i = 0; i < OB_ARRAY_SIZE(all); i++)
 		cell_ept_count(o, all[i].name, all[i].value);
 	return o;
@@ -73,6 +76,7 @@ int cell_ept_stat(struct cell *c, struct cell_guest *g, const json_t *doc, json_
 {
 	int r = ept_sync(&g->ept, 0, g->ept.pages, NULL);
 	struct ept_stats st;
+	json_t *kvm;
 
 	(void)doc;
 	if (r)
@@ -88,5 +92,8 @@ int cell_ept_stat(struct cell *c, struct cell_guest *g, const json_t *doc, json_
 	cell_ept_count(out, "staged", st.staged);
 	json_object_set_new(out, "faults", faults_json(&g->ept));
 	json_object_set_new(out, "counters", counters_json(&st));
+	kvm = cell_kvmstat_named(g);
+	if (kvm)
+		json_object_set_new(out, "kvm", kvm);
 	return 0;
 }

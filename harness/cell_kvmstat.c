@@ -92,6 +92,37 @@ json_t *cell_kvmstat_json(struct cell_guest *g)
 	return o;
 }
 
+/* Names and values; NULL when they cannot be read. */
+static json_t *named(struct kvm_stats *s)
+{
+	uint64_t v[KVM_STATS_MAX];
+	json_t *o;
+
+	if (kvm_stats_read(s, v))
+		return NULL;
+	o = json_object();
+	for (unsigned int i = 0; i < s->n; i++)
+		json_object_set_new(o, s->stat[i].name,
+				    json_integer((json_int_t)OB_MIN(v[i], (uint64_t)INT64_MAX)));
+	return o;
+}
+
+json_t *cell_kvmstat_named(struct cell_guest *g)
+{
+	struct cell_kvmstat *k = g->kvmstat;
+	json_t *vm = k ? named(&k->vm) : NULL, *vcpus;
+
+	if (!vm)
+		return NULL;
+	vcpus = json_array();
+	for (unsigned int i = 0; i < k->nvcpus; i++) {
+		json_t *one = named(&k->vcpu[i]);
+
+		json_array_append_new(vcpus, one ? one : json_object());
+	}
+	return json_pack("{s:o,s:o}", "vm", vm, "vcpu", vcpus);
+}
+
 json_t *cell_kvmstat_sample(struct cell *c)
 {
 	json_t *o = NULL, *guests = json_array();
