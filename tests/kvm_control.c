@@ -239,6 +239,7 @@ Test(control, ept_stat_sums_to_the_guests_pages, .timeout = 120)
 	char line[200];
 	struct cli c;
 	struct rig r;
+	bool has_kvm;
 	json_t *list;
 
 	NEED_KVM();
@@ -256,7 +257,15 @@ Test(control, ept_stat_sums_to_the_guests_pages, .timeout = 120)
 	list = ept(line, 0);
 	cr_assert_eq(json_array_size(list), 1);
 	check_stat(json_array_get(list, 0), 2);
+	has_kvm = json_object_get(json_array_get(list, 0), "kvm") != NULL;
 	json_decref(list);
+	/* At length: what KVM counts of it by KVM's names, where this KVM counts. */
+	snprintf(line, sizeof(line), "ept stat --vm 2 --control %s", r.path);
+	cli_run(&c, line, false, 60);
+	cr_expect_eq(c.status, 0, "%s", c.err);
+	cr_expect(strstr(c.out, "guest 2 in cell 1, 4096 pages"), "%s", c.out);
+	cr_expect_eq(strstr(c.out, "KVM's counters of vCPU 0") != NULL, has_kvm, "%s", c.out);
+	cli_free(&c);
 	snprintf(line, sizeof(line), "ept stat --control %s", r.path);
 	cli_run(&c, line, false, 60);
 	cr_expect_eq(c.status, 0, "%s", c.err);
@@ -273,6 +282,131 @@ Test(control, ept_stat_sums_to_the_guests_pages, .timeout = 120)
 	rig_wait(&r, 0);
 	snprintf(line, sizeof(line), "ept stat --control %s", r.path);
 	ept_refused(line, "No such file");
+	rig_end(&r);
+}
+
+/* The map is what the kernel says, at any time: while guests run and are merged, and at rest. */
+Test(control, ept_verify_finds_no_difference, .timeout = 120)
+{
+	struct cli c;
+	char line[200];
+	struct rig r;
+
+	NEED_KVM();
+	rig_start(
+		&r,
+		"fleet --guests 3 --cell 2 --mem 16M --workload kv,churn,idle --seconds 6 --quiet",
+		false);
+	for (int round = 0; round < 30; round++) {
+		json_t *list, *vm;
+		size_t i;
+
+		if (round == 20)
+			do_it(&r, "stop");
+		list = ask(&r, "x-overbook-ept-verify", NULL);
+		cr_assert_eq(json_array_size(list), 3);
+		json_array_foreach (list, i, vm) {
+			char *text = json_dumps(vm, 0);
+
+			cr_expect_eq(json_integer_value(json_object_get(vm, "pages")), 4096);
+			cr_expect(json_is_integer(json_object_get(vm, "lagged")));
+			cr_expect_eq(json_integer_value(json_object_get(vm, "differences")), 0,
+				     "round %d: %s", round, text);
+			/* Nothing moves while it is stopped. */
+			if (round > 20)
+				cr_expect_eq(json_integer_value(json_object_get(vm, "lagged")), 0,
+					     "round %d: %s", round, text);
+			free(text);
+		}
+		json_decref(list);
+		nap_ms(50);
+	}
+	do_it(&r, "cont");
+	snprintf(line, sizeof(line), "ept verify --control %s", r.path);
+	cli_run(&c, line, false, 60);
+	cr_expect_eq(c.status, 0, "%s%s", c.out, c.err);
+	cr_expect(strstr(c.out, "every page is what the map says"), "%s", c.out);
+	cli_free(&c);
+	rig_wait(&r, 0);
+	rig_end(&r);
+}
+
+static json_t *walk(struct rig *r, unsigned int vm, uint64_t gva)
+{
+	char text[24];
+
+	snprintf(text, sizeof(text), "0x%llx", (unsigned long long)gva);
+	return ask(r, "x-overbook-ept-walk", json_pack("{s:i,s:s}", "vm", vm, "gva", text));
+}
+
+/* The microguest maps its memory one to one, so where a walk must come out is known. */
+Test(control, ept_walk_leads_to_the_page, .timeout = 120)
+{
+	static const struct {
+		uint64_t gva;
+		const char *stop;
+	} nowhere[] = {
+		{0x0000000fffffffff & ~0xfffull, "not present"},
+		{0x00007ffffffff000, "not present"},
+		{0xffff800000000000, "not present"},
+		{0x0000800000000000, "non-canonical"},
+		{0x8000000000000000, "non-canonical"},
+	};
+	unsigned int seed = 31337;
+	char line[200];
+	struct cli c;
+	struct rig r;
+
+	NEED_KVM();
+	rig_start(&r, "fleet --guests 2 --mem 16M --workload kv --seconds 6 --quiet", false);
+	wait_for_more(&r, 0);
+	srand(seed);
+	for (int round = 0; round < 200; round++) {
+		uint64_t gva = (uint64_t)rand() % (16 * OB_MIB);
+		json_t *w = walk(&r, (unsigned int)round % 2, gva);
+		const json_t *page = json_object_get(w, "page");
+		char *text = json_dumps(w, 0);
+
+		cr_expect(json_is_true(json_object_get(w, "ok")), "seed %u: %s", seed, text);
+		cr_expect_eq(strtoull(str(w, "gpa"), NULL, 16), gva, "seed %u: %s", seed, text);
+		cr_expect_eq(strtoull(str(w, "gva"), NULL, 16), gva, "seed %u: %s", seed, text);
+		cr_expect_str_eq(str(w, "mode"), "4-level");
+		cr_expect_geq(json_array_size(json_object_get(w, "levels")), 2, "%s", text);
+		cr_expect(*str(page, "state") && strtoull(str(page, "hva"), NULL, 16), "%s", text);
+		cr_expect_eq((strtoull(str(page, "hva"), NULL, 16) ^ gva) & OB_PAGE_MASK, 0, "%s",
+			     text);
+		/* A guest that runs may break the page off meanwhile, so the frame alone says it. */
+		cr_expect_eq(json_is_integer(json_object_get(page, "frame")),
+			     !strcmp(str(page, "state"), "shared"), "%s", text);
+		cr_expect_gt(json_integer_value(
+				     json_object_get(json_object_get(w, "references"), "nested")),
+			     json_integer_value(
+				     json_object_get(json_object_get(w, "references"), "native")),
+			     "%s", text);
+		free(text);
+		json_decref(w);
+	}
+	for (size_t i = 0; i < OB_ARRAY_SIZE(nowhere); i++) {
+		json_t *w = walk(&r, 0, nowhere[i].gva);
+		char *text = json_dumps(w, 0);
+
+		cr_expect(json_is_false(json_object_get(w, "ok")), "%s", text);
+		cr_expect_str_eq(str(w, "stop"), nowhere[i].stop, "%s", text);
+		cr_expect(*str(w, "stop_level"), "%s", text);
+		free(text);
+		json_decref(w);
+	}
+	snprintf(line, sizeof(line), "ept walk --control %s 1 0x100000", r.path);
+	cli_run(&c, line, false, 60);
+	cr_expect_eq(c.status, 0, "%s", c.err);
+	cr_expect(strstr(c.out, "gpa        0x100000"), "%s", c.out);
+	cli_free(&c);
+	snprintf(line, sizeof(line), "ept walk --control %s 1 0x800000000000", r.path);
+	cli_run(&c, line, false, 60);
+	cr_expect_eq(c.status, 1, "%s", c.err);
+	cr_expect(strstr(c.out, "non-canonical"), "%s", c.out);
+	cli_free(&c);
+	rig_wait(&r, 0);
 	rig_end(&r);
 }
 
