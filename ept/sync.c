@@ -33,7 +33,10 @@ static uint32_t synced(uint32_t entry, const struct ob_page *p)
 			       ? ept_entry(EPT_ZERO, 0, over_pool)
 			       : entry;
 	case EPT_SHARED:
-		return own ? ept_entry(EPT_PRIVATE, 0, over_pool) : entry;
+		if (own)
+			return ept_entry(EPT_PRIVATE, 0, over_pool);
+		/* Broken off, and then of zeroes, since the last look. */
+		return p->present && p->zero ? ept_entry(EPT_ZERO, 0, over_pool) : entry;
 	case EPT_COMPRESSED:
 	case EPT_SWAPPED:
 	case EPT_REMOTE:

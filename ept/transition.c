@@ -35,6 +35,7 @@ static const uint8_t may[EPT_NSTATES][EPT_NSTATES] = {
 		},
 	[EPT_SHARED] =
 		{
+			[EPT_ZERO] = BY(EPT_BY_KERNEL),
 			[EPT_PRIVATE] = BY(EPT_BY_KERNEL),
 			[EPT_BALLOONED] = BY(EPT_BY_BALLOON),
 		},

@@ -23,6 +23,8 @@ static const char *wrong(uint32_t entry, const struct ob_page *there, const stru
 	case EPT_UNTOUCHED:
 		return some ? "memory behind an untouched page" : NULL;
 	case EPT_ZERO:
+		if (there->file)
+			return "a frame behind a zero page";
 		return own ? "memory of its own behind a zero page" : NULL;
 	case EPT_PRIVATE:
 		if (!ept_entry_staged(entry))
@@ -34,13 +36,13 @@ static const char *wrong(uint32_t entry, const struct ob_page *there, const stru
 			       ? NULL
 			       : "nothing in staging behind a page that was taken out";
 	case EPT_SHARED:
-		return own ? "memory of its own behind a shared page" : NULL;
+		return some && !there->file ? "no frame behind a shared page" : NULL;
 	case EPT_COMPRESSED:
 	case EPT_SWAPPED:
 	case EPT_REMOTE:
 		return some ? "something in the place of a page that is in a tier" : NULL;
 	case EPT_BALLOONED:
-		return own ? "memory behind a page in the balloon" : NULL;
+		return some ? "memory behind a page in the balloon" : NULL;
 	case EPT_NSTATES:
 		break;
 	}

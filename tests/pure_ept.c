@@ -312,6 +312,28 @@ Test(ept, a_zero_page_over_the_pool_is_never_discarded)
 	}
 }
 
+/* Broken off, written with zeroes, and replaced by the kernel's zero page, all since the last look. */
+Test(ept, a_break_that_ends_in_the_zero_page_is_found)
+{
+	struct bench_vm b;
+	uint8_t page[OB_PAGE_SIZE];
+
+	make(&b, PAGES);
+	fill_both(&b, 9, 10, 0xaa);
+	share(&b, 9, 10, OB_PAGE_SIZE);
+	fill(page, 0);
+	fake_host_write(b.h, at(&b, 9), page, sizeof(page));
+	fake_host_ksm_zero(b.h, at(&b, 9));
+	cr_assert(!ept_sync(&b.e, 0, PAGES, NULL));
+	cr_assert_eq(ept_state_of(&b.e, 9), EPT_ZERO);
+	cr_assert(ept_over_pool(&b.e, 9, 1));
+	cr_assert(b.nbroken == 1 && b.broken[0] == 9);
+	holds(&b, 9, 10, 0);
+	drop(&b, 9, 10, 0);
+	holds(&b, 9, 10, 0);
+	unmake(&b);
+}
+
 /* Some kernels have taken the old mapping away when mmap fails. */
 Test(ept, share_that_fails_late_puts_the_content_back)
 {
