@@ -207,6 +207,8 @@ json_t *cell_guest_sample(struct cell *c, struct cell_guest *g, bool full)
 {
 	struct agent_report r = {0};
 	struct ept_stats st;
+	uint64_t staging_size;
+	hva_t staging;
 	json_t *o, *states = json_array();
 
 	cell_guest_watch(c, g);
@@ -222,6 +224,9 @@ json_t *cell_guest_sample(struct cell *c, struct cell_guest *g, bool full)
 		      (json_int_t)r.written_pages, "disk", (json_int_t)r.disk_pages, "freed",
 		      (json_int_t)st.freed_bytes, "states", states);
 	OB_ASSERT(o);
+	ept_staging(&g->ept, &staging, &staging_size);
+	json_object_set_new(o, "staging", json_integer((json_int_t)staging.v));
+	json_object_set_new(o, "staging_size", json_integer((json_int_t)staging_size));
 	pthread_mutex_lock(&g->vm->end_lock);
 	json_object_set_new(o, "end", json_string(guest_end(g)));
 	json_object_set_new(o, "reason",

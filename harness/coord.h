@@ -18,6 +18,7 @@ struct coord_guest {
 		uint64_t hva, size;
 	} ram[COORD_MAX_RAM]; /* in its cell's address space */
 	unsigned int nram;
+	uint64_t staging, staging_size; /* the same of its staging; 0 bytes: it has none */
 	uint64_t phase, ops;
 	bool ended; /* by itself or by a fault, or its cell is lost */
 	uint64_t lat[AGENT_LAT_BUCKETS];

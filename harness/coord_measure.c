@@ -36,6 +36,8 @@ static void take_guest(struct coord *c, const json_t *o)
 		return;
 	cg = &c->guest[id];
 	g = &c->out->guest[id];
+	cg->staging = proto_u64(o, "staging");
+	cg->staging_size = proto_u64(o, "staging_size");
 	cg->phase = proto_u64(o, "phase");
 	cg->ops = g->ops = proto_u64(o, "ops");
 	g->checked_pages = proto_u64(o, "checked");
@@ -156,13 +158,23 @@ static void learn_frame_pfns(struct coord *c)
 
 /* --- what the kernel says ---------------------------------------------------------------- */
 
+static bool inside(uint64_t at, uint64_t from, uint64_t size)
+{
+	return at >= from && at - from < size;
+}
+
+/* RAM, or the staging that pages of it have been taken out to. */
 static bool in_guest_ram(const struct coord *c, const struct coord_cell *k, uint64_t at)
 {
-	for (unsigned int i = k->first; i < k->first + k->n; i++)
-		for (unsigned int r = 0; r < c->guest[i].nram; r++)
-			if (at >= c->guest[i].ram[r].hva &&
-			    at < c->guest[i].ram[r].hva + c->guest[i].ram[r].size)
+	for (unsigned int i = k->first; i < k->first + k->n; i++) {
+		const struct coord_guest *g = &c->guest[i];
+
+		if (inside(at, g->staging, g->staging_size))
+			return true;
+		for (unsigned int r = 0; r < g->nram; r++)
+			if (inside(at, g->ram[r].hva, g->ram[r].size))
 				return true;
+	}
 	return false;
 }
 
