@@ -79,6 +79,23 @@ int fake_map_shared(struct ob_host *h, int fd, uint64_t size, void **out)
 	return fake_leave(f, FAKE_MAP_SHARED, 0);
 }
 
+/* The kernel writes to @buf: when that is guest memory, it is touched like by a guest. */
+static void read_into(struct fake_host *f, void *buf, const char *data, uint64_t len)
+{
+	uint64_t first = hva_of(buf).v & ~OB_PAGE_MASK, i;
+
+	for (uint64_t at = first; at < hva_of(buf).v + len; at += OB_PAGE_SIZE) {
+		struct fake_map *m = fake_range(f, hva(at), OB_PAGE_SIZE, &i);
+
+		if (!m)
+			continue;
+		fake_reconcile(f, m, i);
+		OB_ASSERT(!fake_missing(f, &m->page[i]));
+		fake_break(f, &m->page[i]);
+	}
+	memcpy(buf, data, len);
+}
+
 int fake_file_read(struct ob_host *h, int fd, void *buf, uint64_t len, uint64_t off)
 {
 	struct fake_host *f = fake_of(h);
@@ -93,7 +110,7 @@ int fake_file_read(struct ob_host *h, int fd, void *buf, uint64_t len, uint64_t 
 	else if (off > file->size || len > file->size - off)
 		rc = -EIO;
 	else
-		memcpy(buf, file->data + off, len);
+		read_into(f, buf, file->data + off, len);
 	return fake_leave(f, FAKE_FILE_READ, rc);
 }
 
