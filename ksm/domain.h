@@ -57,7 +57,6 @@ enum ksm_frame_state {
 #define KSM_FRAME_STATE	     3u
 #define KSM_FRAME_CELL_SHIFT 2
 
-#define KSM_SECRET_BYTES 192
 #define KSM_CHUNK_FRAMES 1024 /* frames whose states fill one page of the meta file */
 
 struct ksm_domain {
@@ -194,10 +193,7 @@ void ksm_domain_hash_bits(struct ksm_domain *d, unsigned int bits);
 /* 4096 bytes, 8-byte aligned. */
 bool ksm_page_is_zero(const void *page);
 
-/* The fastest implementation that this CPU has. */
-typedef uint64_t (*ksm_hash_fn)(const void *page, const void *secret);
-ksm_hash_fn ksm_hash_pick(void);
-/* The implementations, all with the same result: for any x86-64, and in hash_avx2.c. */
+/* What ksm_hash_pick picks from, all with the same result: for any x86-64, and in hash_avx2.c. */
 uint64_t ksm_hash_baseline(const void *page, const void *secret);
 uint64_t ksm_hash_page_avx2(const void *page, const void *secret);
 

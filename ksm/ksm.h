@@ -63,6 +63,17 @@ bool ksm_domain_frame_live(struct ksm_domain *d, uint32_t frame);
 /* --inject flip-frame: flip one bit in a live frame that is held. 0 or -ENOENT. Coordinator. */
 int ksm_domain_flip(struct ksm_domain *d, uint64_t seed);
 
+/* --- content: hash.c --------------------------------------------------------------------- */
+
+/*
+ * The hash that pages are found by: of 4096 bytes, any alignment, with a secret of KSM_SECRET_BYTES
+ * that each domain draws at random. pick: the fastest implementation that this CPU has; all give
+ * the same values. Any thread.
+ */
+#define KSM_SECRET_BYTES 192
+typedef uint64_t (*ksm_hash_fn)(const void *page, const void *secret);
+ksm_hash_fn ksm_hash_pick(void);
+
 /* --- engines: engine.c ------------------------------------------------------------------- */
 
 struct ksm_guest {
