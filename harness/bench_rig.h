@@ -83,6 +83,26 @@ int bench_rig_ping(struct bench_rig *r, unsigned int i, uint64_t page, bool writ
  * or when its page map is not as the kernel's; then nothing that was measured is to be used. */
 int bench_rig_close(struct bench_rig *r, struct ob_err *e);
 
+/* --- write tracking of a guest: bench_rig_track.c ----------------------------------------- */
+
+/* KVM's log of @vm as a tracker wants it; @vm is to outlive the tracker. */
+struct ept_log_ops bench_rig_log(struct vm *vm);
+
+/* A guest's tracker, which has one consumer. Must stay where it is while it is open. */
+struct bench_rig_track {
+	struct ept_track track;
+	struct ept *ept; /* NULL: not open */
+	int consumer;
+};
+/*
+ * Track guest @i, all of its memory, device accesses included, from now on; all pages count as
+ * written. 0, or -errno with a line and nothing open. Close it before the rig.
+ */
+int bench_rig_track_open(struct bench_rig *r, unsigned int i, struct bench_rig_track *t,
+			 struct ob_err *e);
+/* Does nothing for one that is all zeroes. */
+void bench_rig_track_close(struct bench_rig_track *t);
+
 /* The last of the CPUs that this process may run on: where vCPUs go that are to stay put. */
 int bench_last_cpu(void);
 

@@ -19,6 +19,7 @@
 #include "ept/ept.h"
 #include "ept/scan.h"
 #include "ept/track_check.h"
+#include "harness/bench_rig.h"
 #include "kernel/vcpu.h"
 #include "tests/cli.h"
 
@@ -98,16 +99,6 @@ static void unpark(void *vm)
 	vm_unpark(vm);
 }
 
-static int log_set(void *vm, unsigned int slot, bool on)
-{
-	return vm_log_set(vm, slot, on);
-}
-
-static int log_collect(void *vm, unsigned int slot, uint64_t *bitmap)
-{
-	return vm_log_collect(vm, slot, bitmap);
-}
-
 /* 64-bit mode, ring 3, memory mapped one to one in 2 MiB pages, accessed and dirty bits preset. */
 static void enter_ring3(struct rig *r, uint64_t spin, uint64_t seed)
 {
@@ -169,9 +160,7 @@ static void rig_make(struct rig *r, uint64_t slot_bytes, uint64_t spin)
 	cr_assert(!ept_init(&r->ept, &r->host, &r->vm->mem,
 			    (struct ept_parker){.park = park, .unpark = unpark, .arg = r->vm},
 			    r->arena));
-	ept_track_init(&r->track,
-		       (struct ept_log_ops){.set = log_set, .collect = log_collect, .arg = r->vm},
-		       &r->vm->mem, r->arena);
+	ept_track_init(&r->track, bench_rig_log(r->vm), &r->vm->mem, r->arena);
 	ept_track_attach(&r->ept, &r->track);
 	r->area = gmem_gfn_page(&r->vm->mem, gpa_gfn(gpa(AREA_GPA)));
 	memset(gmem_ptr(&r->vm->mem, gpa(AREA_GPA), AREA_PAGES * OB_PAGE_SIZE), 0,
