@@ -23,6 +23,7 @@ const struct ept_part ept_parts[] = {
 	{"first", ept_part_first, "first touches of a guest from which nothing was taken"},
 	{"fault", ept_part_fault, "a fault answered from staging"},
 	{"move", ept_part_move, "all of a guest out and back while it writes"},
+	{"track", ept_part_track, "which pages a guest has written: is any missed, what it costs"},
 	{NULL, NULL, NULL},
 };
 

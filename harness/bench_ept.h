@@ -48,6 +48,9 @@ int ept_number(const json_t *doc, const char *name, double *out, struct ob_err *
 int ept_part_first(struct ept_bench *d, struct ob_err *e); /* first touches, nothing taken */
 int ept_part_fault(struct ept_bench *d, struct ob_err *e); /* a fault answered from staging */
 int ept_part_move(struct ept_bench *d, struct ob_err *e);  /* all of a guest out and back */
+int ept_part_track(struct ept_bench *d, struct ob_err *e); /* which pages were written */
+/* Of that part, what it costs. (bench_ept_track_cost.c) */
+int ept_track_cost(struct ept_bench *d, struct ob_err *e);
 
 /* `overbook bench ept`. */
 int bench_ept(int argc, char **argv);

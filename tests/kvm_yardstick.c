@@ -186,3 +186,57 @@ Test(bench_ept, part_first, .timeout = 150)
 	snprintf(cmd, sizeof(cmd), "rm -rf '%s'", dir);
 	cr_assert_eq(system(cmd), 0);
 }
+
+/* Median of ours of the figure whose name begins so. */
+static double figure(const json_t *doc, const char *name)
+{
+	json_t *figures = json_object_get(doc, "figures"), *f;
+	double v[BENCH_MAX_SAMPLES];
+	size_t i, n = 0;
+
+	json_array_foreach (figures, i, f) {
+		const json_t *ours = json_object_get(f, "ours");
+
+		if (strncmp(json_string_value(json_object_get(f, "figure")), name, strlen(name)))
+			continue;
+		for (; n < json_array_size(ours); n++)
+			v[n] = json_number_value(json_array_get(ours, n));
+		break;
+	}
+	cr_assert_gt(n, 0, "no figure '%s'", name);
+	return bench_median(v, (unsigned int)n);
+}
+
+/* No written page is missed, and what is hashed is what was written: else it fails by itself. */
+Test(bench_ept, part_track, .timeout = 150)
+{
+	static const char scan[] = "write tracking beside PAGEMAP_SCAN";
+	char dir[64], cmd[100], name[100];
+	json_t *doc;
+	struct cli c;
+
+	NEED_KVM();
+	go_elsewhere(dir, sizeof(dir));
+	cli_run(&c, "bench ept --quick --only track", false, 120);
+	cr_assert_eq(c.status, 0, "%s", c.err);
+	doc = json_load_file("results/bench/ept-try.json", 0, NULL);
+	cr_assert(doc);
+	cr_expect_geq(figure(doc, "write tracking: passes"), 1000);
+	cr_expect_geq(figure(doc, "write tracking: pages written"), 1000);
+	cr_expect_eq(figure(doc, "write tracking: of these, not reported"), 0);
+	cr_expect_lt(figure(doc, "write tracking: of all reported, not changed"), 100);
+	if (!strstr(c.err, "needs Linux 6.7")) {
+		snprintf(name, sizeof(name), "%s: passes", scan);
+		cr_expect_geq(figure(doc, name), 200);
+		snprintf(name, sizeof(name), "%s: of these, not reported", scan);
+		cr_expect_eq(figure(doc, name), 0);
+		snprintf(name, sizeof(name), "%s: missed by it", scan);
+		cr_expect_eq(figure(doc, name), 0);
+	}
+	cr_expect_geq(figure(doc, "of that pass, pages hashed"), 0.9);
+	cr_expect_lt(figure(doc, "of that pass, pages hashed"), 100);
+	json_decref(doc);
+	cli_free(&c);
+	snprintf(cmd, sizeof(cmd), "rm -rf '%s'", dir);
+	cr_assert_eq(system(cmd), 0);
+}
