@@ -50,9 +50,9 @@ static int64_t inflate_run(struct ept *e, uint64_t page, uint64_t n)
 			e->broken(e->broken_arg, p, payload);
 		if (s != EPT_COMPRESSED && s != EPT_SWAPPED && s != EPT_REMOTE)
 			continue;
-		pthread_mutex_unlock(&e->lock);
+		ob_unlock(&e->lock);
 		e->tier[s].ops->drop(e->tier[s].arg, payload);
-		pthread_mutex_lock(&e->lock);
+		ob_lock(&e->lock);
 	}
 	/* What reads as zeroes now may not have been zero: whoever watches is to look again. */
 	if (e->track)
@@ -93,7 +93,7 @@ static int64_t inflate(struct ept *e, uint64_t page, uint64_t n)
 		ept_wait_thawed(e, at, most);
 		/* A page that is being loaded comes back first, or its slot would be read twice. */
 		if (ept_entry_tiered(e->map[at]) && e->map[at] & EPT_LOADING) {
-			pthread_cond_wait(&e->thawed, &e->lock);
+			ob_cond_wait(&e->thawed, &e->lock);
 			run = 0;
 			continue;
 		}
@@ -120,7 +120,7 @@ int64_t ept_balloon(struct ept *e, uint64_t page, uint64_t n, bool in)
 
 	if (!ept_range_ok(e, page, n))
 		return -ERANGE;
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	if (in) {
 		r = inflate(e, page, n);
 	} else {
@@ -129,6 +129,6 @@ int64_t ept_balloon(struct ept *e, uint64_t page, uint64_t n, bool in)
 				ept_set(e, p, ept_entry(EPT_ZERO, 0, e->map[p] & EPT_OVER_POOL),
 					EPT_BY_BALLOON);
 	}
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 	return r;
 }

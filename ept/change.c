@@ -193,7 +193,7 @@ int64_t ept_share(struct ept *e, uint64_t page, uint64_t n, int pool_fd, uint32_
 	if (!ept_range_ok(e, page, n) || n > gmem_page_span(e->mem, page) ||
 	    frame > EPT_MAX_FRAME || n > EPT_MAX_FRAME - frame + 1)
 		return -ERANGE;
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	freed = changeable(e, page, n, 1u << EPT_PRIVATE | 1u << EPT_ZERO, &staged);
 	if (!freed)
 		freed = staged ? share_staged(e, page, n, pool_fd, frame)
@@ -202,7 +202,7 @@ int64_t ept_share(struct ept *e, uint64_t page, uint64_t n, int pool_fd, uint32_
 		e->st.shared += n;
 		e->st.freed_bytes += (uint64_t)freed;
 	}
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 	return freed;
 }
 
@@ -307,11 +307,11 @@ int64_t ept_drop_zero_runs(struct ept *e, const struct ept_run *runs, unsigned i
 
 	if (r)
 		return r;
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	for (unsigned int i = 0; i < n && !r; i++)
 		r = drop_run(e, &b, runs[i].page, runs[i].n);
 	err = batch_flush(e, &b);
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 	r = r ? r : err;
 	return r && !b.freed ? r : b.freed;
 }

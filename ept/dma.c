@@ -32,7 +32,7 @@ bool ept_busy(const struct ept *e, uint64_t page)
 void ept_wait_thawed(struct ept *e, uint64_t page, uint64_t n)
 {
 	while (overlap(e->frozen_page, e->frozen_n, page, n))
-		pthread_cond_wait(&e->thawed, &e->lock);
+		ob_cond_wait(&e->thawed, &e->lock);
 }
 
 int ept_freeze(struct ept *e, uint64_t page, uint64_t n)
@@ -40,30 +40,30 @@ int ept_freeze(struct ept *e, uint64_t page, uint64_t n)
 	if (!ept_range_ok(e, page, n) || n > gmem_page_span(e->mem, page))
 		return -ERANGE;
 	/* Whoever comes second waits before he parks, so that the guest does not stand still for both. */
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	while (e->freezing)
-		pthread_cond_wait(&e->thawed, &e->lock);
+		ob_cond_wait(&e->thawed, &e->lock);
 	e->freezing = true;
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 	e->parker.park(e->parker.arg);
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	OB_ASSERT(!e->frozen_n);
 	e->frozen_page = page;
 	e->frozen_n = n;
 	for (uint64_t p = page; e->ndma && p < page + n; p++)
 		e->st.dma_left_out += ept_busy(e, p);
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 	return 0;
 }
 
 void ept_thaw(struct ept *e)
 {
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	OB_ASSERT(e->frozen_n);
 	e->frozen_n = 0;
 	e->freezing = false;
 	pthread_cond_broadcast(&e->thawed);
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 	e->parker.unpark(e->parker.arg);
 }
 
@@ -73,10 +73,10 @@ bool ept_frozen(struct ept *e, uint64_t page)
 
 	if (page >= e->pages)
 		return false;
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	r = overlap(e->frozen_page, e->frozen_n, page, 1) && !ept_busy(e, page) &&
 	    !ept_entry_staged(e->map[page]) && !ept_entry_tiered(e->map[page]);
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 	return r;
 }
 
@@ -90,33 +90,33 @@ int ept_dma_begin(struct ept *e, gpa_t at, uint64_t len, bool write, struct gmem
 	page = gmem_gfn_page(e->mem, gpa_gfn(at));
 	n = ((at.v & OB_PAGE_MASK) + len + OB_PAGE_MASK) >> OB_PAGE_SHIFT;
 
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	if (overlap(e->frozen_page, e->frozen_n, page, n))
 		e->st.dma_waits++;
 	while (overlap(e->frozen_page, e->frozen_n, page, n))
-		pthread_cond_wait(&e->thawed, &e->lock);
+		ob_cond_wait(&e->thawed, &e->lock);
 	for (uint32_t i = 0; i < EPT_MAX_DMA; i++) {
 		if (e->dma[i].n)
 			continue;
 		e->dma[i] = (struct ept_dma){.page = page, .n = n};
 		e->ndma++;
-		pthread_mutex_unlock(&e->lock);
+		ob_unlock(&e->lock);
 		*acc = (struct gmem_access){
 			.ptr = ptr, .gpa = at, .len = len, .write = write, .priv = i};
 		return 0;
 	}
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 	return -EBUSY;
 }
 
 void ept_dma_end(struct ept *e, struct gmem_access *acc)
 {
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	OB_ASSERT(acc->priv < EPT_MAX_DMA && e->dma[acc->priv].n && e->ndma);
 	/* After the write, and before anybody may believe that the device is through (track.c). */
 	if (e->track && acc->write)
 		ept_track_mark(e->track, e->dma[acc->priv].page, e->dma[acc->priv].n);
 	e->dma[acc->priv].n = 0;
 	e->ndma--;
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 }

@@ -149,7 +149,7 @@ struct ept {
 	struct ob_arena *arena;
 	uint32_t *map;
 	uint64_t pages;
-	pthread_mutex_t lock;
+	struct ob_mutex lock;
 	pthread_cond_t thawed; /* a freeze has ended, or a page has been loaded */
 	struct ept_stats st;
 	struct ept_dma dma[EPT_MAX_DMA];

@@ -168,9 +168,9 @@ static int load_page(struct ept *e, uint64_t page)
 	int r;
 
 	ept_set(e, page, entry | EPT_LOADING, EPT_BY_FAULT);
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 	r = t->ops->load(t->arg, slot, buf);
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	OB_ASSERT(e->map[page] == (entry | EPT_LOADING));
 	if (!r)
 		r = h->ops->uffd_copy(h, e->stage->uffd, at, hva_of(buf), OB_PAGE_SIZE);
@@ -180,9 +180,9 @@ static int load_page(struct ept *e, uint64_t page)
 		h->ops->uffd_wake(h, e->stage->uffd, at, OB_PAGE_SIZE);
 		return r;
 	}
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 	t->ops->drop(t->arg, slot);
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	return 0;
 }
 
@@ -313,10 +313,10 @@ void ept_fault_answer(struct ept *e, const struct ob_fault *faults, unsigned int
 {
 	uint64_t since = e->host->ops->now_ns(e->host);
 
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	for (unsigned int i = 0; i < n; i++)
 		answer(e, &faults[i], since);
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 }
 
 int64_t ept_load(struct ept *e, uint64_t page, uint64_t n)
@@ -326,14 +326,14 @@ int64_t ept_load(struct ept *e, uint64_t page, uint64_t n)
 
 	if (!ept_range_ok(e, page, n))
 		return -ERANGE;
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	for (uint64_t p = page; p < page + n && !r; p++) {
 		if (!loadable(e->map[p]))
 			continue;
 		r = load_page(e, p);
 		loaded += !r;
 	}
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 	return r && !loaded ? r : loaded;
 }
 
@@ -374,9 +374,9 @@ static void *handler_thread(void *arg)
 		follow(e, &cpu);
 	}
 	if (n < 0) {
-		pthread_mutex_lock(&e->lock);
+		ob_lock(&e->lock);
 		ept_lost(e, "faults cannot be read any more");
-		pthread_mutex_unlock(&e->lock);
+		ob_unlock(&e->lock);
 	}
 	return NULL;
 }

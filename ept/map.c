@@ -55,7 +55,7 @@ int ept_init(struct ept *e, struct ob_host *host, struct gmem *mem, struct ept_p
 	};
 	if (!e->pages)
 		return -EINVAL;
-	pthread_mutex_init(&e->lock, NULL);
+	ob_mutex_init(&e->lock, OB_RANK_EPT);
 	pthread_cond_init(&e->thawed, NULL);
 	e->map = ob_alloc(arena, e->pages * sizeof(e->map[0]));
 	e->st.state[EPT_UNTOUCHED] = e->pages;
@@ -72,7 +72,7 @@ void ept_exit(struct ept *e)
 	ob_free(e->arena, e->map);
 	e->map = NULL;
 	pthread_cond_destroy(&e->thawed);
-	pthread_mutex_destroy(&e->lock);
+	ob_mutex_destroy(&e->lock);
 }
 
 /* The only place where a page changes its state. */
@@ -118,17 +118,17 @@ uint64_t ept_run_alike(const struct ept *e, uint64_t page, uint64_t n, uint32_t 
 
 void ept_on_broken(struct ept *e, ept_broken_fn fn, void *arg)
 {
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	e->broken = fn;
 	e->broken_arg = arg;
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 }
 
 int ept_states(struct ept *e, uint64_t page, uint64_t n, uint8_t *states, uint32_t *frames)
 {
 	if (!ept_range_ok(e, page, n))
 		return -ERANGE;
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	for (uint64_t i = 0; i < n; i++) {
 		uint32_t entry = e->map[page + i];
 
@@ -137,7 +137,7 @@ int ept_states(struct ept *e, uint64_t page, uint64_t n, uint8_t *states, uint32
 			frames[i] =
 				states[i] == EPT_SHARED ? ept_entry_payload(entry) : EPT_NO_FRAME;
 	}
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 	return 0;
 }
 
@@ -147,9 +147,9 @@ static uint32_t entry_of(struct ept *e, uint64_t page)
 	uint32_t entry;
 
 	OB_ASSERT(page < e->pages);
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	entry = e->map[page];
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 	return entry;
 }
 
@@ -176,34 +176,34 @@ bool ept_over_pool(struct ept *e, uint64_t page, uint64_t n)
 
 	if (!ept_range_ok(e, page, n))
 		return false;
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	for (uint64_t i = 0; i < n; i++)
 		if (!ept_entry_tiered(e->map[page + i]))
 			any |= e->map[page + i] & EPT_OVER_POOL;
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 	return any != 0;
 }
 
 void ept_read_stats(struct ept *e, struct ept_stats *out)
 {
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	*out = e->st;
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 }
 
 void ept_read_faults(struct ept *e, struct ept_faults *out)
 {
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	*out = e->faults;
 	out->count[EPT_FAULT_BROKEN] = out->pages[EPT_FAULT_BROKEN] = e->st.broken;
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 }
 
 void ept_check(struct ept *e)
 {
 	uint64_t n[EPT_NSTATES] = {0}, sum = 0, staged = 0;
 
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	for (uint64_t p = 0; p < e->pages; p++) {
 		uint32_t entry = e->map[p], payload = ept_entry_payload(entry);
 		enum ept_state s = ept_entry_state(entry);
@@ -224,5 +224,5 @@ void ept_check(struct ept *e)
 		sum += n[s];
 	}
 	OB_ASSERT(sum == e->pages && staged == e->st.staged);
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 }

@@ -180,7 +180,7 @@ int ept_stage_ready(struct ept *e)
 	struct ept_stage *st;
 	int r = 0;
 
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	if (e->stage)
 		goto out;
 	st = ob_alloc(e->arena, sizeof(*st));
@@ -194,7 +194,7 @@ int ept_stage_ready(struct ept *e)
 	else
 		e->stage = st;
 out:
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 	return r;
 }
 
@@ -207,10 +207,10 @@ void ept_stage_exit(struct ept *e)
 
 void ept_staging(struct ept *e, hva_t *at, uint64_t *size)
 {
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	*at = e->stage ? e->stage->at : hva(0);
 	*size = e->stage ? e->stage->size : 0;
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 }
 
 /*

@@ -78,11 +78,11 @@ int ept_sync(struct ept *e, uint64_t page, uint64_t n, struct ob_page *pages_out
 		struct ob_page *view = pages_out ? pages_out : buf;
 		int r;
 
-		pthread_mutex_lock(&e->lock);
+		ob_lock(&e->lock);
 		r = e->host->ops->pages(e->host, gmem_page_hva(e->mem, page), chunk, view);
 		for (uint64_t i = 0; i < chunk && !r; i++)
 			ept_take_view(e, page + i, &view[i]);
-		pthread_mutex_unlock(&e->lock);
+		ob_unlock(&e->lock);
 		if (r)
 			return r;
 		page += chunk;

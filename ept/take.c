@@ -200,7 +200,7 @@ static int64_t take_frozen(struct ept *e, uint64_t page, uint64_t n, uint32_t ma
 
 	if (r)
 		return r;
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	for (uint64_t p = page; p < page + n && !r; p++) {
 		struct ob_page view;
 
@@ -215,7 +215,7 @@ static int64_t take_frozen(struct ept *e, uint64_t page, uint64_t n, uint32_t ma
 		r = take_over_pool(e, p, marks);
 		taken += !r;
 	}
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 	ept_thaw(e);
 	return r && !taken ? r : taken;
 }
@@ -230,10 +230,10 @@ static int64_t take_range(struct ept *e, uint64_t page, uint64_t n, uint32_t mar
 
 		chunk = OB_MIN(OB_MIN(end - page, EPT_CHUNK - page % EPT_CHUNK),
 			       gmem_page_span(e->mem, page));
-		pthread_mutex_lock(&e->lock);
+		ob_lock(&e->lock);
 		ept_wait_thawed(e, page, chunk);
 		r = take_chunk(e, page, chunk, marks, &over);
-		pthread_mutex_unlock(&e->lock);
+		ob_unlock(&e->lock);
 		if (r >= 0)
 			taken += r;
 		if (r >= 0 && over) {
@@ -305,7 +305,7 @@ static int64_t back_range(struct ept *e, uint64_t page, uint64_t n, uint32_t mar
 	for (uint64_t end = page + n, run, chunk; page < end && r >= 0; page += chunk) {
 		chunk = OB_MIN(OB_MIN(end - page, EPT_CHUNK - page % EPT_CHUNK),
 			       gmem_page_span(e->mem, page));
-		pthread_mutex_lock(&e->lock);
+		ob_lock(&e->lock);
 		ept_wait_thawed(e, page, chunk);
 		for (uint64_t p = page; p < page + chunk && r >= 0; p += run) {
 			run = 1;
@@ -319,7 +319,7 @@ static int64_t back_range(struct ept *e, uint64_t page, uint64_t n, uint32_t mar
 		}
 		if (e->stage)
 			ept_windows_close(e, page, chunk);
-		pthread_mutex_unlock(&e->lock);
+		ob_unlock(&e->lock);
 	}
 	return r < 0 && !back ? r : back;
 }
@@ -337,10 +337,10 @@ int64_t ept_samples_left(struct ept *e, uint64_t page, uint64_t n, bool put_back
 
 	if (!ept_range_ok(e, page, n))
 		return -ERANGE;
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	for (uint64_t p = page; p < page + n; p++)
 		left += staged_as(e->map[p], EPT_SAMPLE);
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 	if (left && put_back) {
 		int64_t r = back_range(e, page, n, EPT_SAMPLE);
 

@@ -27,12 +27,12 @@ int ept_set_tier(struct ept *e, enum ept_state state, const struct ept_tier_ops 
 
 	if (!tier_state(state))
 		return -EINVAL;
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	if (e->st.state[state])
 		r = -EBUSY;
 	else
 		e->tier[state] = (struct ept_tier){.ops = ops, .arg = arg};
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 	return r;
 }
 
@@ -42,13 +42,13 @@ int ept_stage_read(struct ept *e, uint64_t page, void *buf, uint32_t *ticket)
 
 	if (page >= e->pages)
 		return -ERANGE;
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	if (ept_entry_staged(e->map[page])) {
 		memcpy(buf, hva_ptr(ept_stage_hva(e, page)), OB_PAGE_SIZE);
 		*ticket = ept_entry_taking(e->map[page]);
 		r = 0;
 	}
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 	return r;
 }
 
@@ -91,14 +91,14 @@ int64_t ept_to_tier(struct ept *e, enum ept_state state, struct ept_tiered *list
 		if (i && list[i].page <= list[i - 1].page)
 			return -EINVAL;
 	}
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	if (!e->tier[state].ops)
 		r = -EINVAL;
 	for (unsigned int done = 0; done < n && r >= 0; done += BATCH) {
 		r = hand_over(e, state, list + done, OB_MIN(n - done, (unsigned int)BATCH));
 		freed += OB_MAX(r, 0);
 	}
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 	return r < 0 && !freed ? r : freed;
 }
 
@@ -111,14 +111,14 @@ int ept_retier(struct ept *e, uint64_t page, enum ept_state from, uint32_t from_
 		return -ERANGE;
 	if (!tier_state(from) || !tier_state(to) || !ept_may(from, to, EPT_BY_TIER))
 		return -EINVAL;
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	if (!e->tier[to].ops) {
 		r = -EINVAL;
 	} else if (e->map[page] == ept_entry(from, from_slot, 0)) {
 		ept_set(e, page, ept_entry(to, to_slot, 0), EPT_BY_TIER);
 		r = 0;
 	}
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 	return r;
 }
 
@@ -146,7 +146,7 @@ int ept_set_remote(struct ept *e, uint64_t page, uint64_t n, uint32_t first_slot
 	r = ept_stage_ready(e);
 	if (r)
 		return r;
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	if (!e->tier[EPT_REMOTE].ops)
 		r = -EINVAL;
 	/* From when the windows are open on, a touch waits until we have given up the lock. */
@@ -161,6 +161,6 @@ int ept_set_remote(struct ept *e, uint64_t page, uint64_t n, uint32_t first_slot
 			EPT_BY_TIER);
 	if (r)
 		ept_windows_close(e, page, n);
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 	return r;
 }

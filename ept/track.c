@@ -109,7 +109,7 @@ void ept_track_init(struct ept_track *t, struct ept_log_ops log, const struct gm
 		.words = (mem->pages + 63) / 64,
 		.st.pages_off = mem->pages,
 	};
-	pthread_mutex_init(&t->lock, NULL);
+	ob_mutex_init(&t->lock, OB_RANK_TRACK);
 	for (unsigned int s = 0; s < mem->nslots; s++) {
 		OB_ASSERT(mem->slot[s].first_page % 64 == 0);
 		largest = OB_MAX(largest, mem->slot[s].pages);
@@ -127,14 +127,14 @@ void ept_track_exit(struct ept_track *t)
 	ob_free(t->arena, t->marks);
 	ob_free(t->arena, t->state);
 	ob_free(t->arena, t->scratch);
-	pthread_mutex_destroy(&t->lock);
+	ob_mutex_destroy(&t->lock);
 }
 
 void ept_track_attach(struct ept *e, struct ept_track *t)
 {
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	e->track = t;
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 }
 
 /* --- slots --------------------------------------------------------------------------------- */
@@ -177,7 +177,7 @@ int ept_track_on(struct ept_track *t, uint64_t page, uint64_t n)
 		return -EINVAL;
 	first = gmem_page_slot(t->mem, page);
 	end = gmem_page_slot(t->mem, page + n - 1) + 1;
-	pthread_mutex_lock(&t->lock);
+	ob_lock(&t->lock);
 	for (unsigned int s = first; s < end && !r; s++)
 		if (atomic_load(&t->state[s]) == SLOT_OFF)
 			r = slot_on(t, s);
@@ -189,7 +189,7 @@ int ept_track_on(struct ept_track *t, uint64_t page, uint64_t n)
 		else
 			atomic_store(&t->state[s], SLOT_ON);
 	}
-	pthread_mutex_unlock(&t->lock);
+	ob_unlock(&t->lock);
 	return r;
 }
 
@@ -199,7 +199,7 @@ int ept_track_off(struct ept_track *t, uint64_t page, uint64_t n)
 
 	if (!n || !in_guest(t, page, n))
 		return -EINVAL;
-	pthread_mutex_lock(&t->lock);
+	ob_lock(&t->lock);
 	for (unsigned int s = gmem_page_slot(t->mem, page); s < t->mem->nslots; s++) {
 		const struct gmem_slot *slot = &t->mem->slot[s];
 		int err = 0;
@@ -210,7 +210,7 @@ int ept_track_off(struct ept_track *t, uint64_t page, uint64_t n)
 			err = slot_off(t, s);
 		r = r ? r : err;
 	}
-	pthread_mutex_unlock(&t->lock);
+	ob_unlock(&t->lock);
 	return r;
 }
 
@@ -226,7 +226,7 @@ int ept_track_consumer_add(struct ept_track *t)
 {
 	int found = -ENOSPC;
 
-	pthread_mutex_lock(&t->lock);
+	ob_lock(&t->lock);
 	for (int c = 0; c < EPT_TRACK_CONSUMERS && found < 0; c++) {
 		if (t->bits[c])
 			continue;
@@ -235,7 +235,7 @@ int ept_track_consumer_add(struct ept_track *t)
 		t->st.consumers++;
 		found = c;
 	}
-	pthread_mutex_unlock(&t->lock);
+	ob_unlock(&t->lock);
 	return found;
 }
 
@@ -248,14 +248,14 @@ int ept_track_consumer_remove(struct ept_track *t, int consumer)
 {
 	int r = -EINVAL;
 
-	pthread_mutex_lock(&t->lock);
+	ob_lock(&t->lock);
 	if (is_consumer(t, consumer)) {
 		ob_free(t->arena, t->bits[consumer]);
 		t->bits[consumer] = NULL;
 		t->st.consumers--;
 		r = 0;
 	}
-	pthread_mutex_unlock(&t->lock);
+	ob_unlock(&t->lock);
 	return r;
 }
 
@@ -347,7 +347,7 @@ int ept_track_collect(struct ept_track *t)
 {
 	int r = 0;
 
-	pthread_mutex_lock(&t->lock);
+	ob_lock(&t->lock);
 	t->st.passes++;
 	for (unsigned int s = 0; s < t->mem->nslots; s++)
 		if (atomic_load(&t->state[s]) != SLOT_OFF) {
@@ -355,13 +355,13 @@ int ept_track_collect(struct ept_track *t)
 
 			r = r ? r : err;
 		}
-	pthread_mutex_unlock(&t->lock);
+	ob_unlock(&t->lock);
 	return r;
 }
 
 void ept_track_read_stats(struct ept_track *t, struct ept_track_stats *out)
 {
-	pthread_mutex_lock(&t->lock);
+	ob_lock(&t->lock);
 	*out = t->st;
-	pthread_mutex_unlock(&t->lock);
+	ob_unlock(&t->lock);
 }

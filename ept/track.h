@@ -50,7 +50,7 @@ struct ept_track {
 	struct ept_log_ops log;
 	const struct gmem *mem;
 	struct ob_arena *arena;
-	pthread_mutex_t lock;
+	struct ob_mutex lock;
 	uint64_t words;		 /* of a bitmap of all pages */
 	_Atomic uint64_t *marks; /* [words] by devices, since the last collect of their slot */
 	_Atomic uint64_t *bits[EPT_TRACK_CONSUMERS]; /* [words] each; NULL: nobody */

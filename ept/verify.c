@@ -81,14 +81,14 @@ int ept_verify(struct ept *e, struct ept_verify *out)
 		bool out_there;
 
 		n = OB_MIN(OB_MIN(e->pages - page, EPT_CHUNK), gmem_page_span(e->mem, page));
-		pthread_mutex_lock(&e->lock);
+		ob_lock(&e->lock);
 		out_there = e->stage != NULL;
 		r = ops->pages(e->host, gmem_page_hva(e->mem, page), n, there);
 		if (!r && out_there)
 			r = ops->pages(e->host, ept_stage_hva(e, page), n, staging);
 		for (uint64_t i = 0; i < n && !r; i++)
 			compare(e, page + i, &there[i], out_there ? &staging[i] : NULL, out);
-		pthread_mutex_unlock(&e->lock);
+		ob_unlock(&e->lock);
 	}
 	out->pages = e->pages;
 	ept_check(e);

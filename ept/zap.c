@@ -83,9 +83,9 @@ int64_t ept_zap(struct ept *e, const struct ept_run *runs, unsigned int n, bool 
 		r = ept_freeze(e, first, runs[i + take - 1].page - first + 1);
 		if (r)
 			return r;
-		pthread_mutex_lock(&e->lock);
+		ob_lock(&e->lock);
 		r = zap_batch(e, &runs[i], take, &zapped[i]);
-		pthread_mutex_unlock(&e->lock);
+		ob_unlock(&e->lock);
 		ept_thaw(e);
 		if (r < 0)
 			return r;

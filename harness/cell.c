@@ -29,14 +29,14 @@
 static void scan_hold(struct cell *c)
 {
 	atomic_store(&c->scan_wanted, true);
-	pthread_mutex_lock(&c->scan_lock);
+	ob_lock(&c->scan_lock);
 	atomic_store(&c->scan_wanted, false);
 }
 
 static void scan_release(struct cell *c)
 {
 	pthread_cond_broadcast(&c->scan_cond);
-	pthread_mutex_unlock(&c->scan_lock);
+	ob_unlock(&c->scan_lock);
 }
 
 /* The scanner: a thread round ksm_step. */
@@ -46,23 +46,23 @@ static void *scanner_thread(void *arg)
 
 	/* The main thread's priority is not for us (cell_start). */
 	setpriority(PRIO_PROCESS, 0, 0);
-	pthread_mutex_lock(&c->scan_lock);
+	ob_lock(&c->scan_lock);
 	while (!c->scan_quit) {
 		uint64_t rest = ksm_step(c->ksm, c->host.ops->now_ns(&c->host), 512);
 		struct timespec ts;
 
 		/* A turn for the main thread. It broadcasts when it has had it. */
 		while (atomic_load(&c->scan_wanted) && !c->scan_quit)
-			pthread_cond_wait(&c->scan_cond, &c->scan_lock);
+			ob_cond_wait(&c->scan_cond, &c->scan_lock);
 		if (!rest || c->scan_quit)
 			continue;
 		clock_gettime(CLOCK_MONOTONIC, &ts);
 		rest += (uint64_t)ts.tv_nsec;
 		ts.tv_sec += (time_t)(rest / OB_NS_PER_SEC);
 		ts.tv_nsec = (long)(rest % OB_NS_PER_SEC);
-		pthread_cond_timedwait(&c->scan_cond, &c->scan_lock, &ts);
+		ob_cond_timedwait(&c->scan_cond, &c->scan_lock, &ts);
 	}
-	pthread_mutex_unlock(&c->scan_lock);
+	ob_unlock(&c->scan_lock);
 	return NULL;
 }
 
@@ -416,7 +416,7 @@ int cell_main(int argc, char **argv)
 	}
 	c.arena_ept = ob_arena_new("ept");
 	c.arena_ksm = ob_arena_new("ksm");
-	pthread_mutex_init(&c.scan_lock, NULL);
+	ob_mutex_init(&c.scan_lock, OB_RANK_SCAN);
 	while (!quit && !proto_recv(CELL_FD_CONTROL, &doc, PROTO_NEVER)) {
 		json_t *answer = cell_answer(&c, doc, &quit);
 

@@ -39,7 +39,7 @@ struct cell {
 
 	pthread_t scanner;
 	bool has_scanner;
-	pthread_mutex_t scan_lock; /* held during a step; whoever holds it has paused merging */
+	struct ob_mutex scan_lock; /* held during a step; whoever holds it has paused merging */
 	pthread_cond_t scan_cond;  /* the scanner rests, or lets the main thread go first */
 	_Atomic bool scan_wanted;  /* the main thread wants the lock: a mutex alone is not fair */
 	bool scan_quit;

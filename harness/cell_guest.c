@@ -227,11 +227,11 @@ json_t *cell_guest_sample(struct cell *c, struct cell_guest *g, bool full)
 	ept_staging(&g->ept, &staging, &staging_size);
 	json_object_set_new(o, "staging", json_integer((json_int_t)staging.v));
 	json_object_set_new(o, "staging_size", json_integer((json_int_t)staging_size));
-	pthread_mutex_lock(&g->vm->end_lock);
+	ob_lock(&g->vm->end_lock);
 	json_object_set_new(o, "end", json_string(guest_end(g)));
 	json_object_set_new(o, "reason",
 			    json_string(g->vm->end == VM_END_ASKED ? "" : g->vm->reason));
-	pthread_mutex_unlock(&g->vm->end_lock);
+	ob_unlock(&g->vm->end_lock);
 	if (full)
 		sample_full(g, &r, o);
 	return o;

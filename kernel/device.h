@@ -68,7 +68,7 @@ struct serial {
 	uint8_t rx;   /* loopback mode: the byte that came back */
 	bool rx_full;
 	bool thre; /* the "transmitter empty" interrupt is pending */
-	pthread_mutex_t lock;
+	struct ob_mutex lock;
 };
 
 extern const struct bus_ops serial_bus_ops;
@@ -149,7 +149,7 @@ struct virtio_dev {
 	struct vm *vm;
 	struct gmem *mem;
 	struct virtq q[VIRTIO_MAX_QUEUES];
-	pthread_mutex_t lock; /* all of the below, and the queues while they are set up */
+	struct ob_mutex lock; /* all of the below, and the queues while they are set up */
 	uint32_t status;
 	uint32_t dev_sel, drv_sel, q_sel;
 	uint64_t drv_features;

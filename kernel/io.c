@@ -17,7 +17,7 @@
 
 struct io_worker {
 	pthread_t thread;
-	pthread_mutex_t lock; /* all below, and next and queued of every item */
+	struct ob_mutex lock; /* all below, and next and queued of every item */
 	pthread_cond_t more;  /* something was queued, or stop */
 	pthread_cond_t idle;  /* an item has been run */
 	struct io_work *head, **tail;
@@ -29,14 +29,14 @@ static void *worker_main(void *arg)
 {
 	struct io_worker *w = arg;
 
-	pthread_mutex_lock(&w->lock);
+	ob_lock(&w->lock);
 	for (;;) {
 		struct io_work *work = w->head;
 
 		if (!work) {
 			if (w->stop)
 				break;
-			pthread_cond_wait(&w->more, &w->lock);
+			ob_cond_wait(&w->more, &w->lock);
 			continue;
 		}
 		w->head = work->next;
@@ -45,15 +45,15 @@ static void *worker_main(void *arg)
 		work->next = NULL;
 		work->queued = false;
 		w->running = work;
-		pthread_mutex_unlock(&w->lock);
+		ob_unlock(&w->lock);
 
 		work->run(work);
 
-		pthread_mutex_lock(&w->lock);
+		ob_lock(&w->lock);
 		w->running = NULL;
 		pthread_cond_broadcast(&w->idle);
 	}
-	pthread_mutex_unlock(&w->lock);
+	ob_unlock(&w->lock);
 	return NULL;
 }
 
@@ -64,7 +64,7 @@ int io_worker_start(struct io_worker **out)
 
 	if (!w)
 		return -ENOMEM;
-	pthread_mutex_init(&w->lock, NULL);
+	ob_mutex_init(&w->lock, OB_RANK_IO);
 	pthread_cond_init(&w->more, NULL);
 	pthread_cond_init(&w->idle, NULL);
 	w->tail = &w->head;
@@ -80,21 +80,21 @@ int io_worker_start(struct io_worker **out)
 
 void io_worker_stop(struct io_worker *w)
 {
-	pthread_mutex_lock(&w->lock);
+	ob_lock(&w->lock);
 	w->stop = true;
 	pthread_cond_signal(&w->more);
-	pthread_mutex_unlock(&w->lock);
+	ob_unlock(&w->lock);
 	pthread_join(w->thread, NULL);
 	OB_ASSERT(!w->head);
 	pthread_cond_destroy(&w->idle);
 	pthread_cond_destroy(&w->more);
-	pthread_mutex_destroy(&w->lock);
+	ob_mutex_destroy(&w->lock);
 	free(w);
 }
 
 void io_worker_queue(struct io_worker *w, struct io_work *work)
 {
-	pthread_mutex_lock(&w->lock);
+	ob_lock(&w->lock);
 	/* While it stops, only an item that is running may queue itself again. */
 	OB_ASSERT(!w->stop || w->running);
 	if (!work->queued) {
@@ -104,14 +104,14 @@ void io_worker_queue(struct io_worker *w, struct io_work *work)
 		w->tail = &work->next;
 		pthread_cond_signal(&w->more);
 	}
-	pthread_mutex_unlock(&w->lock);
+	ob_unlock(&w->lock);
 }
 
 void io_worker_drain(struct io_worker *w, struct io_work *work)
 {
 	OB_ASSERT(!pthread_equal(pthread_self(), w->thread));
-	pthread_mutex_lock(&w->lock);
+	ob_lock(&w->lock);
 	while (work->queued || w->running == work)
-		pthread_cond_wait(&w->idle, &w->lock);
-	pthread_mutex_unlock(&w->lock);
+		ob_cond_wait(&w->idle, &w->lock);
+	ob_unlock(&w->lock);
 }

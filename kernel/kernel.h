@@ -11,6 +11,7 @@
 #include "kernel/base.h"
 #include "kernel/device.h"
 #include "kernel/host.h"
+#include "kernel/lock.h"
 #include "kernel/mem.h"
 #include "kernel/vm.h"
 

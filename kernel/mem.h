@@ -12,6 +12,7 @@
 #define OVERBOOK_KERNEL_MEM_H
 
 #include "kernel/host.h"
+#include "kernel/lock.h"
 
 #define GMEM_MAX_REGIONS 8
 #define GMEM_HOLE_START	 (3 * OB_GIB) /* devices live in [3 GiB, 4 GiB) */

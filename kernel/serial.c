@@ -259,10 +259,10 @@ static uint64_t serial_read(void *dev, uint64_t off, unsigned int size)
 	struct serial *s = dev;
 	uint64_t v = 0;
 
-	pthread_mutex_lock(&s->lock);
+	ob_lock(&s->lock);
 	for (unsigned int i = 0; i < size; i++)
 		v |= (uint64_t)read_reg(s, off + i) << (8 * i);
-	pthread_mutex_unlock(&s->lock);
+	ob_unlock(&s->lock);
 	return v;
 }
 
@@ -270,10 +270,10 @@ static void serial_write(void *dev, uint64_t off, unsigned int size, uint64_t va
 {
 	struct serial *s = dev;
 
-	pthread_mutex_lock(&s->lock);
+	ob_lock(&s->lock);
 	for (unsigned int i = 0; i < size; i++)
 		write_reg(s, off + i, (uint8_t)(value >> (8 * i)));
-	pthread_mutex_unlock(&s->lock);
+	ob_unlock(&s->lock);
 }
 
 const struct bus_ops serial_bus_ops = {
@@ -290,14 +290,14 @@ void serial_init(struct serial *s, int fd)
 		s->part = TTY_PART;
 	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
 		s->limit = FILE_LIMIT;
-	pthread_mutex_init(&s->lock, NULL);
+	ob_mutex_init(&s->lock, OB_RANK_SERIAL);
 }
 
 void serial_flush(struct serial *s)
 {
-	pthread_mutex_lock(&s->lock);
+	ob_lock(&s->lock);
 	flush_locked(s);
-	pthread_mutex_unlock(&s->lock);
+	ob_unlock(&s->lock);
 }
 
 void serial_last_line(struct serial *s, char *out, size_t n)
@@ -307,11 +307,11 @@ void serial_last_line(struct serial *s, char *out, size_t n)
 
 	if (!n)
 		return;
-	pthread_mutex_lock(&s->lock);
+	ob_lock(&s->lock);
 	have = (size_t)OB_MIN(s->total, (uint64_t)sizeof(s->tail));
 	for (size_t i = 0; i < have; i++)
 		text[i] = s->tail[(s->total - have + i) % sizeof(s->tail)];
-	pthread_mutex_unlock(&s->lock);
+	ob_unlock(&s->lock);
 
 	end = have;
 	while (end && (unsigned char)text[end - 1] <= ' ')
@@ -331,5 +331,5 @@ void serial_last_line(struct serial *s, char *out, size_t n)
 void serial_exit(struct serial *s)
 {
 	serial_flush(s);
-	pthread_mutex_destroy(&s->lock);
+	ob_mutex_destroy(&s->lock);
 }

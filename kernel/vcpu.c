@@ -281,9 +281,9 @@ static void *vcpu_thread(void *arg)
 	v->cpu_ns = (uint64_t)ts.tv_sec * OB_NS_PER_SEC + (uint64_t)ts.tv_nsec;
 	serial_flush(&vm->serial);
 	/* The thread's memory goes with it: from here on nobody may look (vm_cpu holds the lock). */
-	pthread_mutex_lock(&vm->end_lock);
+	ob_lock(&vm->end_lock);
 	atomic_store(&v->cpu, NULL);
-	pthread_mutex_unlock(&vm->end_lock);
+	ob_unlock(&vm->end_lock);
 	atomic_store(&vm->state, VM_STOPPED);
 	return NULL;
 }
@@ -370,6 +370,7 @@ void vm_unpark(struct vm *vm)
 
 void vm_park(struct vm *vm)
 {
+	ob_rank_check(OB_RANK_PARK);
 	atomic_fetch_add(&vm->park_depth, 1);
 	for (unsigned int i = 0; i < vm->nvcpus; i++)
 		vcpu_kick(&vm->vcpu[i]);

@@ -83,22 +83,22 @@ bool virtio_dev_live(struct virtio_dev *d)
 {
 	bool yes;
 
-	pthread_mutex_lock(&d->lock);
+	ob_lock(&d->lock);
 	yes = live(d);
-	pthread_mutex_unlock(&d->lock);
+	ob_unlock(&d->lock);
 	return yes;
 }
 
 void virtio_dev_fail(struct virtio_dev *d, const char *why)
 {
-	pthread_mutex_lock(&d->lock);
+	ob_lock(&d->lock);
 	if (!d->broken)
 		d->why = why;
 	d->broken = true;
 	d->status |= STATUS_NEEDS_RESET;
 	if (d->status & STATUS_DRIVER_OK)
 		d->irq_status |= IRQ_CONFIG;
-	pthread_mutex_unlock(&d->lock);
+	ob_unlock(&d->lock);
 	if (d->vm)
 		vm_fail(d->vm, "virtio device (type %u): %s", d->ops->device_id, why);
 }
@@ -108,9 +108,9 @@ void virtio_dev_interrupt(struct virtio_dev *d, unsigned int q)
 	OB_ASSERT(q < d->ops->nqueues);
 	if (!virtq_wants_irq(&d->q[q]))
 		return;
-	pthread_mutex_lock(&d->lock);
+	ob_lock(&d->lock);
 	d->irq_status |= IRQ_USED;
-	pthread_mutex_unlock(&d->lock);
+	ob_unlock(&d->lock);
 	if (d->vm)
 		vm_wake(d->vm);
 }
@@ -123,9 +123,9 @@ static bool quiesce_begin(struct virtio_dev *d)
 	if (d->resetting)
 		return false;
 	d->resetting = true;
-	pthread_mutex_unlock(&d->lock);
+	ob_unlock(&d->lock);
 	d->ops->reset(d);
-	pthread_mutex_lock(&d->lock);
+	ob_lock(&d->lock);
 	return true;
 }
 
@@ -301,7 +301,7 @@ static void mmio_write(void *dev, uint64_t off, unsigned int size, uint64_t valu
 
 	if (size != 4 || off & 3 || off >= REG_CONFIG)
 		return; /* no register of ours is so wide, and no configuration can be written */
-	pthread_mutex_lock(&d->lock);
+	ob_lock(&d->lock);
 	if (!d->resetting) {
 		if (off != REG_QUEUE_NOTIFY)
 			why = write_reg(d, off, v);
@@ -310,7 +310,7 @@ static void mmio_write(void *dev, uint64_t off, unsigned int size, uint64_t valu
 		else
 			ring = live(d) && d->q[v].ready;
 	}
-	pthread_mutex_unlock(&d->lock);
+	ob_unlock(&d->lock);
 	/* Both take locks of their own. A late ring finds a device that is not live, and does
 	 * nothing. */
 	if (why)
@@ -368,9 +368,9 @@ static uint64_t mmio_read(void *dev, uint64_t off, unsigned int size)
 		return d->ops->config_read ? d->ops->config_read(d, off - REG_CONFIG, size) : 0;
 	if (size != 4)
 		return 0;
-	pthread_mutex_lock(&d->lock);
+	ob_lock(&d->lock);
 	v = read_reg(d, off);
-	pthread_mutex_unlock(&d->lock);
+	ob_unlock(&d->lock);
 	return v;
 }
 
@@ -386,16 +386,16 @@ void virtio_dev_init(struct virtio_dev *d, const struct virtio_dev_ops *ops, str
 	*d = (struct virtio_dev){.ops = ops, .vm = vm, .mem = mem};
 	for (unsigned int i = 0; i < ops->nqueues; i++)
 		d->q[i].mem = mem;
-	pthread_mutex_init(&d->lock, NULL);
+	ob_mutex_init(&d->lock, OB_RANK_VIRTIO);
 }
 
 /* As for a reset, the device stops being live before its work is waited for: what the driver has
  * queued is not done any more, only what is under way ends. The vCPUs are gone by now. */
 void virtio_dev_exit(struct virtio_dev *d)
 {
-	pthread_mutex_lock(&d->lock);
+	ob_lock(&d->lock);
 	d->resetting = true;
-	pthread_mutex_unlock(&d->lock);
+	ob_unlock(&d->lock);
 	d->ops->reset(d);
-	pthread_mutex_destroy(&d->lock);
+	ob_mutex_destroy(&d->lock);
 }

@@ -138,7 +138,7 @@ int vm_create(struct vm **out, struct kvm *kvm, struct ob_host *host, const stru
 	vm->host = host;
 	vm->id = cfg->id;
 	vm->fd = -1;
-	pthread_mutex_init(&vm->end_lock, NULL);
+	ob_mutex_init(&vm->end_lock, OB_RANK_VM_END);
 
 	snprintf(name, sizeof(name), "ob:vm%u:ram", cfg->id);
 	r = gmem_init(&vm->mem, host, cfg->mem_bytes, name);
@@ -181,7 +181,7 @@ close_vm:
 free_mem:
 	gmem_exit(&vm->mem);
 free_vm:
-	pthread_mutex_destroy(&vm->end_lock);
+	ob_mutex_destroy(&vm->end_lock);
 	free(vm);
 	return r;
 }
@@ -205,13 +205,13 @@ int vm_start(struct vm *vm, struct ob_err *e)
 /* Note how it ended (the first one counts) and make the vCPUs end. */
 static void vm_end(struct vm *vm, enum vm_end end, int code, const char *reason)
 {
-	pthread_mutex_lock(&vm->end_lock);
+	ob_lock(&vm->end_lock);
 	if (vm->end == VM_END_NONE) {
 		vm->end = end;
 		vm->exit_code = code;
 		snprintf(vm->reason, sizeof(vm->reason), "%s", reason);
 	}
-	pthread_mutex_unlock(&vm->end_lock);
+	ob_unlock(&vm->end_lock);
 	atomic_store(&vm->stop, true);
 	for (unsigned int i = 0; i < vm->nvcpus; i++)
 		vcpu_kick(&vm->vcpu[i]);
@@ -267,7 +267,7 @@ void vm_destroy(struct vm *vm)
 	close(vm->fd);
 	serial_exit(&vm->serial);
 	gmem_exit(&vm->mem);
-	pthread_mutex_destroy(&vm->end_lock);
+	ob_mutex_destroy(&vm->end_lock);
 	free(vm);
 }
 
@@ -285,10 +285,10 @@ int vm_cpu(struct vm *vm)
 	const uint32_t *at;
 	int cpu = -1;
 
-	pthread_mutex_lock(&vm->end_lock);
+	ob_lock(&vm->end_lock);
 	at = vm->nvcpus ? atomic_load(&vm->vcpu[0].cpu) : NULL;
 	if (at)
 		cpu = (int)__atomic_load_n(at, __ATOMIC_RELAXED);
-	pthread_mutex_unlock(&vm->end_lock);
+	ob_unlock(&vm->end_lock);
 	return cpu;
 }

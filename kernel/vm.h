@@ -142,7 +142,7 @@ struct vm {
 	_Atomic uint32_t park_seq;   /* a futex: changes when parked vCPUs are to look again */
 	_Atomic uint32_t wake_latch; /* a futex: a device has something for a sleeping guest */
 	_Atomic bool stop;	     /* vCPUs are to end */
-	pthread_mutex_t end_lock;    /* end, reason, exit_code */
+	struct ob_mutex end_lock;    /* end, reason, exit_code */
 	enum vm_end end;
 	int exit_code;
 	char reason[200];

@@ -40,9 +40,9 @@ const struct ksm_engine_ops *ksm_engine_find(const char *name)
 /* Let other threads see what the engine has counted. */
 static void stats_show(struct ksm *k)
 {
-	pthread_mutex_lock(&k->lock);
+	ob_lock(&k->lock);
 	k->shown = k->st;
-	pthread_mutex_unlock(&k->lock);
+	ob_unlock(&k->lock);
 }
 
 int ksm_new(struct ksm **out, const struct ksm_engine_ops *ops, struct ob_host *host,
@@ -60,7 +60,7 @@ int ksm_new(struct ksm **out, const struct ksm_engine_ops *ops, struct ob_host *
 		k->opts.step_pages = DEFAULT_STEP_PAGES;
 	if (!k->opts.pass_gap_ns)
 		k->opts.pass_gap_ns = 250 * OB_NS_PER_MS;
-	pthread_mutex_init(&k->lock, NULL);
+	ob_mutex_init(&k->lock, OB_RANK_KSM);
 	*out = k;
 	return 0;
 }
@@ -176,9 +176,9 @@ void ksm_stop(struct ksm *k)
 
 void ksm_read_stats(struct ksm *k, struct ksm_stats *out)
 {
-	pthread_mutex_lock(&k->lock);
+	ob_lock(&k->lock);
 	*out = k->shown;
-	pthread_mutex_unlock(&k->lock);
+	ob_unlock(&k->lock);
 	out->meta_bytes = ob_arena_bytes(k->arena);
 	if (k->domain)
 		out->meta_bytes += ksm_domain_private_bytes(k->domain);
@@ -192,7 +192,7 @@ void ksm_free(struct ksm *k)
 	for (unsigned int i = 0; i < k->nslots; i++)
 		if (k->slot[i].used)
 			slot_remove(k, i);
-	pthread_mutex_destroy(&k->lock);
+	ob_mutex_destroy(&k->lock);
 	ob_free(k->arena, k->slot);
 	ob_free(k->arena, k);
 }

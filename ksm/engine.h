@@ -39,7 +39,7 @@ struct ksm {
 	 */
 	struct ksm_stats st;
 	struct ksm_stats shown;
-	pthread_mutex_t lock; /* shown only */
+	struct ob_mutex lock; /* shown only */
 };
 
 extern const struct ksm_engine_ops ksm_engine_off;

@@ -59,7 +59,7 @@ static void on_broken(void *arg, uint64_t page, uint32_t frame)
 {
 	struct hash_guest *g = arg;
 
-	pthread_mutex_lock(&g->lock);
+	ob_lock(&g->lock);
 	if (g->nbroken == g->room) {
 		struct hash_broken *more;
 
@@ -71,7 +71,7 @@ static void on_broken(void *arg, uint64_t page, uint32_t frame)
 		g->broken = more;
 	}
 	g->broken[g->nbroken++] = (struct hash_broken){.page = (uint32_t)page, .frame = frame};
-	pthread_mutex_unlock(&g->lock);
+	ob_unlock(&g->lock);
 }
 
 /* The planted bug: the guest's write is lost, the page shows the frame again. */
@@ -91,12 +91,12 @@ static void take_broken(struct ksm *k, struct hash *h, struct ksm_slot *s)
 	struct hash_broken *list;
 	uint32_t n;
 
-	pthread_mutex_lock(&g->lock);
+	ob_lock(&g->lock);
 	list = g->broken;
 	n = g->nbroken;
 	g->broken = NULL;
 	g->nbroken = g->room = 0;
-	pthread_mutex_unlock(&g->lock);
+	ob_unlock(&g->lock);
 
 	for (uint32_t i = 0; i < n; i++) {
 		k->st.broken++;
@@ -112,7 +112,7 @@ static void hash_attach(struct ksm *k, struct ksm_slot *s)
 {
 	struct hash_guest *g = ob_alloc(k->arena, sizeof(*g));
 
-	pthread_mutex_init(&g->lock, NULL);
+	ob_mutex_init(&g->lock, OB_RANK_BROKEN);
 	g->arena = k->arena;
 	g->last = ob_alloc(k->arena, s->g.ept->pages * sizeof(g->last[0]));
 	s->priv = g;
@@ -128,7 +128,7 @@ static void hash_remove(struct ksm *k, unsigned int slot)
 		return;
 	ept_on_broken(s->g.ept, NULL, NULL);
 	take_broken(k, NULL, s);
-	pthread_mutex_destroy(&g->lock);
+	ob_mutex_destroy(&g->lock);
 	ob_free(k->arena, g->last);
 	ob_free(k->arena, g);
 	s->priv = NULL;

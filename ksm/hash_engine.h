@@ -38,7 +38,7 @@ struct hash_broken {
 
 struct hash_guest {
 	uint32_t *last;	      /* per page: low half of its hash in the pass before, see hash_mark */
-	pthread_mutex_t lock; /* of the list below, which any thread that syncs appends to */
+	struct ob_mutex lock; /* of the list below, which any thread that syncs appends to */
 	struct ob_arena *arena;
 	struct hash_broken *broken;
 	uint32_t nbroken, room;
