@@ -81,10 +81,13 @@ struct pm_scan_arg {
 #define PAGEMAP_SCAN _IOWR('f', 16, struct pm_scan_arg)
 #endif
 
-/* --- madvise ------------------------------------------------------------------------------ */
+/* --- huge pages --------------------------------------------------------------------------- */
 
 #ifndef MADV_COLLAPSE /* 6.1; the C library of Debian 12 knows it not */
 #define MADV_COLLAPSE 25
+#endif
+#ifndef PR_THP_DISABLE_EXCEPT_ADVISED /* 6.18: a flag of PR_SET_THP_DISABLE */
+#define PR_THP_DISABLE_EXCEPT_ADVISED (1 << 1)
 #endif
 
 /* --- KVM --------------------------------------------------------------------------------- */

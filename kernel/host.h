@@ -136,17 +136,42 @@ struct ob_host_ops {
 	/* Note the next write to each page of [at, at+size) that scan_get would report. */
 	int (*scan_protect)(struct ob_host *h, hva_t at, uint64_t size);
 	void (*scan_close)(struct ob_host *h, int fd, hva_t at, uint64_t size);
+
+	/*
+	 * Huge pages (host_huge.c); a unit is OB_HUGE_SIZE bytes and aligned so. Without
+	 * ob_host_linux_huge all memory is of small pages, whatever is asked for here.
+	 */
+	/* May the kernel back [at, at+size), multiples of the page size, by huge pages, now and
+	 * later? What is mapped there stays as it is. A mapping is born with the answer no. */
+	int (*huge)(struct ob_host *h, hva_t at, uint64_t size, bool on);
+	/* Make the units of [at, at+size) huge now; they may be (huge), and each lies in one
+	 * anonymous mapping that no userfaultfd watches. Holes are filled. -EOPNOTSUPP: before
+	 * Linux 6.1; -ENOMEM, -EBUSY, -EAGAIN: not now. */
+	int (*collapse)(struct ob_host *h, hva_t at, uint64_t size);
+	/* Take the huge page at @at apart, so that each of its 4 KB pages can be given back alone:
+	 * dropping a part of it does not, its memory is held until all of it goes. Some kernels put
+	 * their zero page in the place of pages of zeroes. 0 also when there is no huge page;
+	 * -EBUSY: somebody in the kernel holds it. */
+	int (*split)(struct ob_host *h, hva_t at);
+	/* Which of the @n units from @at on does one huge entry map, with memory of its own? Sets
+	 * out[i] to 0 or 1. Exact from Linux 6.7 on; before, see host_huge.c. */
+	int (*huge_units)(struct ob_host *h, hva_t at, uint64_t n, uint8_t *out);
 };
+
+#define OB_HUGE_SIZE (2 * OB_MIB)
 
 /* A host: its operations and whatever they need. The real one has file descriptors, a fake one
  * its model. Every call passes it, there is no other state. */
 struct ob_host {
 	const struct ob_host_ops *ops;
 	int pagemap_fd;
-	uint64_t zero_pfn; /* the kernel's zero page, or 0 if we may not know */
-	bool knows_pfn;	   /* may we read host frame numbers? */
-	int pidfd;	   /* of this process; -1: there is none */
-	bool vectored;	   /* process_madvise takes MADV_DONTNEED on oneself */
+	uint64_t zero_pfn;	/* the kernel's zero page, or 0 if we may not know */
+	bool knows_pfn;		/* may we read host frame numbers? */
+	int pidfd;		/* of this process; -1: there is none */
+	bool vectored;		/* process_madvise takes MADV_DONTNEED on oneself */
+	bool huge;		/* huge pages where they are asked for: ob_host_linux_huge */
+	bool collapses;		/* madvise takes MADV_COLLAPSE */
+	uint64_t huge_zero_pfn; /* of the kernel's huge zero page, or 0 if we may not know */
 };
 
 /* The real host. @h is the caller's and must stay while it is used. */
@@ -157,5 +182,10 @@ int host_scan_open(struct ob_host *h, hva_t at, uint64_t size);
 int host_scan_get(struct ob_host *h, hva_t at, uint64_t n, uint64_t *bitmap);
 int host_scan_protect(struct ob_host *h, hva_t at, uint64_t size);
 void host_scan_close(struct ob_host *h, int fd, hva_t at, uint64_t size);
+/*
+ * From now on memory may be huge where it is asked for (ops->huge); until this is called, it is of 4
+ * KB pages. Before any memory of a guest is mapped. 0, or -EOPNOTSUPP: this kernel has none.
+ */
+int ob_host_linux_huge(struct ob_host *h);
 
 #endif

@@ -10,6 +10,12 @@ void host_batch_init(struct ob_host *h);
 void host_batch_exit(struct ob_host *h);
 int host_discard_many(struct ob_host *h, const struct ob_range *ranges, unsigned int n);
 
+/* host_huge.c */
+int host_huge(struct ob_host *h, hva_t at, uint64_t size, bool on);
+int host_collapse(struct ob_host *h, hva_t at, uint64_t size);
+int host_split(struct ob_host *h, hva_t at);
+int host_huge_units(struct ob_host *h, hva_t at, uint64_t n, uint8_t *out);
+
 /* host_uffd.c */
 int host_uffd_open(struct ob_host *h, struct ob_uffd_caps *caps);
 int host_uffd_register(struct ob_host *h, int fd, hva_t at, uint64_t size, bool protect);

@@ -6,7 +6,8 @@
  * page that has been shared by a fork cannot be moved or merged safely until it is rewritten), and
  * in 4 KB pages. Transparent huge pages are kept off by prctl for the whole process and not by
  * madvise: a madvise flag would keep ranges that were replaced and put back from becoming one
- * mapping again.
+ * mapping again. Where huge pages are wanted (host_huge.c) it is madvise after all, and every
+ * mapping is made with the flag, so that they still become one.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -43,13 +44,14 @@ static int host_map_empty(struct ob_host *h, hva_t at, uint64_t size, const char
 	void *p = mmap(hva_ptr(at), size, PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
 
-	(void)h;
 	if (p == MAP_FAILED)
 		return -errno;
 	/* A kernel without named mappings says EINVAL; the name is a courtesy. */
 	prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, p, size, name);
 	/* Nothing can be done about a failure but to know that we never fork. */
 	madvise(p, size, MADV_DONTFORK);
+	if (h->huge)
+		madvise(p, size, MADV_NOHUGEPAGE);
 	return 0;
 }
 
@@ -109,6 +111,15 @@ static int host_mergeable(struct ob_host *h, hva_t at, uint64_t size, bool on)
 	return madvise(hva_ptr(at), size, on ? MADV_MERGEABLE : MADV_UNMERGEABLE) ? -errno : 0;
 }
 
+/* The kernel has two pages of zeroes, a small one and one of 2 MiB. */
+static bool zero_pfn(const struct ob_host *h, uint64_t pfn)
+{
+	if (!pfn)
+		return false;
+	return pfn == h->zero_pfn ||
+	       (h->huge_zero_pfn && pfn - h->huge_zero_pfn < OB_HUGE_SIZE / OB_PAGE_SIZE);
+}
+
 /*
  * Without host frame numbers (CAP_SYS_ADMIN) a page of the kernel's zero page looks like any other in
  * the page map. PAGEMAP_SCAN (6.7) tells them apart for everybody; on an older kernel such a page
@@ -162,7 +173,7 @@ static int host_pages(struct ob_host *h, hva_t at, uint64_t n, struct ob_page *o
 			p->swapped = raw[i] & PM_SWAP;
 			p->file = raw[i] & PM_FILE;
 			p->pfn = p->present ? raw[i] & PM_PFN_MASK : 0;
-			p->zero = p->pfn && p->pfn == h->zero_pfn;
+			p->zero = zero_pfn(h, p->pfn);
 		}
 	}
 	if (!h->knows_pfn)
@@ -325,6 +336,10 @@ static const struct ob_host_ops linux_ops = {
 	.scan_get = host_scan_get,
 	.scan_protect = host_scan_protect,
 	.scan_close = host_scan_close,
+	.huge = host_huge,
+	.collapse = host_collapse,
+	.split = host_split,
+	.huge_units = host_huge_units,
 };
 
 /* The zero page's frame number: read an untouched page, and see what it got. */

@@ -101,6 +101,22 @@ int gmem_divide(struct gmem *gm, uint64_t slot_bytes)
 	return 0;
 }
 
+int gmem_huge(struct gmem *gm)
+{
+	const struct ob_host_ops *ops = gm->host->ops;
+	int rc = 0;
+
+	for (unsigned int i = 0; i < gm->nregions && !rc; i++)
+		rc = ops->huge(gm->host, gm->region[i].hva, gm->region[i].size, true);
+	for (unsigned int i = 0; i < gm->nregions; i++) {
+		if (rc)
+			ops->huge(gm->host, gm->region[i].hva, gm->region[i].size, false);
+		else
+			gm->region[i].page_size = OB_HUGE_SIZE;
+	}
+	return rc;
+}
+
 void gmem_exit(struct gmem *gm)
 {
 	for (unsigned int i = 0; i < gm->nregions; i++) {

@@ -23,7 +23,7 @@ struct gmem_region {
 	hva_t hva;
 	uint64_t size;	     /* bytes, a multiple of the page size */
 	uint64_t first_page; /* index of its first page among all RAM pages, holes not counted */
-	uint32_t page_size;  /* what backs it: 4096 now, 2 MiB later */
+	uint32_t page_size;  /* what may back it: 4096, or 2 MiB after gmem_huge */
 };
 
 /* Regions are cut into slots at multiples of this, so that no huge page lies across two. */
@@ -79,6 +79,9 @@ int gmem_init(struct gmem *gm, struct ob_host *host, uint64_t size, const char *
  * -E2BIG when that were more than GMEM_MAX_SLOTS; nothing is changed then.
  */
 int gmem_divide(struct gmem *gm, uint64_t slot_bytes);
+/* Let the kernel back all of it by huge pages. Before it is used, and before an ept is attached. 0
+ * or -errno: then it is of small pages. */
+int gmem_huge(struct gmem *gm);
 void gmem_exit(struct gmem *gm);
 
 /*

@@ -147,6 +147,11 @@ int vm_create(struct vm **out, struct kvm *kvm, struct ob_host *host, const stru
 			(unsigned long long)cfg->mem_bytes, strerror(-r));
 		goto free_vm;
 	}
+	r = cfg->huge ? gmem_huge(&vm->mem) : 0;
+	if (r) {
+		ob_fail(e, -r, "vm %u: huge pages for its RAM: %s", cfg->id, strerror(-r));
+		goto free_mem;
+	}
 	r = vm_create_kvm(vm, e);
 	if (r)
 		goto free_mem;

@@ -88,6 +88,7 @@ struct vm_config {
 	unsigned int id; /* in the whole fleet */
 	uint64_t mem_bytes;
 	uint64_t slot_bytes; /* most in one memory slot, multiple of 2 MiB; 0: a slot a region */
+	bool huge;	     /* RAM is to be of huge pages: gmem_huge */
 	const void *kernel;  /* ELF file in memory; may be freed after vm_create */
 	size_t kernel_len;
 	const char *cmdline; /* devices are appended */
