@@ -98,6 +98,8 @@ static int64_t inflate(struct ept *e, uint64_t page, uint64_t n)
 			continue;
 		}
 		r = look(e, at, most);
+		if (!r)
+			r = ept_huge_part(e, at, most, false);
 		if (r)
 			return freed ? freed : r;
 		for (run = 1; run < most && alike(e->map[at], e->map[at + run]); run++)

@@ -196,6 +196,8 @@ int64_t ept_share(struct ept *e, uint64_t page, uint64_t n, int pool_fd, uint32_
 	ob_lock(&e->lock);
 	freed = changeable(e, page, n, 1u << EPT_PRIVATE | 1u << EPT_ZERO, &staged);
 	if (!freed)
+		freed = ept_huge_part(e, page, n, false);
+	if (!freed)
 		freed = staged ? share_staged(e, page, n, pool_fd, frame)
 			       : share_frozen(e, page, n, pool_fd, frame);
 	if (freed >= 0) {
@@ -293,6 +295,8 @@ static int drop_run(struct ept *e, struct batch *b, uint64_t page, uint64_t n)
 	bool staged;
 	int r = changeable(e, page, n, 1u << EPT_PRIVATE | 1u << EPT_ZERO, &staged);
 
+	if (!r)
+		r = ept_huge_part(e, page, n, false);
 	for (uint64_t done = 0, run; done < n && !r; done += run) {
 		run = ept_run_alike(e, page + done, n - done, EPT_OVER_POOL);
 		r = (staged ? drop_staged : drop_alike)(e, b, page + done, run);

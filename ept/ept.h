@@ -21,6 +21,7 @@
 
 #include <pthread.h>
 
+#include "ept/huge.h"
 #include "ept/track.h"
 #include "kernel/kernel.h"
 
@@ -161,6 +162,7 @@ struct ept {
 	void *broken_arg;
 	struct ept_tier tier[EPT_NSTATES]; /* by state: compressed, swapped, remote */
 	struct ept_stage *stage;	   /* NULL until the first page leaves */
+	struct ept_huge *huge;		   /* NULL: its memory is of small pages */
 	struct ept_faults faults;
 	bool no_thread; /* tests answer faults themselves: set before the first page leaves */
 	bool copy_only; /* tests: do as if this kernel had no UFFDIO_MOVE; set as the above */
@@ -268,9 +270,11 @@ int64_t ept_balloon(struct ept *e, uint64_t page, uint64_t n, bool in);
  * Take the private pages of @n runs (ascending) out to staging, where nobody changes them. The guest
  * goes on, and waits at the first touch of such a page until it is put back. Left out: pages that
  * are not private, that a device is using, that the kernel holds pinned. With @sample the pages are
- * marked as samples: a fault brings back that page alone. Gives nothing back to the host yet: the
- * memory is in staging. Returns the pages taken, or -errno when none could be (-EPERM: no
- * userfaultfd that answers for KVM; -EOPNOTSUPP: this kernel can neither move nor protect).
+ * marked as samples: a fault brings back that page alone; and pages of a huge unit are left out,
+ * there the unit is the sample (ept_take_huge). Else a huge unit that a page is taken from is
+ * broken. Gives nothing back to the host yet: the memory is in staging. Returns the pages taken, or
+ * -errno when none could be (-EPERM: no userfaultfd that answers for KVM; -EOPNOTSUPP: this kernel
+ * can neither move nor protect).
  */
 int64_t ept_take(struct ept *e, const struct ept_run *runs, unsigned int n, bool sample);
 /* Take [page, page + n) that begins and ends at 2 MiB, to be put back as a whole. */

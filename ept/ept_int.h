@@ -87,6 +87,9 @@ bool ept_range_ok(const struct ept *e, uint64_t page, uint64_t n);
 int ept_runs_ok(const struct ept *e, const struct ept_run *runs, unsigned int n);
 /* What the kernel's view of @page makes of its entry: sync.c. True: it was behind. */
 bool ept_take_view(struct ept *e, uint64_t page, const struct ob_page *view);
+/* The kernel's view of [page, page + n), at most EPT_CHUNK pages of one region, into @view, and what
+ * it makes of their entries. 0 or -errno. */
+int ept_look(struct ept *e, uint64_t page, uint64_t n, struct ob_page *view);
 /* Wait, the lock given up meanwhile, until nothing of the range is frozen. */
 void ept_wait_thawed(struct ept *e, uint64_t page, uint64_t n);
 /* Memory of its own that the kernel holds there; -errno. */
@@ -100,6 +103,19 @@ int ept_map_empty(struct ept *e, uint64_t page, uint64_t n, int *unwatched);
 /* The run of pages like @page from @page on, at most @n and inside one window and region: alike in
  * the bits of @mask. */
 uint64_t ept_run_alike(const struct ept *e, uint64_t page, uint64_t n, uint32_t mask);
+
+/* huge.c. From ept_huge_part on with e->lock held. */
+void ept_huge_init(struct ept *e);
+void ept_huge_exit(struct ept *e);
+/*
+ * Memory of [page, page + n) is about to be given back, replaced or taken: break the units that it
+ * is a part of. If not @apart, all of a unit may go in one piece. 0, or -errno of the first that
+ * cannot be broken, which must then be left alone.
+ */
+int ept_huge_part(struct ept *e, uint64_t page, uint64_t n, bool apart);
+/* ept_unit_is_huge */
+bool ept_huge_now(struct ept *e, uint64_t page);
+void ept_huge_check(const struct ept *e);
 
 /* stage.c. ept_stage_ready takes the lock itself; the others are called with it held. */
 int ept_stage_ready(struct ept *e);

@@ -59,6 +59,7 @@ int ept_init(struct ept *e, struct ob_host *host, struct gmem *mem, struct ept_p
 	pthread_cond_init(&e->thawed, NULL);
 	e->map = ob_alloc(arena, e->pages * sizeof(e->map[0]));
 	e->st.state[EPT_UNTOUCHED] = e->pages;
+	ept_huge_init(e);
 	mem->ops_arg = e;
 	mem->ops = &ept_gmem_ops;
 	return 0;
@@ -68,6 +69,7 @@ void ept_exit(struct ept *e)
 {
 	OB_ASSERT(!e->frozen_n && !e->ndma);
 	ept_stage_exit(e);
+	ept_huge_exit(e);
 	e->mem->ops = NULL;
 	ob_free(e->arena, e->map);
 	e->map = NULL;
@@ -224,5 +226,6 @@ void ept_check(struct ept *e)
 		sum += n[s];
 	}
 	OB_ASSERT(sum == e->pages && staged == e->st.staged);
+	ept_huge_check(e);
 	ob_unlock(&e->lock);
 }

@@ -66,6 +66,15 @@ bool ept_take_view(struct ept *e, uint64_t page, const struct ob_page *view)
 	return true;
 }
 
+int ept_look(struct ept *e, uint64_t page, uint64_t n, struct ob_page *view)
+{
+	int r = e->host->ops->pages(e->host, gmem_page_hva(e->mem, page), n, view);
+
+	for (uint64_t i = 0; i < n && !r; i++)
+		ept_take_view(e, page + i, &view[i]);
+	return r;
+}
+
 int ept_sync(struct ept *e, uint64_t page, uint64_t n, struct ob_page *pages_out)
 {
 	struct ob_page buf[EPT_CHUNK];
@@ -79,9 +88,7 @@ int ept_sync(struct ept *e, uint64_t page, uint64_t n, struct ob_page *pages_out
 		int r;
 
 		ob_lock(&e->lock);
-		r = e->host->ops->pages(e->host, gmem_page_hva(e->mem, page), chunk, view);
-		for (uint64_t i = 0; i < chunk && !r; i++)
-			ept_take_view(e, page + i, &view[i]);
+		r = ept_look(e, page, chunk, view);
 		ob_unlock(&e->lock);
 		if (r)
 			return r;

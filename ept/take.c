@@ -134,12 +134,26 @@ static int64_t take_most(struct ept *e, uint64_t page, uint64_t n, uint32_t mark
 	return taken;
 }
 
+static bool can_take_any(const struct ept *e, uint64_t page, uint64_t n)
+{
+	for (uint64_t i = 0; i < n; i++)
+		if (can_take(e, page + i))
+			return true;
+	return false;
+}
+
 /* With the lock held: those of at most EPT_CHUNK pages that can be taken at once. @over gets how many
  * lie over the pool, for the second round. */
 static int64_t take_chunk(struct ept *e, uint64_t page, uint64_t n, uint32_t marks, uint64_t *over)
 {
 	int64_t taken = 0, r = bring_up_to_date(e, page, n);
 
+	/* To know about one page is not worth a huge one. */
+	if (r >= 0 && marks == EPT_SAMPLE && ept_huge_now(e, page))
+		return 0;
+	/* What is taken as a whole stays huge, the rest leaves as small pages. */
+	if (r >= 0 && !(marks & EPT_WHOLE) && can_take_any(e, page, n))
+		r = ept_huge_part(e, page, n, true);
 	for (uint64_t i = 0, run; i < n && r >= 0; i += run) {
 		run = 1;
 		if (!can_take(e, page + i)) {

@@ -63,7 +63,9 @@ static int64_t hand_over(struct ept *e, enum ept_state state, struct ept_tiered 
 	for (unsigned int i = 0; i < n; i++) {
 		uint32_t entry = e->map[list[i].page];
 
-		list[i].done = ept_entry_staged(entry) && ept_entry_taking(entry) == list[i].ticket;
+		list[i].done = ept_entry_staged(entry) &&
+			       ept_entry_taking(entry) == list[i].ticket &&
+			       !ept_huge_part(e, list[i].page, 1, true);
 		if (!list[i].done)
 			continue;
 		ept_set(e, list[i].page, ept_entry(state, list[i].slot, 0), EPT_BY_TIER);

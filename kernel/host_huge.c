@@ -4,17 +4,17 @@
  *
  * To give a part of a huge page back is not to free it. The kernel then maps the rest in small
  * pages, but what was allocated as one stays allocated as one until the last of it goes, or until
- * the host runs out of memory. It has to be split first. There is no call for that, but there is one
- * that does it on its way: MADV_COLD (Linux 5.4) of a part of a huge page, which is a hint about
- * small pages, splits it to be able to follow. That leaves the content as it is, needs no privilege,
- * takes some 300 us, and works beside a running guest. It says nothing when it could not (somebody
- * has pinned the page), so we look whether it is huge still.
+ * the host runs out of memory. It has to be split first. There is no call for that, but there is
+ * one that does it on its way: MADV_COLD (Linux 5.4) of a part of a huge page, which is a hint
+ * about small pages, splits it to be able to follow. That leaves the content as it is, needs no
+ * privilege, takes some 300 us, and works beside a running guest. It says nothing when it could not
+ * (somebody has pinned the page), so we look whether it is huge still.
  *
  * A kernel that splits a huge page puts its zero page in the place of those that are all zero (6.12
  * and later): it gives memory back by itself.
  *
- * Which units are mapped huge PAGEMAP_SCAN says (6.7). An older kernel is asked whether all pages of
- * the unit are there, none of them of a file, and, if we may know, whether their frames are
+ * Which units are mapped huge PAGEMAP_SCAN says (6.7). An older kernel is asked whether all pages
+ * of the unit are there, none of them of a file, and, if we may know, whether their frames are
  * neighbours from an aligned one on. Small pages that have come to lie so are taken for a huge one
  * by this, and without frame numbers all small pages of a full unit are.
  */
@@ -111,8 +111,8 @@ int host_split(struct ob_host *h, hva_t at)
 
 	for (int i = 0; i < SPLIT_TRIES; i++) {
 		/*
-		 * Its first page, when it is mapped by one entry. Else some of it may be gone already:
-		 * all of it but a page, so that it cannot be taken for the whole.
+		 * Its first page, when it is mapped by one entry. Else some of it may be gone
+		 * already: all of it but a page, so that it cannot be taken for the whole.
 		 */
 		uint64_t part = huge > 0 ? OB_PAGE_SIZE : OB_HUGE_SIZE - OB_PAGE_SIZE;
 

@@ -54,7 +54,7 @@ static void add_region(struct fg *g, uint64_t pages, uint64_t gpa_at)
 	g->mem.pages += pages;
 }
 
-void fg_make(struct fg *g, uint64_t pages0, uint64_t pages1)
+static void make(struct fg *g, uint64_t pages0, uint64_t pages1, bool huge)
 {
 	memset(g, 0, sizeof(*g));
 	g->h = fake_host_new();
@@ -63,6 +63,7 @@ void fg_make(struct fg *g, uint64_t pages0, uint64_t pages1)
 	add_region(g, pages0, 0);
 	if (pages1)
 		add_region(g, pages1, 4 * OB_GIB);
+	cr_assert(!huge || !gmem_huge(&g->mem));
 	cr_assert(!ept_init(
 		&g->e, g->h, &g->mem,
 		(struct ept_parker){.park = park, .unpark = unpark, .fail = fail, .arg = g},
@@ -71,6 +72,16 @@ void fg_make(struct fg *g, uint64_t pages0, uint64_t pages1)
 	ept_on_broken(&g->e, on_broken, g);
 	g->pool = g->h->ops->memfd(g->h, "pool", FG_FRAMES * OB_PAGE_SIZE);
 	cr_assert(g->pool >= 0);
+}
+
+void fg_make(struct fg *g, uint64_t pages0, uint64_t pages1)
+{
+	make(g, pages0, pages1, false);
+}
+
+void fg_make_huge(struct fg *g, uint64_t pages0, uint64_t pages1)
+{
+	make(g, pages0, pages1, true);
 }
 
 void fg_unmake(struct fg *g)

@@ -45,6 +45,8 @@ struct fg {
 
 /* Two regions of so many pages (the second may be 0). */
 void fg_make(struct fg *g, uint64_t pages0, uint64_t pages1);
+/* The same of huge pages; all of the first region are whole units. */
+void fg_make_huge(struct fg *g, uint64_t pages0, uint64_t pages1);
 /* The map agrees with the kernel's, nobody waits, and nothing is left behind. */
 void fg_unmake(struct fg *g);
 

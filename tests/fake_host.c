@@ -112,6 +112,10 @@ static const struct ob_host_ops fake_ops = {
 	.scan_get = no_scan_get,
 	.scan_protect = no_scan_protect,
 	.scan_close = no_scan_close,
+	.huge = fake_huge,
+	.collapse = fake_collapse,
+	.split = fake_split,
+	.huge_units = fake_huge_units,
 };
 
 struct ob_host *fake_host_new(void)
@@ -149,6 +153,7 @@ void fake_host_free(struct ob_host *h)
 		free(f->file[i].maps);
 	}
 	free(f->map);
+	free(f->folio);
 	free(f->file);
 	free(f->waiter);
 	pthread_mutex_destroy(&f->lock);

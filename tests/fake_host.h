@@ -60,6 +60,10 @@ enum fake_op {
 	FAKE_UFFD_PROTECT,
 	FAKE_UFFD_WAKE,
 	FAKE_UFFD_WAIT,
+	FAKE_HUGE,
+	FAKE_COLLAPSE,
+	FAKE_SPLIT,
+	FAKE_HUGE_UNITS,
 	FAKE_NOPS,
 };
 
@@ -133,6 +137,14 @@ void fake_host_migrate_end(struct ob_host *h, hva_t at, uint64_t n);
 /* The kernel's KSM puts the zero page in the place of the private page at @at, which must
  * be all zero. */
 void fake_host_ksm_zero(struct ob_host *h, hva_t at);
+
+/* The guest's first touch of @n units that may be huge, and of which nothing is there yet: huge
+ * pages. (Any other touch is one of small pages.) */
+void fake_huge_touch(struct ob_host *h, hva_t at, uint64_t n);
+/* May there be huge pages? */
+bool fake_huge_may(struct ob_host *h, hva_t at);
+/* Pages that were given back and are held all the same, as parts of huge pages not split. */
+uint64_t fake_huge_stuck(struct ob_host *h);
 
 /* Time: both clocks start at 1 s. */
 void fake_host_advance(struct ob_host *h, uint64_t ns);

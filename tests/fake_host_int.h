@@ -27,9 +27,16 @@ struct fake_page {
 	bool ksm_zero; /* over a file: broken off, and now the zero page */
 	bool mergeable;
 	bool pinned;
+	bool may_huge; /* a huge page may be made here */
 	uint32_t uffd; /* 1 + index of the userfaultfd it is registered with; 0: none */
 	bool wp_mode;  /* registered for writes to protected pages, too */
 	bool protect;
+};
+
+/* A huge page: so many neighbouring frames from @pfn on. */
+struct fake_folio {
+	uint64_t pfn;
+	bool split;
 };
 
 /* An access that waits. */
@@ -59,6 +66,8 @@ struct fake_host {
 	unsigned int nmaps;
 	struct fake_file *file;
 	unsigned int nfiles;
+	struct fake_folio *folio;
+	unsigned int nfolios;
 	struct fake_waiter *waiter;
 	unsigned int nwaiters;
 	unsigned int nuffds;
@@ -154,5 +163,11 @@ int fake_uffd_zero(struct ob_host *h, int fd, hva_t dst, uint64_t size);
 int fake_uffd_protect(struct ob_host *h, int fd, hva_t at, uint64_t size, bool on);
 int fake_uffd_wake(struct ob_host *h, int fd, hva_t at, uint64_t size);
 int fake_uffd_wait(struct ob_host *h, int fd, int stop_fd, struct ob_fault *out, unsigned int max);
+
+/* fake_host_huge.c: */
+int fake_huge(struct ob_host *h, hva_t at, uint64_t size, bool on);
+int fake_collapse(struct ob_host *h, hva_t at, uint64_t size);
+int fake_split(struct ob_host *h, hva_t at);
+int fake_huge_units(struct ob_host *h, hva_t at, uint64_t n, uint8_t *out);
 
 #endif

@@ -123,7 +123,7 @@ void fake_reconcile(struct fake_host *f, struct fake_map *m, uint64_t i)
 bool fake_same_vma(const struct fake_page *a, const struct fake_page *b)
 {
 	if (a->unmapped || b->unmapped || a->file != b->file || a->mergeable != b->mergeable ||
-	    a->uffd != b->uffd || a->wp_mode != b->wp_mode)
+	    a->uffd != b->uffd || a->wp_mode != b->wp_mode || a->may_huge != b->may_huge)
 		return false;
 	return !a->file || b->file_page == a->file_page + 1;
 }
