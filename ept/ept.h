@@ -329,6 +329,8 @@ int ept_set_remote(struct ept *e, uint64_t page, uint64_t n, uint32_t first_slot
 
 /* Answer @n faults; what the handler's thread does. For tests without it (no_thread). */
 void ept_fault_answer(struct ept *e, const struct ob_fault *faults, unsigned int n);
+/* CPU time of the thread that answers this guest's faults; 0: there is none (yet). */
+uint64_t ept_handler_cpu_ns(struct ept *e);
 /* Where staging is: part of what the guest holds, for who counts by mappings. 0 bytes: none yet. */
 void ept_staging(struct ept *e, hva_t *at, uint64_t *size);
 
@@ -339,5 +341,6 @@ void ept_dma_end(struct ept *e, struct gmem_access *acc);
 /* --- the parts with a header of their own ------------------------------------------------------ */
 
 #include "ept/walk.h"
+#include "ept/wset.h"
 
 #endif

@@ -27,6 +27,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define FAULTS_AT_ONCE 16
@@ -400,6 +401,18 @@ int ept_handler_start(struct ept *e, struct ept_stage *st)
 		ob_free(e->arena, h);
 	st->has_thread = !r;
 	return -r;
+}
+
+uint64_t ept_handler_cpu_ns(struct ept *e)
+{
+	struct timespec ts = {0};
+	clockid_t clock;
+
+	pthread_mutex_lock(&e->lock);
+	if (e->stage && e->stage->has_thread && !pthread_getcpuclockid(e->stage->thread, &clock))
+		clock_gettime(clock, &ts);
+	pthread_mutex_unlock(&e->lock);
+	return (uint64_t)ts.tv_sec * OB_NS_PER_SEC + (uint64_t)ts.tv_nsec;
 }
 
 void ept_handler_stop(struct ept_stage *st)

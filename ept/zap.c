@@ -10,6 +10,11 @@
  * ago looks as before in our map, and dropping it would bring the frame back to light and lose the
  * write. So the guest is parked, devices are kept off, and what the kernel says is looked at again
  * before each batch is dropped.
+ *
+ * And the neighbours. When a page of a file is read, the kernel maps those around it as well where
+ * they are in memory, an aligned group of 16 (fault_around_bytes); so the touch of a neighbour would
+ * fill the entry that was emptied. Neighbours that are mapped do not fault. So before a shared page
+ * is dropped, we read those of its group ourselves.
  */
 #include <errno.h>
 
@@ -17,6 +22,8 @@
 
 /* Pages dropped in one go: what the guest stands still for. */
 #define BATCH 64
+/* fault_around_bytes in pages: what the kernel begins with, which few change. */
+#define GROUP 16
 
 /* Can the entry of this page be dropped? @now: there is one. */
 static bool droppable(struct ept *e, uint64_t page, const struct ob_page *view, bool *now)
@@ -31,6 +38,19 @@ static bool droppable(struct ept *e, uint64_t page, const struct ob_page *view, 
 	if (ept_entry_state(entry) == EPT_ZERO && !(entry & EPT_OVER_POOL))
 		return view->present ? view->zero : !view->swapped;
 	return false;
+}
+
+/* No lock is held: a page that has been broken off and taken by now would have to be put back. */
+static void map_neighbours(struct ept *e, uint64_t page)
+{
+	uint64_t first = page - page % GROUP, n = OB_MIN(e->pages - first, GROUP);
+	uint8_t state[GROUP];
+
+	if (ept_states(e, first, n, state, NULL) || state[page - first] != EPT_SHARED)
+		return;
+	for (uint64_t i = 0; i < n; i++)
+		if (state[i] == EPT_SHARED)
+			(void)*(const volatile uint8_t *)hva_ptr(gmem_page_hva(e->mem, first + i));
 }
 
 /* Frozen. */
@@ -80,6 +100,8 @@ int64_t ept_zap(struct ept *e, const struct ept_run *runs, unsigned int n, bool 
 		for (take = 1; i + take < n && take < BATCH; take++)
 			if (runs[i + take].page - first >= span)
 				break;
+		for (unsigned int k = 0; k < take; k++)
+			map_neighbours(e, runs[i + k].page);
 		r = ept_freeze(e, first, runs[i + take - 1].page - first + 1);
 		if (r)
 			return r;
