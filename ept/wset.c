@@ -22,7 +22,7 @@
  * never opened, so memory that the guest has not begun to use at all stays at the kernel's speed.
  */
 #include <errno.h>
-#include <math.h>
+#include <string.h>
 
 #include "ept/wset_int.h"
 
@@ -79,6 +79,14 @@ static uint64_t map_windows(void *arg)
 	return st.windows;
 }
 
+static uint64_t map_shared(void *arg)
+{
+	struct ept_stats st;
+
+	ept_read_stats(arg, &st);
+	return st.state[EPT_SHARED];
+}
+
 static uint64_t map_cpu(void *arg)
 {
 	struct ept *e = arg;
@@ -99,6 +107,7 @@ static const struct ept_wset_ops map_ops = {
 	.put_back = map_back,
 	.zap = map_zap,
 	.windows = map_windows,
+	.shared = map_shared,
 	.cpu_ns = map_cpu,
 	.handler_cpu_ns = map_handler_cpu,
 };
@@ -166,7 +175,8 @@ static unsigned int together(const struct ept_wset *w, unsigned int from, unsign
 static void begin_anew(struct ept_wset *w)
 {
 	w->phase = EPT_WSET_DRAW;
-	w->now.n = w->now.t = w->now.n_units = w->now.t_units = 0;
+	for (unsigned int k = 0; k < EPT_WSET_NPARTS; k++)
+		w->now.part[k].n = w->now.part[k].t = 0;
 	w->kept = w->counted = 0;
 }
 
@@ -189,6 +199,11 @@ void ept_wset_exit(struct ept_wset *w)
 		ob_free(w->arena, w->huge);
 	w->sample = NULL;
 	w->huge = NULL;
+}
+
+static uint64_t of_4k(const struct ept_wset *w)
+{
+	return w->now.part[EPT_WSET_OWN].of + w->now.part[EPT_WSET_SHARED].of;
 }
 
 /* --- a period ----------------------------------------------------------------------------------- */
@@ -221,17 +236,15 @@ static void take_batch(struct ept_wset *w, uint64_t now)
 		}
 		s[i].since_ms = (uint32_t)((now - w->now.began_ns) / OB_NS_PER_MS);
 		w->sample[w->kept++] = s[i];
-		if (unit)
-			w->now.n_units++;
-		else
-			w->now.n++;
+		w->now.part[ept_wset_part_of(&s[i])].n++;
 	}
 }
 
 /* Others for those that could not be sampled. False: that is all. */
 static bool draw_again(struct ept_wset *w)
 {
-	unsigned int n4k = w->want_4k - w->now.n, nunits = w->want_2m - w->now.n_units;
+	unsigned int nunits = w->want_2m - w->now.part[EPT_WSET_HUGE].n;
+	unsigned int n4k = w->want_4k + w->want_2m - w->kept - nunits;
 
 	if (++w->rounds >= ROUNDS || !(n4k + nunits) || w->err)
 		return false;
@@ -252,50 +265,22 @@ static uint64_t step_take(struct ept_wset *w, uint64_t now)
 	return 0;
 }
 
-static double part(unsigned int t, unsigned int n)
-{
-	return n ? (double)t / n : 0;
-}
-
-/* Both kinds of memory together, by weight. */
-static void sum_up(struct ept_wset_period *p)
-{
-	double w4k = p->n ? (double)p->of_pages : 0, f4k = part(p->t, p->n);
-	double w2m = p->n_units ? (double)(p->of_units * EPT_WSET_UNIT) : 0;
-	double f2m = part(p->t_units, p->n_units), low[2], high[2], e[2];
-
-	if (w4k + w2m == 0) {
-		p->high = 1;
-		return;
-	}
-	w4k /= w4k + w2m;
-	w2m = 1 - w4k;
-	p->fraction = w4k * f4k + w2m * f2m;
-	e[0] = w4k * ept_wset_error(p->t, p->n, p->of_pages);
-	e[1] = w2m * ept_wset_error(p->t_units, p->n_units, p->of_units);
-	p->error = hypot(e[0], e[1]);
-	ept_wset_interval(p->t, p->n, p->of_pages, 1.96, &low[0], &high[0]);
-	ept_wset_interval(p->t_units, p->n_units, p->of_units, 1.96, &low[1], &high[1]);
-	/* The distances to either side add up like errors (Zou and Donner, 2008). */
-	p->low = p->fraction - hypot(w4k * (f4k - low[0]), w2m * (f2m - low[1]));
-	p->high = p->fraction + hypot(w4k * (high[0] - f4k), w2m * (high[1] - f2m));
-	p->low = OB_MAX(p->low, 0.0);
-	p->high = OB_MIN(p->high, 1.0);
-}
-
 static void finish(struct ept_wset *w, uint64_t now)
 {
+	const struct ept_wset_part *p = w->now.part;
+
 	w->now.ended_ns = now;
-	sum_up(&w->now);
+	ept_wset_sum_up(&w->now);
 	/* A kind of memory of which there is none has no past either when it comes back. */
-	if (w->now.n)
-		ept_wset_avg_add(&w->avg_4k, w->opts.slow, w->opts.fast, part(w->now.t, w->now.n));
-	else if (!w->now.of_pages)
+	if (p[EPT_WSET_OWN].n + p[EPT_WSET_SHARED].n)
+		ept_wset_avg_add(&w->avg_4k, w->opts.slow, w->opts.fast,
+				 ept_wset_fraction(p, EPT_WSET_OWN, EPT_WSET_SHARED));
+	else if (!of_4k(w))
 		w->avg_4k.any = false;
-	if (w->now.n_units)
+	if (p[EPT_WSET_HUGE].n)
 		ept_wset_avg_add(&w->avg_2m, w->opts.slow, w->opts.fast,
-				 part(w->now.t_units, w->now.n_units));
-	else if (!w->now.of_units)
+				 ept_wset_fraction(p, EPT_WSET_HUGE, EPT_WSET_HUGE));
+	else if (!p[EPT_WSET_HUGE].of)
 		w->avg_2m.any = false;
 	w->last = w->now;
 	begin_anew(w);
@@ -365,24 +350,23 @@ uint64_t ept_wset_step(struct ept_wset *w, uint64_t now_ns)
 
 void ept_wset_read(const struct ept_wset *w, struct ept_wset_reading *out)
 {
-	double f4k = ept_wset_avg_get(&w->avg_4k, w->opts.fast, part(w->now.t, w->now.n));
-	double f2m =
-		ept_wset_avg_get(&w->avg_2m, w->opts.fast, part(w->now.t_units, w->now.n_units));
+	const struct ept_wset_part *p = w->now.part;
+	double f4k = ept_wset_fraction(p, EPT_WSET_OWN, EPT_WSET_SHARED);
+	double f2m = ept_wset_fraction(p, EPT_WSET_HUGE, EPT_WSET_HUGE);
 
+	f4k = ept_wset_avg_get(&w->avg_4k, w->opts.fast, f4k) * (double)of_4k(w);
+	f2m = ept_wset_avg_get(&w->avg_2m, w->opts.fast, f2m) * (double)p[EPT_WSET_HUGE].of;
 	*out = (struct ept_wset_reading){
-		.pages_4k = (uint64_t)(f4k * (double)w->now.of_pages + 0.5),
-		.pages_2m = (uint64_t)(f2m * (double)(w->now.of_units * EPT_WSET_UNIT) + 0.5),
+		.pages_4k = (uint64_t)(f4k + 0.5),
+		.pages_2m = (uint64_t)(f2m * EPT_WSET_UNIT + 0.5),
 		.guest = w->pages,
 		.period_ns = w->opts.period_ns,
 		.last = w->last,
-		.n = w->now.n,
-		.t = w->now.t,
-		.n_units = w->now.n_units,
-		.t_units = w->now.t_units,
 		.cpu_ns = w->cpu_ns,
 		.handler_cpu_ns = w->handler_cpu_ns,
 		.err = w->err,
 	};
+	memcpy(out->now, p, sizeof(out->now));
 	out->pages = out->pages_4k + out->pages_2m;
 	out->fraction = (double)out->pages / (double)w->pages;
 }

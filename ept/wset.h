@@ -57,13 +57,24 @@ struct ept_wset_opts {
 /* All of them as above, seed 1, nothing huge. */
 struct ept_wset_opts ept_wset_defaults(void);
 
+/* Kinds of memory, which are counted apart and put together by how much there is of each. */
+enum ept_wset_part_kind {
+	EPT_WSET_OWN,	 /* 4 KiB pages that are not shared */
+	EPT_WSET_SHARED, /* 4 KiB pages that are */
+	EPT_WSET_HUGE,	 /* 2 MiB units: a touch of any of its pages counts the unit */
+	EPT_WSET_NPARTS,
+};
+
+struct ept_wset_part {
+	uint64_t of;	   /* pages, or units, that there were when the period began */
+	unsigned int n, t; /* of them sampled, and of these touched */
+};
+
 /* What a period counted. */
 struct ept_wset_period {
-	uint64_t number;		/* from 1; 0: there was none yet */
-	uint64_t began_ns, ended_ns;	/* by the caller's clock */
-	unsigned int n, t;		/* 4 KiB samples, and those of them that were touched */
-	unsigned int n_units, t_units;	/* the same of 2 MiB units */
-	uint64_t of_pages, of_units;	/* what they were drawn from */
+	uint64_t number;	     /* from 1; 0: there was none yet */
+	uint64_t began_ns, ended_ns; /* by the caller's clock */
+	struct ept_wset_part part[EPT_WSET_NPARTS];
 	double fraction;		/* of all pages: touched, not smoothed */
 	double error;			/* its standard error */
 	double low, high;		/* 95 % of intervals computed so hold the true fraction */
@@ -80,9 +91,9 @@ struct ept_wset_reading {
 	uint64_t guest;	    /* pages of the guest */
 	uint64_t period_ns; /* as asked for */
 	struct ept_wset_period last;
-	unsigned int n, t, n_units, t_units; /* of the period under way, so far */
-	uint64_t cpu_ns;		     /* CPU time of the sampler, since it was made */
-	uint64_t handler_cpu_ns;	     /* of the guest's fault handler in that time */
+	struct ept_wset_part now[EPT_WSET_NPARTS]; /* the period under way, so far */
+	uint64_t cpu_ns;			   /* of the sampler, since it was made */
+	uint64_t handler_cpu_ns;		   /* of the guest's fault handler in that time */
 	int err; /* -errno: why it cannot sample (-EPERM: no userfaultfd for KVM); else 0 */
 };
 
@@ -139,6 +150,12 @@ void ept_wset_exit(struct ept_wset *w);
 void ept_wset_read(const struct ept_wset *w, struct ept_wset_reading *out);
 
 /* --- the arithmetic, pure: wset_est.c ----------------------------------------------------------- */
+
+/* The touched part of what [first, last] of the parts are made of, as far as it was sampled: 0 to 1. */
+double ept_wset_fraction(const struct ept_wset_part *part, enum ept_wset_part_kind first,
+			 enum ept_wset_part_kind last);
+/* Work out fraction, error, low and high of a period from its parts. */
+void ept_wset_sum_up(struct ept_wset_period *p);
 
 /* A period is over, and @f of the pages were touched. */
 void ept_wset_avg_add(struct ept_wset_avg *a, double slow, double fast, double f);

@@ -8,9 +8,8 @@
  * has, applied again until the result is a page (Black and Rogaway, "Ciphers with arbitrary finite
  * domains", 2002). Each period has a key of its own.
  *
- * A guest's memory is of two kinds: units of 2 MiB that are backed by a huge page, and all other
- * pages. Each kind is sampled by itself, with a part of n that is its part of memory, and what is
- * found is put together by weight. So it does no harm that one touch counts a unit of 512 pages.
+ * Units of 2 MiB that are backed by a huge page are drawn apart from all other pages, with a part of n
+ * that is their part of memory.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -67,25 +66,27 @@ static uint64_t learn_units(struct ept_wset *w)
 
 void ept_wset_draw_begin(struct ept_wset *w)
 {
-	uint64_t units = learn_units(w), in_units = units * EPT_WSET_UNIT;
+	uint64_t units = learn_units(w), of_4k = w->pages - units * EPT_WSET_UNIT;
+	uint64_t shared = OB_MIN(w->ops->shared(w->arg), of_4k);
 	unsigned int n = w->opts.samples, part;
 
 	w->now = (struct ept_wset_period){
 		.number = w->last.number + 1,
-		.of_pages = w->pages - in_units,
-		.of_units = units,
+		.part[EPT_WSET_OWN].of = of_4k - shared,
+		.part[EPT_WSET_SHARED].of = shared,
+		.part[EPT_WSET_HUGE].of = units,
 	};
 	w->key = mix(w->key);
 	w->next_page = w->next_unit = 0;
 	w->kept = w->next = w->drawn = w->counted = w->rounds = w->looks = 0;
-	part = (unsigned int)((double)n * (double)in_units / (double)w->pages + 0.5);
+	part = (unsigned int)((double)n * (double)(w->pages - of_4k) / (double)w->pages + 0.5);
 	/* Neither kind goes without, if there is any of it. */
 	if (units)
 		part = OB_MAX(part, 1u);
-	if (w->now.of_pages)
+	if (of_4k)
 		part = OB_MIN(part, n - 1);
 	w->want_2m = (unsigned int)OB_MIN((uint64_t)part, units);
-	w->want_4k = (unsigned int)OB_MIN((uint64_t)(n - part), w->now.of_pages);
+	w->want_4k = (unsigned int)OB_MIN((uint64_t)(n - part), of_4k);
 }
 
 static int by_page(const void *a, const void *b)

@@ -16,10 +16,60 @@
  * standard error sqrt(f (1 - f) / n), and that times sqrt((N - n) / (N - 1)) (Cochran, "Sampling
  * Techniques", section 3.2). At f = 0 and 1 that says that there is no error, which is false: the
  * interval is Wilson's (1927), which holds there, too.
+ *
+ * Parts. Shared pages cannot all be sampled as they are drawn (wset_watch.c), and of a huge page the
+ * touch of any part counts. How much there is of each kind is known. So each kind gives a fraction of
+ * its own, and they are put together by weight (stratification after the draw; Cochran, section 5A.9);
+ * their errors are independent. The distances from the fraction to either end of the interval add up
+ * in the same way (Zou and Donner, Statistics in Medicine 27, 2008).
  */
 #include <math.h>
 
 #include "ept/wset.h"
+
+/* In pages; a part of which nothing was sampled counts for nothing. */
+static double weight(const struct ept_wset_part *part, enum ept_wset_part_kind k)
+{
+	return part[k].n ? (double)part[k].of * (k == EPT_WSET_HUGE ? EPT_WSET_UNIT : 1) : 0;
+}
+
+static double touched_part(const struct ept_wset_part *p)
+{
+	return p->n ? (double)p->t / p->n : 0;
+}
+
+double ept_wset_fraction(const struct ept_wset_part *part, enum ept_wset_part_kind first,
+			 enum ept_wset_part_kind last)
+{
+	double sum = 0, touched = 0;
+
+	for (enum ept_wset_part_kind k = first; k <= last; k++) {
+		sum += weight(part, k);
+		touched += weight(part, k) * touched_part(&part[k]);
+	}
+	return sum > 0 ? touched / sum : 0;
+}
+
+void ept_wset_sum_up(struct ept_wset_period *p)
+{
+	double sum = 0, error = 0, below = 0, above = 0;
+
+	for (unsigned int k = 0; k < EPT_WSET_NPARTS; k++)
+		sum += weight(p->part, k);
+	p->fraction = ept_wset_fraction(p->part, 0, EPT_WSET_NPARTS - 1);
+	for (unsigned int k = 0; k < EPT_WSET_NPARTS && sum > 0; k++) {
+		const struct ept_wset_part *q = &p->part[k];
+		double w = weight(p->part, k) / sum, low, high;
+
+		ept_wset_interval(q->t, q->n, q->of, 1.96, &low, &high);
+		error = hypot(error, w * ept_wset_error(q->t, q->n, q->of));
+		below = hypot(below, w * (touched_part(q) - low));
+		above = hypot(above, w * (high - touched_part(q)));
+	}
+	p->error = error;
+	p->low = OB_MAX(p->fraction - below, 0.0);
+	p->high = sum > 0 ? OB_MIN(p->fraction + above, 1.0) : 1;
+}
 
 void ept_wset_avg_add(struct ept_wset_avg *a, double slow, double fast, double f)
 {

@@ -53,9 +53,18 @@ struct ept_wset_ops {
 	int64_t (*put_back)(void *arg, const struct ept_run *runs, unsigned int n);
 	int64_t (*zap)(void *arg, const struct ept_run *runs, unsigned int n, bool *zapped);
 	uint64_t (*windows)(void *arg);
+	/* How many pages are shared. */
+	uint64_t (*shared)(void *arg);
 	uint64_t (*cpu_ns)(void *arg); /* of the calling thread */
 	uint64_t (*handler_cpu_ns)(void *arg);
 };
+
+static inline enum ept_wset_part_kind ept_wset_part_of(const struct ept_wset_sample *s)
+{
+	return s->kind == WSET_UNIT	? EPT_WSET_HUGE
+	       : s->kind == WSET_SHARED ? EPT_WSET_SHARED
+					: EPT_WSET_OWN;
+}
 
 /* ept_wset_init, with something else than an ept behind it. */
 int ept_wset_init_ops(struct ept_wset *w, const struct ept_wset_ops *ops, void *arg, uint64_t pages,

@@ -186,10 +186,7 @@ void ept_wset_look(struct ept_wset *w, struct ept_wset_sample *s, unsigned int n
 		if (s[i].touched || !touched(w, &s[i]))
 			continue;
 		s[i].touched = true;
-		if (s[i].kind == WSET_UNIT)
-			w->now.t_units++;
-		else
-			w->now.t++;
+		w->now.part[ept_wset_part_of(&s[i])].t++;
 		/* It is back, but its window is closed by whoever asks for it. One by one: for that
 		 * alone nobody has to stand still. */
 		if (s[i].kind == WSET_TAKEN || s[i].kind == WSET_UNIT)

@@ -184,6 +184,16 @@ static uint64_t model_windows(void *arg)
 	return ((struct model *)arg)->windows;
 }
 
+static uint64_t model_shared(void *arg)
+{
+	const struct model *m = arg;
+	uint64_t n = 0;
+
+	for (uint64_t i = 0; i < m->pages; i++)
+		n += m->p[i].state == EPT_SHARED;
+	return n;
+}
+
 static uint64_t model_cpu(void *arg)
 {
 	(void)arg;
@@ -203,6 +213,7 @@ static const struct ept_wset_ops model_ops = {
 	.put_back = model_put_back,
 	.zap = model_zap,
 	.windows = model_windows,
+	.shared = model_shared,
 	.cpu_ns = model_cpu,
 	.handler_cpu_ns = model_cpu,
 };
@@ -236,6 +247,17 @@ static void unmake(struct model *m)
 	ob_arena_free(m->arena);
 	free(m->p);
 	free(m->huge);
+}
+
+/* 4 KiB samples, and those of them that were touched. */
+static unsigned int sampled(const struct ept_wset_part *p)
+{
+	return p[EPT_WSET_OWN].n + p[EPT_WSET_SHARED].n;
+}
+
+static unsigned int touched(const struct ept_wset_part *p)
+{
+	return p[EPT_WSET_OWN].t + p[EPT_WSET_SHARED].t;
 }
 
 static void step(struct model *m, bool run)
@@ -486,7 +508,8 @@ Test(wset, counts_agree_with_the_table)
 			shared += p->state == EPT_SHARED;
 		}
 		for (int k = 0; k < 4; k++) {
-			unsigned int n = 0, t = 0, busy = 0, still = 0;
+			unsigned int n[2] = {0}, t[2] = {0}, busy = 0, still = 0;
+			double truth;
 			struct ept_wset_reading r;
 			enum ept_state *was = calloc(pages, sizeof(*was));
 
@@ -505,16 +528,27 @@ Test(wset, counts_agree_with_the_table)
 				 * they were when it was their turn; used they are all the same. */
 				if (was[i] == EPT_SHARED)
 					ok &= first_of_group(&m, i);
-				n += ok;
-				t += ok && m.p[i].uses && was[i] != EPT_BALLOONED;
+				n[was[i] == EPT_SHARED] += ok;
+				t[was[i] == EPT_SHARED] +=
+					ok && m.p[i].uses && was[i] != EPT_BALLOONED;
 				busy += !ok;
 			}
-			cr_assert_eq(r.last.n, n, "seed %d: %u, not %u", (int)seed, r.last.n, n);
-			cr_assert_eq(r.last.t, t, "seed %d: %u, not %u", (int)seed, r.last.t, t);
+			for (int q = 0; q < 2; q++) {
+				const struct ept_wset_part *got = &r.last.part[q];
+
+				cr_assert_eq(got->n, n[q], "seed %d: %u, not %u", (int)seed, got->n,
+					     n[q]);
+				cr_assert_eq(got->t, t[q], "seed %d: %u, not %u", (int)seed, got->t,
+					     t[q]);
+				cr_assert_eq(got->of, q ? shared : pages - shared);
+			}
 			cr_assert_eq(r.last.refused, busy, "seed %d", (int)seed);
-			cr_assert_eq(r.last.left_out, OB_MIN(samples, pages) - n);
+			cr_assert_eq(r.last.left_out, OB_MIN(samples, pages) - n[0] - n[1]);
 			cr_assert_eq(still, shared, "sampling unshared pages");
-			cr_assert_float_eq(r.last.fraction, (double)t / n, 1e-12);
+			cr_assert(n[0] && n[1], "seed %d", (int)seed);
+			truth = (double)t[0] / n[0] * (double)(pages - shared);
+			truth += (double)t[1] / n[1] * (double)shared;
+			cr_assert_float_eq(r.last.fraction, truth / (double)pages, 1e-12);
 			free(was);
 		}
 		unmake(&m);
@@ -530,8 +564,8 @@ Test(wset, all_of_a_small_guest_is_drawn)
 	for (int i = 0; i < 120; i++)
 		m.p[i * 2].uses = true;
 	r = period(&m, true);
-	cr_assert_eq(r.last.n, 300);
-	cr_assert_eq(r.last.t, 120);
+	cr_assert_eq(sampled(r.last.part), 300);
+	cr_assert_eq(touched(r.last.part), 120);
 	cr_assert_eq(r.pages, 120, "no page is left to guess about");
 	cr_assert_eq(r.last.error, 0);
 	cr_assert(r.last.low == r.last.fraction && r.last.high == r.last.fraction);
@@ -552,7 +586,7 @@ Test(wset, pages_that_come_back_at_once_count)
 		m.p[i].busy = i % 16 == 0;
 	}
 	r = period(&m, false);
-	cr_assert_eq(r.last.n, 400);
+	cr_assert_eq(sampled(r.last.part), 400);
 	/* 2500 of 4687 that can be sampled. */
 	cr_assert_float_eq(r.last.fraction, 0.5333, 0.1);
 	unmake(&m);
@@ -567,12 +601,12 @@ Test(wset, what_cannot_be_sampled_is_replaced_a_few_times)
 	for (uint64_t i = 0; i < m.pages; i++)
 		m.p[i].busy = i % 2;
 	r = period(&m, true);
-	cr_assert_gt(r.last.n, 340, "%u", r.last.n);
+	cr_assert_gt(sampled(r.last.part), 340, "%u", sampled(r.last.part));
 	cr_assert_gt(r.last.refused, 300);
 	for (uint64_t i = 0; i < m.pages; i++)
 		m.p[i].busy = true;
 	r = period(&m, true);
-	cr_assert_eq(r.last.n, 0);
+	cr_assert_eq(sampled(r.last.part), 0);
 	cr_assert_eq(r.last.left_out, 400);
 	cr_assert_geq(r.last.ended_ns - r.last.began_ns, PERIOD, "a period without samples is one");
 	cr_assert(r.last.low == 0 && r.last.high == 1, "nothing is known");
@@ -617,7 +651,7 @@ Test(wset, readings_in_mid_period_follow_what_was_touched)
 	step(&m, true);
 	ept_wset_read(&m.w, &r);
 	cr_assert_eq(r.last.number, before.last.number, "the same period");
-	cr_assert_eq(r.t, r.n);
+	cr_assert(sampled(r.now) == 400 && touched(r.now) == 400);
 	cr_assert_eq(r.pages, 5000, "the fast average, a period of all touched included");
 	r = period(&m, true);
 	cr_assert_eq(r.pages, 5000, "and the same when it is over");
@@ -663,10 +697,10 @@ Test(wset, withdrawn_at_any_step_nothing_is_out)
 		ept_wset_withdraw(&m.w);
 		cr_assert_eq(m.out, 0, "after %d steps", steps);
 		ept_wset_read(&m.w, &r);
-		cr_assert_eq(r.n, 0);
+		cr_assert_eq(sampled(r.now), 0);
 	}
 	r = period(&m, true);
-	cr_assert_eq(r.last.n, 100);
+	cr_assert_eq(sampled(r.last.part), 100);
 	unmake(&m);
 }
 
@@ -683,7 +717,7 @@ Test(wset, without_userfaultfd_there_is_no_figure)
 		step(&m, true);
 	ept_wset_read(&m.w, &r);
 	cr_assert_eq(r.err, -EPERM);
-	cr_assert(!r.pages && !r.n && !r.last.number);
+	cr_assert(!r.pages && !sampled(r.now) && !r.last.number);
 	unmake(&m);
 }
 
@@ -706,23 +740,77 @@ Test(wset, huge_units_are_samples_of_their_own)
 			in_use += m.p[i].uses;
 	cr_assert_eq(in_use, 5);
 	r = period(&m, true);
-	cr_assert_eq(r.last.of_units, 20);
-	cr_assert_eq(r.last.of_pages, 20 * 512 + 100);
-	cr_assert_eq(r.last.n_units, 20, "fewer than their part of 400: so all of them");
-	cr_assert_eq(r.last.t_units, 5);
-	cr_assert(r.last.n > 190 && r.last.n < 210, "%u", r.last.n);
+	cr_assert_eq(r.last.part[EPT_WSET_HUGE].of, 20);
+	cr_assert_eq(r.last.part[EPT_WSET_OWN].of, 20 * 512 + 100);
+	cr_assert_eq(r.last.part[EPT_WSET_HUGE].n, 20,
+		     "fewer than their part of 400: so all of them");
+	cr_assert_eq(r.last.part[EPT_WSET_HUGE].t, 5);
+	cr_assert(sampled(r.last.part) > 190 && sampled(r.last.part) < 210, "%u",
+		  sampled(r.last.part));
 	cr_assert_eq(r.pages_2m, 5 * 512);
 	cr_assert_eq(r.pages, r.pages_4k + r.pages_2m);
-	cr_assert_float_eq((double)r.pages_4k / (double)r.last.of_pages, 0.1, 0.07);
+	cr_assert_float_eq((double)r.pages_4k / (double)r.last.part[EPT_WSET_OWN].of, 0.1, 0.07);
 	/* They come and go: no more huge ones, then nothing else. */
 	memset(m.huge, 0, 40 * sizeof(bool));
 	r = period(&m, true);
-	cr_assert(!r.last.n_units && !r.pages_2m && r.last.n == 400);
+	cr_assert(!r.last.part[EPT_WSET_HUGE].n && !r.pages_2m && sampled(r.last.part) == 400);
 	memset(m.huge, 1, 40 * sizeof(bool));
 	r = period(&m, true);
-	cr_assert_eq(r.last.n_units, 40);
-	cr_assert_gt(r.last.n, 0, "the rest is no unit");
+	cr_assert_eq(r.last.part[EPT_WSET_HUGE].n, 40);
+	cr_assert_gt(sampled(r.last.part), 0, "the rest is no unit");
 	unmake(&m);
+}
+
+/* Of the shared pages only one of 16 can be sampled. That they are fewer among the samples than in
+ * the guest must not show. */
+Test(wset, shared_pages_count_by_how_many_there_are)
+{
+	double sum = 0, inside = 0;
+	const int periods = 200;
+	struct model m;
+
+	/* A small guest: most draws meet another one in their group. Shared pages are used. */
+	make(&m, 4096, 400, false);
+	for (uint64_t i = 0; i < 2048; i++) {
+		m.p[i].state = EPT_SHARED;
+		m.p[i].uses = i % 10;
+	}
+	for (int i = 0; i < periods; i++) {
+		struct ept_wset_reading r = period(&m, true);
+
+		cr_assert_leq(r.last.part[EPT_WSET_SHARED].n, 128);
+		cr_assert_geq(r.last.part[EPT_WSET_OWN].n, 200);
+		cr_assert_eq(r.last.part[EPT_WSET_SHARED].of, 2048);
+		sum += r.last.fraction;
+		inside += r.last.low <= 0.45 && 0.45 <= r.last.high;
+	}
+	cr_assert_float_eq(sum / periods, 0.45, 0.005, "%f", sum / periods);
+	cr_assert_geq(inside, 0.92 * periods);
+	unmake(&m);
+}
+
+Test(wset, parts_are_put_together_by_weight)
+{
+	struct ept_wset_period p = {
+		.part = {{.of = 6000, .n = 300, .t = 90},
+			 {.of = 2976, .n = 100, .t = 80},
+			 {.of = 2, .n = 2, .t = 1}},
+	};
+	double sum = 6000 + 2976 + 1024, a, b;
+
+	ept_wset_sum_up(&p);
+	cr_assert_float_eq(p.fraction, (6000 * 0.3 + 2976 * 0.8 + 1024 * 0.5) / sum, 1e-12);
+	a = 6000 / sum * sqrt(0.3 * 0.7 / 300 * 5700 / 5999);
+	b = 2976 / sum * sqrt(0.8 * 0.2 / 100 * 2876 / 2975);
+	cr_assert_float_eq(p.error, sqrt(a * a + b * b), 1e-12, "all units were sampled");
+	cr_assert(p.low < p.fraction - 1.8 * p.error && p.low > p.fraction - 2.1 * p.error);
+	cr_assert(p.high > p.fraction + 1.8 * p.error && p.high < p.fraction + 2.1 * p.error);
+	/* Nothing is known of a part: it is left out of the whole. */
+	p.part[EPT_WSET_SHARED].n = p.part[EPT_WSET_SHARED].t = 0;
+	ept_wset_sum_up(&p);
+	cr_assert_float_eq(p.fraction, (6000 * 0.3 + 1024 * 0.5) / (6000 + 1024), 1e-12);
+	cr_assert_float_eq(ept_wset_fraction(p.part, EPT_WSET_OWN, EPT_WSET_SHARED), 0.3, 1e-12);
+	cr_assert_eq(ept_wset_fraction(p.part, EPT_WSET_SHARED, EPT_WSET_SHARED), 0);
 }
 
 static void become_huge(struct model *m)
@@ -739,7 +827,7 @@ Test(wset, a_unit_that_becomes_huge_meanwhile_is_left_alone)
 	step(&m, true); /* drawn, nothing is huge */
 	become_huge(&m);
 	r = period(&m, true); /* model_take checks that no page of such a unit is taken */
-	cr_assert_eq(r.last.n, 0);
+	cr_assert_eq(sampled(r.last.part), 0);
 	cr_assert_eq(r.last.left_out, 400);
 	unmake(&m);
 }
