@@ -86,12 +86,28 @@ int host_uffd_unregister(struct ob_host *h, int fd, hva_t at, uint64_t size)
 	return ioctl(fd, UFFDIO_UNREGISTER, &r) ? -errno : 0;
 }
 
+/*
+ * A kernel may move a page and say EEXIST all the same: Linux 6.18 does, when it was migrating the page
+ * at that moment, it seems because it tries again and finds its own work. Then the page map tells:
+ * nothing is left at the one place, and the page is at the other. Nobody was woken either.
+ */
+static bool moved_after_all(struct ob_host *h, int fd, hva_t dst, hva_t src)
+{
+	struct ob_page from, to;
+
+	if (h->ops->pages(h, src, 1, &from) || h->ops->pages(h, dst, 1, &to))
+		return false;
+	if (from.present || from.swapped || !(to.present || to.swapped))
+		return false;
+	host_uffd_wake(h, fd, dst, OB_PAGE_SIZE);
+	return true;
+}
+
 int64_t host_uffd_move(struct ob_host *h, int fd, hva_t dst, hva_t src, uint64_t size)
 {
 	uint64_t done = 0;
 	int tries = 0;
 
-	(void)h;
 	while (done < size) {
 		struct uffdio_move m = {
 			.dst = dst.v + done, .src = src.v + done, .len = size - done};
@@ -103,7 +119,10 @@ int64_t host_uffd_move(struct ob_host *h, int fd, hva_t dst, hva_t src, uint64_t
 			done += (uint64_t)m.move;
 		if (err == EAGAIN && tries++ < RETRIES)
 			continue;
-		return done ? (int64_t)done : -err;
+		if (err != EEXIST || done >= size ||
+		    !moved_after_all(h, fd, hva(dst.v + done), hva(src.v + done)))
+			return done ? (int64_t)done : -err;
+		done += OB_PAGE_SIZE;
 	}
 	return (int64_t)done;
 }
