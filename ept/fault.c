@@ -408,10 +408,10 @@ uint64_t ept_handler_cpu_ns(struct ept *e)
 	struct timespec ts = {0};
 	clockid_t clock;
 
-	pthread_mutex_lock(&e->lock);
+	ob_lock(&e->lock);
 	if (e->stage && e->stage->has_thread && !pthread_getcpuclockid(e->stage->thread, &clock))
 		clock_gettime(clock, &ts);
-	pthread_mutex_unlock(&e->lock);
+	ob_unlock(&e->lock);
 	return (uint64_t)ts.tv_sec * OB_NS_PER_SEC + (uint64_t)ts.tv_nsec;
 }
 

@@ -351,14 +351,17 @@ uint64_t ept_wset_step(struct ept_wset *w, uint64_t now_ns)
 void ept_wset_read(const struct ept_wset *w, struct ept_wset_reading *out)
 {
 	const struct ept_wset_part *p = w->now.part;
-	double f4k = ept_wset_fraction(p, EPT_WSET_OWN, EPT_WSET_SHARED);
+	double f4k = ept_wset_fraction(p, EPT_WSET_OWN, EPT_WSET_SHARED), n4k = (double)of_4k(w);
 	double f2m = ept_wset_fraction(p, EPT_WSET_HUGE, EPT_WSET_HUGE);
+	double n2m = (double)(p[EPT_WSET_HUGE].of * EPT_WSET_UNIT);
 
-	f4k = ept_wset_avg_get(&w->avg_4k, w->opts.fast, f4k) * (double)of_4k(w);
-	f2m = ept_wset_avg_get(&w->avg_2m, w->opts.fast, f2m) * (double)p[EPT_WSET_HUGE].of;
+	f4k = ept_wset_avg_get(&w->avg_4k, w->opts.fast, f4k);
+	f2m = ept_wset_avg_get(&w->avg_2m, w->opts.fast, f2m);
 	*out = (struct ept_wset_reading){
-		.pages_4k = (uint64_t)(f4k + 0.5),
-		.pages_2m = (uint64_t)(f2m * EPT_WSET_UNIT + 0.5),
+		.pages_4k = (uint64_t)(f4k * n4k + 0.5),
+		.pages_2m = (uint64_t)(f2m * n2m + 0.5),
+		.fast = (uint64_t)(w->avg_4k.fast * n4k + w->avg_2m.fast * n2m + 0.5),
+		.slow = (uint64_t)(w->avg_4k.slow * n4k + w->avg_2m.slow * n2m + 0.5),
 		.guest = w->pages,
 		.period_ns = w->opts.period_ns,
 		.last = w->last,

@@ -84,12 +84,13 @@ struct ept_wset_period {
 
 /* Smoothed, at the moment of the last look. */
 struct ept_wset_reading {
-	uint64_t pages;	    /* the working set; 0 before there is anything to tell */
-	double fraction;    /* the same as a part of the guest's pages */
-	uint64_t pages_4k;  /* what of it lies in 4 KiB pages, */
-	uint64_t pages_2m;  /* and in 2 MiB units */
-	uint64_t guest;	    /* pages of the guest */
-	uint64_t period_ns; /* as asked for */
+	uint64_t pages;	     /* the working set; 0 before there is anything to tell */
+	double fraction;     /* the same as a part of the guest's pages */
+	uint64_t pages_4k;   /* what of it lies in 4 KiB pages, */
+	uint64_t pages_2m;   /* and in 2 MiB units */
+	uint64_t fast, slow; /* the two averages that it is the maximum of, in pages */
+	uint64_t guest;	     /* pages of the guest */
+	uint64_t period_ns;  /* as asked for */
 	struct ept_wset_period last;
 	struct ept_wset_part now[EPT_WSET_NPARTS]; /* the period under way, so far */
 	uint64_t cpu_ns;			   /* of the sampler, since it was made */

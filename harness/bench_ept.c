@@ -24,6 +24,7 @@ const struct ept_part ept_parts[] = {
 	{"fault", ept_part_fault, "a fault answered from staging"},
 	{"move", ept_part_move, "all of a guest out and back while it writes"},
 	{"track", ept_part_track, "which pages a guest has written: is any missed, what it costs"},
+	{"wset", ept_part_wset, "the estimate of the working set: how good, at what cost"},
 	{NULL, NULL, NULL},
 };
 

@@ -26,14 +26,14 @@
 #include "harness/proto.h"
 
 /* Take the lock from the scanner between two steps. */
-static void scan_hold(struct cell *c)
+void cell_scan_hold(struct cell *c)
 {
-	atomic_store(&c->scan_wanted, true);
+	atomic_fetch_add(&c->scan_wanted, 1);
 	ob_lock(&c->scan_lock);
-	atomic_store(&c->scan_wanted, false);
+	atomic_fetch_sub(&c->scan_wanted, 1);
 }
 
-static void scan_release(struct cell *c)
+void cell_scan_release(struct cell *c)
 {
 	pthread_cond_broadcast(&c->scan_cond);
 	ob_unlock(&c->scan_lock);
@@ -51,7 +51,7 @@ static void *scanner_thread(void *arg)
 		uint64_t rest = ksm_step(c->ksm, c->host.ops->now_ns(&c->host), 512);
 		struct timespec ts;
 
-		/* A turn for the main thread. It broadcasts when it has had it. */
+		/* A turn for whoever wants one. He broadcasts when he has had it. */
 		while (atomic_load(&c->scan_wanted) && !c->scan_quit)
 			ob_cond_wait(&c->scan_cond, &c->scan_lock);
 		if (!rest || c->scan_quit)
@@ -60,7 +60,10 @@ static void *scanner_thread(void *arg)
 		rest += (uint64_t)ts.tv_nsec;
 		ts.tv_sec += (time_t)(rest / OB_NS_PER_SEC);
 		ts.tv_nsec = (long)(rest % OB_NS_PER_SEC);
-		ob_cond_timedwait(&c->scan_cond, &c->scan_lock, &ts);
+		/* Others' turns do not cut the rest short. */
+		while (!c->scan_quit &&
+		       !ob_cond_timedwait(&c->scan_cond, &c->scan_lock, &ts))
+			;
 	}
 	ob_unlock(&c->scan_lock);
 	return NULL;
@@ -72,7 +75,8 @@ static void cell_pause(struct cell *c, bool pause)
 	if (pause == c->paused)
 		return;
 	if (pause)
-		scan_hold(c);
+		cell_scan_hold(c);
+	cell_wset_pause(c, pause);
 	for (unsigned int i = 0; i < c->nguests; i++) {
 		if (pause)
 			vm_park(c->guest[i].vm);
@@ -80,7 +84,7 @@ static void cell_pause(struct cell *c, bool pause)
 			vm_unpark(c->guest[i].vm);
 	}
 	if (!pause)
-		scan_release(c);
+		cell_scan_release(c);
 	/* Nobody beats while he is parked. */
 	for (unsigned int i = 0; i < c->nguests && !pause; i++)
 		c->guest[i].beat_ns = 0;
@@ -92,10 +96,10 @@ static void scanner_stop(struct cell *c)
 	if (!c->has_scanner)
 		return;
 	if (!c->paused)
-		scan_hold(c);
+		cell_scan_hold(c);
 	c->scan_quit = true;
 	if (!c->paused)
-		scan_release(c);
+		cell_scan_release(c);
 	else
 		cell_pause(c, false);
 	pthread_join(c->scanner, NULL);
@@ -162,6 +166,9 @@ static int cell_setup(struct cell *c, const json_t *doc, struct ob_err *e)
 			return r;
 		c->nguests++;
 	}
+	r = cell_wset_setup(c, doc, e);
+	if (r)
+		return r;
 	c->ready = true;
 	return 0;
 }
@@ -292,7 +299,9 @@ static json_t *reply_sample(struct cell *c, const json_t *doc)
 					 "cannot read the state of guest pages", "errno",
 					 (json_int_t)-r);
 		}
-		json_array_append_new(guests, cell_guest_sample(c, g, full));
+		o = cell_guest_sample(c, g, full);
+		cell_wset_sample(c, i, o, full);
+		json_array_append_new(guests, o);
 	}
 	ksm_read_stats(c->ksm, &k);
 	if (full)
@@ -334,7 +343,7 @@ static json_t *cell_answer(struct cell *c, const json_t *doc, bool *quit)
 	else if (!strcmp(what, "start"))
 		r = cell_start(c, &e);
 	else if (!strcmp(what, "engine"))
-		r = cell_engine_start(c, &e);
+		r = (r = cell_engine_start(c, &e)) ? r : cell_wset_start(c, &e);
 	else if (!strcmp(what, "pause"))
 		cell_pause(c, true);
 	else if (!strcmp(what, "resume"))
@@ -358,6 +367,7 @@ static void cell_exit(struct cell *c)
 	for (unsigned int i = 0; i < c->nguests; i++)
 		vm_ask_stop(c->guest[i].vm);
 	cell_pause(c, false);
+	cell_wset_stop(c);
 	if (c->ksm)
 		ksm_stop(c->ksm);
 	for (unsigned int i = 0; i < c->nguests; i++)

@@ -41,10 +41,26 @@ struct cell {
 	bool has_scanner;
 	struct ob_mutex scan_lock; /* held during a step; whoever holds it has paused merging */
 	pthread_cond_t scan_cond;  /* the scanner rests, or lets the main thread go first */
-	_Atomic bool scan_wanted;  /* the main thread wants the lock: a mutex alone is not fair */
+	_Atomic unsigned int scan_wanted; /* so many want the lock: a mutex alone is not fair */
 	bool scan_quit;
 	bool paused;
+	struct cell_wset *wset; /* the samplers; NULL: there are none */
 };
+
+/* Take the scanner's lock between two of its steps, before others; give it back. */
+void cell_scan_hold(struct cell *c);
+void cell_scan_release(struct cell *c);
+
+/* cell_wset.c: samplers of all guests, if the set-up document asks for them; the thread that steps
+ * them; no sampling while the cell is paused (the scanner's lock is held); the end, guests being there
+ * still and the scanner's lock not held; and what a sample says of a guest. */
+int cell_wset_setup(struct cell *c, const json_t *doc, struct ob_err *e);
+int cell_wset_start(struct cell *c, struct ob_err *e);
+void cell_wset_pause(struct cell *c, bool pause);
+void cell_wset_stop(struct cell *c);
+void cell_wset_sample(struct cell *c, unsigned int guest, json_t *o, bool full);
+/* What `ept stat` shows of it (docs/control.md). */
+void cell_wset_stat(struct cell *c, unsigned int guest, json_t *o);
 
 /* Make guest @g of the cell from its part of the set-up document. */
 int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, struct ob_err *e);

@@ -92,6 +92,7 @@ int cell_ept_stat(struct cell *c, struct cell_guest *g, const json_t *doc, json_
 	cell_ept_count(out, "staged", st.staged);
 	json_object_set_new(out, "faults", faults_json(&g->ept));
 	json_object_set_new(out, "counters", counters_json(&st));
+	cell_wset_stat(c, (unsigned int)(g - c->guest), out);
 	kvm = cell_kvmstat_named(g);
 	if (kvm)
 		json_object_set_new(out, "kvm", kvm);

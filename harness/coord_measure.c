@@ -53,6 +53,7 @@ static void take_guest(struct coord *c, const json_t *o)
 	}
 	snprintf(g->end, sizeof(g->end), "%s", proto_str(o, "end"));
 	snprintf(g->reason, sizeof(g->reason), "%s", proto_str(o, "reason"));
+	coord_wset_take(c, g, o);
 	list = json_object_get(o, "lat");
 	json_array_foreach (list, i, m)
 		if (i < AGENT_LAT_BUCKETS)

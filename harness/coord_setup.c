@@ -100,6 +100,7 @@ static json_t *setup_doc(struct coord *c, unsigned int cell)
 			"frames", (json_int_t)c->frames, "kernel", cfg->kernel_path, "image",
 			cfg->image_path ? cfg->image_path : "", "guests", guests);
 	OB_ASSERT(doc);
+	json_object_set_new(doc, "working_set", coord_wset_doc(cfg));
 	return doc;
 }
 

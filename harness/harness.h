@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdio.h>
 
+#include "harness/wset.h"
 #include "ksm/ksm.h"
 
 #ifndef OB_VERSION
@@ -42,6 +43,7 @@ struct fleet_config {
 	unsigned int cell;	   /* most guests in one cell */
 	unsigned int warm_timeout; /* seconds that the guests may take until they are warm */
 	unsigned int inject;	   /* enum ksm_inject */
+	struct wset_config wset;   /* --working-set */
 	const char *json_path;	   /* --json FILE, or NULL; "-" is standard output */
 	const char *out_dir;	   /* results/<run> of compare; NULL: none */
 	const char *kernel_path, *image_path;
@@ -99,6 +101,7 @@ struct run_guest {
 	uint64_t state_pages[EPT_NSTATES];
 	struct agent_mismatch mismatch[AGENT_MISMATCHES];
 	unsigned int nmismatch; /* of those filled in */
+	struct run_wset wset;	/* --working-set */
 };
 
 /* Result of one run. All byte figures are of the last reading, taken with all guests parked. */

@@ -32,6 +32,9 @@ enum opts_key {
 	KEY_INJECT,
 	KEY_WARM,
 	KEY_CONTROL,
+	KEY_WORKING_SET,
+	KEY_SAMPLE_PAGES,
+	KEY_SAMPLE_PERIOD,
 	KEY_HELP,
 };
 
@@ -50,6 +53,10 @@ enum opts_key {
 	{"image", KEY_IMAGE, "FILE", 0, "disk of the guests (default: guest.img next to overbook)", 0}, \
 	{"control", KEY_CONTROL, "PATH", 0, \
 	 "socket to ask and steer it by (docs/control.md); none: no such socket", 0}, \
+	{"working-set", KEY_WORKING_SET, NULL, 0, \
+	 "estimate by sampling how much memory each guest uses", 0}, \
+	{"sample-pages", KEY_SAMPLE_PAGES, "N", 0, "pages sampled a period (default 400)", 0}, \
+	{"sample-period", KEY_SAMPLE_PERIOD, "SECONDS", 0, "how long they are watched (default 30)", 0}, \
 	{"quiet", KEY_QUIET, NULL, 0, "no progress lines", 0}, \
 	{"warm-timeout", KEY_WARM, "S", OPTION_HIDDEN, NULL, 0}, \
 	{"help", KEY_HELP, NULL, 0, "print this and exit", 0}
@@ -229,6 +236,24 @@ static int take_sharing(struct opts_state *st, const char *arg)
 	return 0;
 }
 
+static int take_period(struct opts_state *st, const char *arg)
+{
+	uint64_t ns = 0;
+	int ret = opts_parse_seconds(arg, &ns);
+
+	st->given->sample = true;
+	if (ret == -EINVAL)
+		return opts_bad(st,
+				"--sample-period '%.40s': not a number of seconds; give one such as "
+				"30 or 1.5",
+				arg);
+	if (ret || ns < EPT_WSET_MIN_PERIOD || ns > EPT_WSET_MAX_PERIOD)
+		return opts_bad(st, "--sample-period %.40s: out of range; give 0.1 to 86400 seconds",
+				arg);
+	st->c->wset.period_ns = ns;
+	return 0;
+}
+
 static int take_inject(struct opts_state *st, const char *arg)
 {
 	static const struct {
@@ -342,6 +367,17 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 				st, "--control: the path has %zu bytes, a socket's may have %zu",
 				strlen(arg), OPTS_MAX_SOCKET - 1);
 		return *arg ? 0 : opts_bad(st, "--control: the path is empty");
+	case KEY_WORKING_SET:
+		st->given->working_set = true;
+		return 0;
+	case KEY_SAMPLE_PAGES:
+		st->given->sample = true;
+		ret = take_count(st, "--sample-pages", arg, EPT_WSET_MIN_SAMPLES,
+				 EPT_WSET_MAX_SAMPLES, &v);
+		c->wset.samples = (unsigned int)v;
+		return ret;
+	case KEY_SAMPLE_PERIOD:
+		return take_period(st, arg);
 	case KEY_QUIET:
 		c->quiet = true;
 		return 0;
@@ -373,6 +409,8 @@ static int opts_together(struct opts_state *st)
 		has_hash |= c->sharing[i] == hash;
 		has_off |= c->sharing[i] == off;
 	}
+	if (opts_wset_together(c, st->given, st->e))
+		return EINVAL;
 	if (c->inject && !has_hash)
 		return opts_bad(
 			st, "--inject plants a fault in our own merging; it needs --sharing hash");
@@ -417,6 +455,7 @@ enum opts_outcome opts_parse(struct fleet_config *c, struct opts_given *given, c
 		.seed = 1,
 		.cell = FLEET_DEFAULT_CELL,
 		.warm_timeout = 120,
+		.wset = {.samples = EPT_WSET_SAMPLES, .period_ns = EPT_WSET_PERIOD_NS},
 	};
 	if (compare) {
 		c->sharing[c->nsharing++] = ksm_engine_find("off");

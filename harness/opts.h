@@ -27,11 +27,19 @@ enum opts_outcome {
 struct opts_given {
 	bool sharing; /* the sharing modes were named, not the default */
 	bool out_dir;
+	bool working_set, sample; /* --working-set; one of the options about it */
 };
 
 /* Fill @c from the command line of @verb ("run", "fleet", "compare"); argv[0] is the verb. */
 enum opts_outcome opts_parse(struct fleet_config *c, struct opts_given *given, const char *verb,
 			     int argc, char **argv, struct ob_err *e);
+
+/* opts_wset.c. "30", "1.5", ".5" in ns: -EINVAL, -ERANGE. Pure. */
+int opts_parse_seconds(const char *s, uint64_t *ns);
+/* What the options about sampling must be to each other and to --seconds. */
+int opts_wset_together(struct fleet_config *c, const struct opts_given *given, struct ob_err *e);
+/* Can guests be sampled here? */
+int opts_check_wset(const struct fleet_config *c, struct ob_err *e);
 
 /* What the host has, as far as a fleet can be refused for it. Tests fill in their own. */
 struct opts_host {

@@ -325,6 +325,8 @@ int opts_check(struct fleet_config *c, const struct opts_given *given, const str
 	if (!ret)
 		ret = opts_check_kvm(h->kvm_path, e);
 	if (!ret)
+		ret = opts_check_wset(c, e);
+	if (!ret)
 		ret = check_sharing(c, given, h, note, note_len, e);
 	return ret;
 }

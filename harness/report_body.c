@@ -29,6 +29,7 @@ static const struct figure_row figure_rows[] = {
 	{"across VMs", "saved.inter", CELL_BYTES, "sub"},
 	{"Metadata, ours", "metadata.ours", CELL_BYTES, ""},
 	{"Metadata, the kernel's", "metadata.kernel", CELL_BYTES, ""},
+	{"Working set, estimated", "working_set_bytes", CELL_BYTES, ""},
 	{"Guest operations a second", "ops_per_second", CELL_COUNT, "main"},
 	{"latency, median", "latency.p50_us", CELL_US, "sub"},
 	{"latency, 99th percentile", "latency.p99_us", CELL_US, "sub"},
@@ -230,6 +231,10 @@ void report_figures(FILE *out, const json_t *doc)
 	}
 	fputs("</tr></thead>\n<tbody>\n", out);
 	for (size_t r = 0; r < OB_ARRAY_SIZE(figure_rows); r++) {
+		/* Only where it was asked for. */
+		if (!strcmp(figure_rows[r].path, "working_set_bytes") &&
+		    !json_is_object(report_get(doc, "config.working_set")))
+			continue;
 		fprintf(out, "<tr class=\"%s\"><th>%s</th>", figure_rows[r].class,
 			figure_rows[r].label);
 		json_array_foreach (runs, i, run) {

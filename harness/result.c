@@ -43,6 +43,8 @@ enum run_status result_overall(const struct run_result *runs, unsigned int nruns
 
 void run_result_free(struct run_result *r)
 {
+	for (unsigned int i = 0; r->guest && i < r->guests; i++)
+		free(r->guest[i].wset.history);
 	free(r->guest);
 	free(r->sample);
 	result_kvmstat_free(r->kvm_stats);
@@ -164,6 +166,7 @@ static json_t *guest_json(const struct run_result *r, const struct run_guest *g)
 	json_object_set_new(o, "written_pages", fig(r, g->written_pages));
 	json_object_set_new(o, "disk_pages", fig(r, g->disk_pages));
 	json_object_set_new(o, "state_pages", states_json(r, g->state_pages));
+	json_object_set_new(o, "working_set", result_wset_json(r, g));
 	return o;
 }
 
@@ -270,7 +273,7 @@ static json_t *run_json(const struct run_result *r)
 {
 	json_t *o = json_object(), *integrity = json_object();
 	json_t *guests = json_array(), *samples = json_array();
-	uint64_t states[EPT_NSTATES] = {0};
+	uint64_t states[EPT_NSTATES] = {0}, wset;
 
 	json_object_set_new(o, "sharing", text(r->sharing, sizeof(r->sharing)));
 	json_object_set_new(o, "status", json_string(run_status_name(r->status)));
@@ -296,6 +299,8 @@ static json_t *run_json(const struct run_result *r)
 			states[s] += r->guest[i].state_pages[s];
 	}
 	json_object_set_new(o, "state_pages", states_json(r, states));
+	json_object_set_new(o, "working_set_bytes",
+			    result_wset_bytes(r, &wset) ? fig(r, wset) : json_null());
 	json_object_set_new(o, "hash",
 			    strcmp(r->sharing, "hash") == 0 ? hash_json(r) : json_null());
 	json_object_set_new(o, "kernel_ksm",
@@ -338,6 +343,7 @@ static json_t *config_json(const struct fleet_config *c)
 	json_object_set_new(o, "cell", json_integer(c->cell));
 	json_object_set_new(o, "warm_timeout_seconds", json_integer(c->warm_timeout));
 	json_object_set_new(o, "inject", inject);
+	json_object_set_new(o, "working_set", result_wset_config_json(&c->wset));
 	json_object_set_new(o, "guest", json_string("microguest"));
 	json_object_set_new(o, "kernel", result_file_json(c->kernel_path));
 	json_object_set_new(o, "image", result_file_json(c->image_path));

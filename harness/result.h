@@ -20,6 +20,11 @@ const char *result_kind_name(uint64_t kind);
 int result_write_text(const char *text, size_t len, const char *path, struct ob_err *e);
 /* Make folder @path and those above it. 0 or -errno with a line. */
 int result_mkdirs(const char *path, struct ob_err *e);
+/* result_wset.c: null when it was not asked for; and the sum over all guests, true when there is an
+ * estimate of each. */
+json_t *result_wset_config_json(const struct wset_config *c);
+json_t *result_wset_json(const struct run_result *r, const struct run_guest *g);
+bool result_wset_bytes(const struct run_result *r, uint64_t *bytes);
 /* The status of several runs together: the worst of them. */
 enum run_status result_overall(const struct run_result *runs, unsigned int nruns);
 

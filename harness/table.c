@@ -164,6 +164,16 @@ static void cell_frames(const struct table *t, const struct run_result *r, char 
 		snprintf(buf, n, "-");
 }
 
+static void cell_wset(const struct table *t, const struct run_result *r, char *buf, size_t n)
+{
+	uint64_t bytes;
+
+	(void)t;
+	OB_ASSERT(n >= 24);
+	if (result_wset_bytes(r, &bytes))
+		table_bytes(buf, (int64_t)bytes);
+}
+
 static void cell_status(const struct table *t, const struct run_result *r, char *buf, size_t n)
 {
 	(void)t;
@@ -251,6 +261,8 @@ void table_print(FILE *out, const struct fleet_config *c, const struct run_resul
 	row(&t, "  across VMs", cell_inter, true);
 	row(&t, "metadata, ours", cell_meta_ours, true);
 	row(&t, "metadata, kernel's", cell_meta_kernel, true);
+	if (c->wset.samples)
+		row(&t, "working set, estimated", cell_wset, true);
 	row(&t, t.off ? "guest ops/s (of off)" : "guest ops/s", cell_ops, true);
 	row(&t, "latency p50", cell_p50, true);
 	row(&t, "latency p99", cell_p99, true);
