@@ -51,7 +51,7 @@ int ept_part_move(struct ept_bench *d, struct ob_err *e);  /* all of a guest out
 int ept_part_track(struct ept_bench *d, struct ob_err *e); /* which pages were written */
 /* Of that part, what it costs. (bench_ept_track_cost.c) */
 int ept_track_cost(struct ept_bench *d, struct ob_err *e);
-int ept_part_wset(struct ept_bench *d, struct ob_err *e);  /* the working set's estimate */
+int ept_part_wset(struct ept_bench *d, struct ob_err *e); /* the working set's estimate */
 
 /* `overbook bench ept`. */
 int bench_ept(int argc, char **argv);

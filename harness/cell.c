@@ -61,8 +61,7 @@ static void *scanner_thread(void *arg)
 		ts.tv_sec += (time_t)(rest / OB_NS_PER_SEC);
 		ts.tv_nsec = (long)(rest % OB_NS_PER_SEC);
 		/* Others' turns do not cut the rest short. */
-		while (!c->scan_quit &&
-		       !ob_cond_timedwait(&c->scan_cond, &c->scan_lock, &ts))
+		while (!c->scan_quit && !ob_cond_timedwait(&c->scan_cond, &c->scan_lock, &ts))
 			;
 	}
 	ob_unlock(&c->scan_lock);

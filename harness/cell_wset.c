@@ -63,7 +63,7 @@ int cell_wset_setup(struct cell *c, const json_t *doc, struct ob_err *e)
 	c->wset = s;
 	s->of = calloc(c->nguests, sizeof(*s->of));
 	OB_ASSERT(s->of);
-	pthread_mutex_init(&s->sample_lock, NULL);
+	ob_mutex_init(&s->sample_lock, OB_RANK_SAMPLE);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&s->cond, &attr);

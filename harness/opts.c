@@ -243,13 +243,14 @@ static int take_period(struct opts_state *st, const char *arg)
 
 	st->given->sample = true;
 	if (ret == -EINVAL)
-		return opts_bad(st,
-				"--sample-period '%.40s': not a number of seconds; give one such as "
-				"30 or 1.5",
-				arg);
+		return opts_bad(
+			st,
+			"--sample-period '%.40s': not a number of seconds; give one such as "
+			"30 or 1.5",
+			arg);
 	if (ret || ns < EPT_WSET_MIN_PERIOD || ns > EPT_WSET_MAX_PERIOD)
-		return opts_bad(st, "--sample-period %.40s: out of range; give 0.1 to 86400 seconds",
-				arg);
+		return opts_bad(
+			st, "--sample-period %.40s: out of range; give 0.1 to 86400 seconds", arg);
 	st->c->wset.period_ns = ns;
 	return 0;
 }
