@@ -63,6 +63,8 @@ struct stage {
 	struct shelf shelf[RIG_GUESTS];
 	struct ept_track track[RIG_GUESTS];
 	int consumer[RIG_GUESTS];
+	struct ept_wset wset[RIG_GUESTS];
+	bool huge;
 	/* Pages that the guest never uses, for the balloon: [first, first + n). */
 	uint64_t spare[RIG_GUESTS], nspare[RIG_GUESTS];
 	_Atomic bool stop;
@@ -235,13 +237,40 @@ static void act_walk(struct stage *s, unsigned int g, uint64_t *seed)
 	vm_unpark(vm);
 }
 
+static void act_sample(struct stage *s, unsigned int g, uint64_t *seed)
+{
+	(void)seed;
+	ept_wset_step(&s->wset[g], s->rig.host.ops->now_ns(&s->rig.host));
+	rig_nap_ms(1);
+}
+
+/* Break a unit, or build it if that is possible: most have pages that are shared or out. */
+static void act_huge(struct stage *s, unsigned int g, uint64_t *seed)
+{
+	uint64_t unit = rnd(seed) % (PAGES / EPT_UNIT_PAGES);
+	int64_t r;
+
+	if (rnd(seed) % 2)
+		r = ept_huge_break(&s->rig.ept[g], unit);
+	else
+		r = ept_huge_build(&s->rig.ept[g], unit);
+	if (r < 0 && r != -EINVAL && r != -EBUSY && r != -EAGAIN && r != -ENOMEM)
+		wrong(s, "a unit could be neither broken nor built");
+}
+
+static bool unit_is_huge(void *arg, uint64_t page)
+{
+	return ept_unit_is_huge(arg, page);
+}
+
 static const struct actor {
 	const char *name;
 	actor_fn step;
 } actors[] = {
-	{"merge", act_merge},	{"take", act_take}, {"tier", act_tier}, {"balloon", act_balloon},
-	{"track", act_track},	{"zap", act_zap},   {"disk", act_disk}, {"pause", act_pause},
-	{"verify", act_verify}, {"walk", act_walk},
+	{"merge", act_merge},	  {"take", act_take},	  {"tier", act_tier},
+	{"balloon", act_balloon}, {"track", act_track},	  {"zap", act_zap},
+	{"disk", act_disk},	  {"pause", act_pause},	  {"verify", act_verify},
+	{"walk", act_walk},	  {"sample", act_sample}, {"huge", act_huge},
 };
 #define NACTORS OB_ARRAY_SIZE(actors)
 
@@ -284,20 +313,31 @@ static void find_spare(struct stage *s, unsigned int g)
 	/* Not its ends: the thirds may differ by a page. */
 	s->nspare[g] = untouched > 8 ? untouched - 8 : 0;
 	s->spare[g] = PAGES - dirty - untouched + 4;
-	for (uint64_t i = 0; i < s->nspare[g]; i++)
+	/* A huge page brings memory for its neighbours with it. */
+	for (uint64_t i = 0; i < s->nspare[g] && !s->huge; i++)
 		cr_assert_eq(ept_state_of(&s->rig.ept[g], s->spare[g] + i), EPT_UNTOUCHED,
 			     "page %llu is no spare one", (unsigned long long)(s->spare[g] + i));
 }
 
-static void open_stage(struct stage *s, const char *workload)
+static void open_stage(struct stage *s, const char *workload, bool huge)
 {
 	memset(s, 0, sizeof(*s));
-	rig_make(&s->rig, workload);
+	s->huge = huge;
+	if (huge)
+		rig_make_huge(&s->rig, workload);
+	else
+		rig_make(&s->rig, workload);
 	rig_start(&s->rig);
 	for (unsigned int g = 0; g < RIG_GUESTS; g++) {
 		struct ept *e = &s->rig.ept[g];
 		struct vm *vm = s->rig.vm[g];
+		struct ept_wset_opts o = ept_wset_defaults();
 
+		o.period_ns = EPT_WSET_MIN_PERIOD;
+		o.seed = g + 1;
+		o.unit_is_huge = huge ? unit_is_huge : NULL;
+		o.huge_arg = e;
+		cr_assert(!ept_wset_init(&s->wset[g], e, &o));
 		cr_assert(!ept_sync(e, 0, PAGES, NULL));
 		find_spare(s, g);
 		pthread_mutex_init(&s->shelf[g].lock, NULL);
@@ -320,6 +360,7 @@ static void close_stage(struct stage *s)
 		struct ept *e = &s->rig.ept[g];
 
 		atomic_store(&s->rig.vm[g]->blk.delay_ns, 0);
+		ept_wset_exit(&s->wset[g]);
 		cr_assert(ept_load(e, 0, PAGES) >= 0);
 		cr_assert(ept_put_back(e, &all, 1) >= 0);
 		ept_track_attach(e, NULL);
@@ -367,34 +408,42 @@ static void play(struct stage *s, unsigned int a, unsigned int b, long ms)
 	all_is_well(s, actors[a].name, actors[b].name);
 }
 
-static void every_pair(const char *workload)
+static void every_pair(const char *workload, bool huge)
 {
 	const struct ept_run probe = {.page = 0, .n = 1};
 	struct stage *s = calloc(1, sizeof(*s));
 	int64_t r;
 
 	NEED_KVM();
-	open_stage(s, workload);
+	open_stage(s, workload, huge);
 	r = ept_take(&s->rig.ept[0], &probe, 1, false);
 	if (r == -EPERM || r == -EOPNOTSUPP) {
 		close_stage(s);
 		cr_skip_test("no userfaultfd that answers for KVM");
 	}
 	for (unsigned int a = 0; a < NACTORS; a++)
-		for (unsigned int b = a + 1; b < NACTORS; b++)
+		for (unsigned int b = a + 1; b < NACTORS; b++) {
+			if (!huge && (actors[a].step == act_huge || actors[b].step == act_huge))
+				continue;
 			play(s, a, b, getenv("OB_LONG") ? LONG_MS : PAIR_MS);
+		}
 	close_stage(s);
 	free(s);
 }
 
 Test(interactions, every_pair_under_guests_that_allocate, .timeout = 600)
 {
-	every_pair("churn");
+	every_pair("churn", false);
 }
 
 Test(interactions, every_pair_under_guests_that_read_files, .timeout = 600)
 {
-	every_pair("filecache");
+	every_pair("filecache", false);
+}
+
+Test(interactions, every_pair_on_huge_pages, .timeout = 600)
+{
+	every_pair("churn", true);
 }
 
 /* | a | b | how they meet | in docs/interactions.md, a line a pair. */

@@ -55,13 +55,14 @@ static void load_kernel(struct rig *r)
 	cr_assert(r->image_fd >= 0, "%s", path);
 }
 
-void rig_make(struct rig *r, const char *workload)
+static void make(struct rig *r, const char *workload, bool huge)
 {
 	const struct ksm_opts opts = {.pass_gap_ns = OB_NS_PER_MS};
 	struct ob_err e;
 
 	memset(r, 0, sizeof(*r));
 	cr_assert(!ob_host_linux_init(&r->host, &e), "%s", e.msg);
+	cr_assert(!huge || !ob_host_linux_huge(&r->host));
 	cr_assert(!kvm_open(&r->kvm, &e), "%s", e.msg);
 	cr_assert(!io_worker_start(&r->worker));
 	r->arena = ob_arena_new("test");
@@ -83,6 +84,7 @@ void rig_make(struct rig *r, const char *workload)
 			.disk_fd = r->image_fd,
 			.console_fd = -1,
 			.worker = r->worker,
+			.huge = huge,
 		};
 
 		snprintf(cmdline, sizeof(cmdline), "workload=%s seed=%u common=1 guest=%u",
@@ -101,6 +103,16 @@ void rig_make(struct rig *r, const char *workload)
 						       .page_base = i * RIG_MEM / OB_PAGE_SIZE,
 					       }));
 	}
+}
+
+void rig_make(struct rig *r, const char *workload)
+{
+	make(r, workload, false);
+}
+
+void rig_make_huge(struct rig *r, const char *workload)
+{
+	make(r, workload, true);
 }
 
 struct agent_report rig_report(struct rig *r, unsigned int i)
