@@ -91,7 +91,11 @@ static int run(const struct plain_test *t)
 			s = s->next;
 		if (s && s->init)
 			s->init();
+		if (t->init)
+			t->init();
 		t->run();
+		if (t->fini)
+			t->fini();
 		if (s && s->fini)
 			s->fini();
 		exit(failed);

@@ -9,11 +9,14 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct plain_test {
 	const char *suite, *name;
 	void (*run)(void);
+	void (*init)(void), (*fini)(void);
 	struct plain_test *next;
 	double timeout; /* seconds; 0: none */
 	int signal;	/* that it must end by */
@@ -54,22 +57,27 @@ void plain_log(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 #define PLAIN(ok, fatal, what, ...) \
 	plain_check(ok, fatal, __FILE__, __LINE__, what, " " __VA_ARGS__)
 
-#define cr_assert(c, ...)		 PLAIN(!!(c), true, #c, __VA_ARGS__)
-#define cr_assert_not(c, ...)		 PLAIN(!(c), true, "not " #c, __VA_ARGS__)
-#define cr_assert_null(c, ...)		 PLAIN(!(c), true, #c " is NULL", __VA_ARGS__)
-#define cr_assert_not_null(c, ...)	 PLAIN(!!(c), true, #c " is not NULL", __VA_ARGS__)
-#define cr_assert_eq(a, b, ...)		 PLAIN((a) == (b), true, #a " == " #b, __VA_ARGS__)
-#define cr_assert_neq(a, b, ...)	 PLAIN((a) != (b), true, #a " != " #b, __VA_ARGS__)
-#define cr_assert_lt(a, b, ...)		 PLAIN((a) < (b), true, #a " < " #b, __VA_ARGS__)
-#define cr_assert_leq(a, b, ...)	 PLAIN((a) <= (b), true, #a " <= " #b, __VA_ARGS__)
-#define cr_assert_gt(a, b, ...)		 PLAIN((a) > (b), true, #a " > " #b, __VA_ARGS__)
-#define cr_assert_geq(a, b, ...)	 PLAIN((a) >= (b), true, #a " >= " #b, __VA_ARGS__)
-#define cr_assert_str_eq(a, b, ...)	 PLAIN(!strcmp(a, b), true, #a " is " #b, __VA_ARGS__)
+#define cr_assert(c, ...)	     PLAIN(!!(c), true, #c, __VA_ARGS__)
+#define cr_assert_not(c, ...)	     PLAIN(!(c), true, "not " #c, __VA_ARGS__)
+#define cr_assert_null(c, ...)	     PLAIN(!(c), true, #c " is NULL", __VA_ARGS__)
+#define cr_assert_not_null(c, ...)   PLAIN(!!(c), true, #c " is not NULL", __VA_ARGS__)
+#define cr_assert_eq(a, b, ...)	     PLAIN((a) == (b), true, #a " == " #b, __VA_ARGS__)
+#define cr_assert_neq(a, b, ...)     PLAIN((a) != (b), true, #a " != " #b, __VA_ARGS__)
+#define cr_assert_lt(a, b, ...)	     PLAIN((a) < (b), true, #a " < " #b, __VA_ARGS__)
+#define cr_assert_leq(a, b, ...)     PLAIN((a) <= (b), true, #a " <= " #b, __VA_ARGS__)
+#define cr_assert_gt(a, b, ...)	     PLAIN((a) > (b), true, #a " > " #b, __VA_ARGS__)
+#define cr_assert_geq(a, b, ...)     PLAIN((a) >= (b), true, #a " >= " #b, __VA_ARGS__)
+#define cr_assert_str_eq(a, b, ...)  PLAIN(!strcmp(a, b), true, #a " is " #b, __VA_ARGS__)
+#define cr_assert_str_neq(a, b, ...) PLAIN(strcmp(a, b), true, #a " is not " #b, __VA_ARGS__)
+#define cr_assert_float_eq(a, b, by, ...) \
+	PLAIN((a) - (b) <= (by) && (b) - (a) <= (by), true, #a " == " #b, __VA_ARGS__)
 #define cr_assert_str_empty(a, ...)	 PLAIN(!*(a), true, #a " is empty", __VA_ARGS__)
 #define cr_assert_arr_eq(a, b, len, ...) PLAIN(!memcmp(a, b, len), true, #a " == " #b, __VA_ARGS__)
 #define cr_assert_fail(...)		 PLAIN(false, true, "fail", __VA_ARGS__)
 #define cr_expect(c, ...)		 PLAIN(!!(c), false, #c, __VA_ARGS__)
 #define cr_expect_not(c, ...)		 PLAIN(!(c), false, "not " #c, __VA_ARGS__)
+#define cr_expect_null(c, ...)		 PLAIN(!(c), false, #c " is NULL", __VA_ARGS__)
+#define cr_expect_str_empty(a, ...)	 PLAIN(!*(a), false, #a " is empty", __VA_ARGS__)
 #define cr_expect_eq(a, b, ...)		 PLAIN((a) == (b), false, #a " == " #b, __VA_ARGS__)
 #define cr_expect_neq(a, b, ...)	 PLAIN((a) != (b), false, #a " != " #b, __VA_ARGS__)
 #define cr_expect_lt(a, b, ...)		 PLAIN((a) < (b), false, #a " < " #b, __VA_ARGS__)
