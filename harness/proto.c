@@ -165,6 +165,8 @@ static const struct {
 	{"cpu_ns", offsetof(struct ksm_stats, cpu_ns), false},
 	{"meta_bytes", offsetof(struct ksm_stats, meta_bytes), false},
 	{"sync_failed", offsetof(struct ksm_stats, sync_failed), false},
+	{"huge_broken", offsetof(struct ksm_stats, huge_broken), false},
+	{"huge_left", offsetof(struct ksm_stats, huge_left), false},
 };
 _Static_assert(sizeof(stats_field) / sizeof(stats_field[0]) == sizeof(struct ksm_stats) / 8,
 	       "a counter is missing here");

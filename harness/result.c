@@ -204,6 +204,8 @@ static json_t *hash_json(const struct run_result *r)
 		{"broken_pages", k->broken},
 		{"skipped_vma_pages", k->skipped_vma},
 		{"sync_failed", k->sync_failed},
+		{"huge_broken", k->huge_broken},
+		{"huge_left_pages", k->huge_left},
 		{"freezes", k->freezes},
 		{"freeze_ns", k->freeze_ns},
 		{"freeze_max_ns", k->freeze_max_ns},

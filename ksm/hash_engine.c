@@ -25,6 +25,9 @@
  * is a mapping, and mappings are limited (vm.max_map_count): the scanner keeps away from the limit
  * and says so once.
  *
+ * Where a huge page backs the window, nothing in it is merged until that is worth breaking it
+ * (hash_huge.c).
+ *
  * After a copy-on-write break the page has its own memory again, in front of the frame. The frame
  * is given back when a sync finds the break, and the page is a candidate again when it holds still.
  */
@@ -32,10 +35,6 @@
 
 #include <errno.h>
 #include <string.h>
-
-/* What `last` says of a page that was zero, and of one not hashed yet. Hashes avoid these. */
-#define LAST_NONE 0u
-#define LAST_ZERO 1u
 
 /* Leave a tenth of the mappings to everything else in the process. */
 #define VMA_SHARE(limit) ((limit) - (limit) / 10)
@@ -49,9 +48,9 @@
 
 static uint32_t hash_mark(uint64_t hash)
 {
-	uint32_t low = (uint32_t)hash;
+	uint32_t low = (uint32_t)hash & ~HASH_LAST_HINTED;
 
-	return low > LAST_ZERO ? low : low + 2;
+	return low > HASH_LAST_ZERO ? low : low + 2;
 }
 
 /* A sync found a break. Any thread; the ept's lock is held. */
@@ -171,25 +170,27 @@ static void hash_stop(struct ksm *k)
 	k->priv = NULL;
 }
 
-/* What is to become of a candidate that is not zero? Adds to the plan. */
-static void consider(struct ksm *k, struct hash *h, struct ksm_slot *s, uint64_t page,
-		     uint64_t hash)
+/* What is to become of a candidate? Adds to the plan. */
+static void consider(struct ksm *k, struct hash *h, struct ksm_slot *s, const struct hash_cand *c)
 {
-	uint64_t me = s->g.page_base + page;
+	uint64_t me = s->g.page_base + c->page;
 	struct ksm_ref ref;
 	struct hash_plan *p;
 
-	k->st.candidates++;
-	switch (ksm_index_find(k->domain, hash, &ref)) {
+	if (c->zero) {
+		h->plan[h->nplan++] = (struct hash_plan){.page = c->page, .what = HASH_ZERO};
+		return;
+	}
+	switch (ksm_index_find(k->domain, c->hash, &ref)) {
 	case KSM_FRAME:
 		/* Not live: somebody is filling it at this moment, or it is on its way out. */
 		if (ksm_frame_get(k->domain, ksm_ref_payload(&ref)))
 			return;
 		p = &h->plan[h->nplan++];
 		*p = (struct hash_plan){
-			.page = (uint32_t)page,
+			.page = c->page,
 			.frame = ksm_ref_payload(&ref),
-			.hash = hash,
+			.hash = c->hash,
 			.what = HASH_JOIN,
 		};
 		return;
@@ -197,11 +198,11 @@ static void consider(struct ksm *k, struct hash *h, struct ksm_slot *s, uint64_t
 		if (ksm_ref_payload(&ref) == me)
 			return;
 		p = &h->plan[h->nplan++];
-		*p = (struct hash_plan){.page = (uint32_t)page, .hash = hash, .what = HASH_MAKE};
+		*p = (struct hash_plan){.page = c->page, .hash = c->hash, .what = HASH_MAKE};
 		return;
 	default:
 		/* A full window of the index only means that this page waits for others. */
-		(void)ksm_index_hint(k->domain, hash, me);
+		(void)ksm_index_hint(k->domain, c->hash, me);
 	}
 }
 
@@ -227,30 +228,33 @@ static void scan_window(struct ksm *k, struct hash *h, struct ksm_slot *s, uint6
 	}
 	take_broken(k, h, s);
 	ept_states(s->g.ept, page, n, state, NULL);
-	h->nplan = 0;
+	h->ncand = h->nplan = 0;
 	for (uint64_t i = 0; i < n; i++) {
 		const void *at = hva_ptr(gmem_page_hva(s->g.ept->mem, page + i));
 		uint32_t *last = &g->last[page + i], mark;
-		uint64_t hash;
+		struct hash_cand *c;
 
 		if (state[i] != EPT_PRIVATE || !view[i].present) {
-			*last = LAST_NONE;
+			*last = HASH_LAST_NONE;
 			continue;
 		}
 		k->st.hashed_pages++;
-		if (ksm_page_is_zero(at)) {
-			if (*last == LAST_ZERO)
-				h->plan[h->nplan++] = (struct hash_plan){
-					.page = (uint32_t)(page + i), .what = HASH_ZERO};
-			*last = LAST_ZERO;
+		c = &h->cand[h->ncand];
+		*c = (struct hash_cand){.page = (uint32_t)(page + i), .zero = ksm_page_is_zero(at)};
+		if (!c->zero)
+			c->hash = ksm_hash(k->domain, at);
+		mark = c->zero ? HASH_LAST_ZERO : hash_mark(c->hash);
+		if ((*last & ~HASH_LAST_HINTED) != mark) {
+			*last = mark;
 			continue;
 		}
-		hash = ksm_hash(k->domain, at);
-		mark = hash_mark(hash);
-		if (*last == mark)
-			consider(k, h, s, page + i, hash);
-		*last = mark;
+		k->st.candidates += !c->zero;
+		h->ncand++;
 	}
+	if (!h->ncand || !hash_may_merge(k, h, s, page))
+		return;
+	for (unsigned int i = 0; i < h->ncand; i++)
+		consider(k, h, s, &h->cand[i]);
 	if (h->nplan)
 		hash_merge(k, h, s);
 }

@@ -31,13 +31,28 @@ struct hash_plan {
 	bool keep; /* while frozen: it may be merged */
 };
 
+/* A page that held still since the pass before. */
+struct hash_cand {
+	uint64_t hash;
+	uint32_t page; /* within the guest */
+	bool zero;
+};
+
 /* A frame that a page broke off, to be given back by the scanner's thread. */
 struct hash_broken {
 	uint32_t page, frame;
 };
 
+/*
+ * What is kept of a page from pass to pass: the low bits of its hash, or one of two numbers that no
+ * hash becomes; and whether a hint of it was left (hash_huge.c).
+ */
+#define HASH_LAST_NONE	 0u /* not hashed, or not private */
+#define HASH_LAST_ZERO	 1u
+#define HASH_LAST_HINTED (1u << 31)
+
 struct hash_guest {
-	uint32_t *last;	      /* per page: low half of its hash in the pass before, see hash_mark */
+	uint32_t *last;	      /* per page */
 	struct ob_mutex lock; /* of the list below, which any thread that syncs appends to */
 	struct ob_arena *arena;
 	struct hash_broken *broken;
@@ -50,13 +65,21 @@ struct hash {
 	uint64_t pass_merged; /* pages merged or dropped in this pass */
 	uint64_t vma_room;    /* mappings that we may still add */
 	bool vma_warned, sync_warned;
-	uint64_t injected; /* breaks seen by lose-break */
-	uint8_t *scratch;  /* HASH_COMPARE_PAGES pages */
+	uint64_t injected;		    /* breaks seen by lose-break */
+	uint8_t *scratch;		    /* HASH_COMPARE_PAGES pages */
+	struct hash_cand cand[HASH_WINDOW]; /* of the window that is looked at */
+	unsigned int ncand;
 	struct hash_plan plan[HASH_WINDOW];
 	unsigned int nplan;
 };
 
 /* Carry out the plan of one window of the guest in @slot, batch by batch. Empties it. */
 void hash_merge(struct ksm *k, struct hash *h, struct ksm_slot *slot);
+
+/*
+ * May the candidates of the window that begins at @page be merged? Not those of a huge page, unless
+ * they are worth it: then it is broken (hash_huge.c). When they may not, their hints are left.
+ */
+bool hash_may_merge(struct ksm *k, struct hash *h, struct ksm_slot *s, uint64_t page);
 
 #endif

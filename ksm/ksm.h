@@ -98,6 +98,9 @@ struct ksm_stats {
 	uint64_t cpu_ns;      /* of the scanner */
 	uint64_t meta_bytes;  /* this cell's own metadata for merging */
 	uint64_t sync_failed; /* windows that could not be looked at: the kernel did not say */
+	uint64_t huge_broken; /* huge pages broken to merge in them */
+	uint64_t
+		huge_left; /* pages that would have been merged, but for the huge page; each pass */
 };
 
 struct ksm;
