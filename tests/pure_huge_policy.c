@@ -15,7 +15,7 @@ static const struct ept_huge_rule rule = {.threshold = 64, .rest_ns = 10 * SEC};
 
 Test(huge_policy, names)
 {
-	for (int m = 0; m < EPT_PAGES_NMODES; m++)
+	for (unsigned int m = 0; m < EPT_PAGES_NMODES; m++)
 		cr_assert_eq(ept_pages_find(ept_pages_name((enum ept_pages)m)), m);
 	cr_assert_eq(ept_pages_find("1g"), EPT_PAGES_NMODES);
 	cr_assert_eq(ept_pages_find(""), EPT_PAGES_NMODES);
