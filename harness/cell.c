@@ -51,6 +51,9 @@ static void *scanner_thread(void *arg)
 		uint64_t rest = ksm_step(c->ksm, c->host.ops->now_ns(&c->host), 512);
 		struct timespec ts;
 
+		if (cell_huge_steps(c))
+			rest = OB_MIN(rest, cell_huge_step(c, c->host.ops->now_ns(&c->host)));
+
 		/* A turn for whoever wants one. He broadcasts when he has had it. */
 		while (atomic_load(&c->scan_wanted) && !c->scan_quit)
 			ob_cond_wait(&c->scan_cond, &c->scan_lock);
@@ -136,7 +139,9 @@ static int cell_setup(struct cell *c, const json_t *doc, struct ob_err *e)
 
 	OB_ASSERT(engine);
 	c->number = (unsigned int)proto_u64(doc, "cell");
-	r = kvm_open(&c->kvm, e);
+	r = cell_huge_setup(c, doc, e);
+	if (!r)
+		r = kvm_open(&c->kvm, e);
 	if (r)
 		return r;
 	r = cell_open_shared(c, doc, e);
@@ -209,7 +214,7 @@ static int cell_engine_start(struct cell *c, struct ob_err *e)
 	int r = ksm_start(c->ksm, e);
 	pthread_condattr_t attr;
 
-	if (r || !ksm_engine_steps(c->ksm))
+	if (r || !(ksm_engine_steps(c->ksm) || cell_huge_steps(c)))
 		return r;
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -308,6 +313,8 @@ static json_t *reply_sample(struct cell *c, const json_t *doc)
 	o = json_pack("{s:o,s:I,s:I,s:I,s:o}", "guests", guests, "wrong", (json_int_t)wrong, "vmas",
 		      (json_int_t)vmas, "ept_bytes", (json_int_t)ob_arena_bytes(c->arena_ept),
 		      "ksm", proto_pack_stats(&k));
+	json_object_set_new(o, "huge_cpu_ns",
+			    json_integer((json_int_t)atomic_load(&c->huge_cpu_ns)));
 	if (json_is_true(json_object_get(doc, "kvm")))
 		json_object_set_new(o, "kvm", cell_kvmstat_sample(c));
 	return o;

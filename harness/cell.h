@@ -11,6 +11,7 @@ struct cell_guest {
 	uint64_t page_base; /* its first page among those of the fleet */
 	struct vm *vm;
 	struct ept ept;
+	struct ept_builder builder; /* with --pages adaptive; e is NULL: none */
 	int console_fd;
 	/* Watchdog: when its heartbeat last changed, by its CPU time and by the clock. */
 	uint64_t beat, beat_cpu_ns, beat_ns;
@@ -22,6 +23,10 @@ struct cell {
 	unsigned int number;
 	bool ready; /* all guests are made */
 	struct ob_host host;
+	enum ept_pages pages;
+	struct ept_huge_rule huge_rule;
+	uint64_t huge_next_ns;	      /* when to look for such as are to be built */
+	_Atomic uint64_t huge_cpu_ns; /* what that cost */
 	struct kvm kvm;
 	struct ob_arena *arena_ept, *arena_ksm;
 	struct io_worker *worker;
@@ -73,6 +78,18 @@ json_t *cell_guest_sample(struct cell *c, struct cell_guest *g, bool full);
 /* Answer a question about guests' pages, `do` being "ept-...": {"vms": [...]}, a document for each
  * guest of this cell that it is about, or an error (cell_ept.c). */
 json_t *cell_ept(struct cell *c, const json_t *doc);
+
+/* cell_huge.c: --pages. Before any guest is made; its part of a guest's configuration; then with its
+ * ept, from when it is there to when it goes. */
+int cell_huge_setup(struct cell *c, const json_t *doc, struct ob_err *e);
+void cell_huge_config(const struct cell *c, struct vm_config *cfg);
+void cell_huge_guest(struct cell *c, struct cell_guest *g);
+void cell_huge_guest_exit(struct cell_guest *g);
+/* Is there something for the scanner's thread to do, and doing it: ns until the next time. */
+bool cell_huge_steps(const struct cell *c);
+uint64_t cell_huge_step(struct cell *c, uint64_t now_ns);
+/* What ept says of it; null when memory is of 4 KiB pages. */
+json_t *cell_huge_json(struct cell_guest *g);
 
 /* cell_kvmstat.c: opened when the VM is there, closed before it goes. */
 void cell_kvmstat_open(struct cell_guest *g);

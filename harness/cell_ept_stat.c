@@ -91,6 +91,8 @@ int cell_ept_stat(struct cell *c, struct cell_guest *g, const json_t *doc, json_
 	json_object_set_new(out, "states", states_json(&st));
 	cell_ept_count(out, "staged", st.staged);
 	json_object_set_new(out, "faults", faults_json(&g->ept));
+	if (ept_huge_on(&g->ept))
+		json_object_set_new(out, "huge", cell_huge_json(g));
 	json_object_set_new(out, "counters", counters_json(&st));
 	cell_wset_stat(c, (unsigned int)(g - c->guest), out);
 	kvm = cell_kvmstat_named(g);

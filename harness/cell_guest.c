@@ -71,6 +71,8 @@ int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, s
 	};
 	int r;
 
+	cell_huge_config(c, &cfg);
+
 	*g = (struct cell_guest){
 		.id = cfg.id,
 		.page_base = proto_u64(doc, "page_base"),
@@ -109,6 +111,7 @@ int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, s
 		ob_fail(e, -r, "guest %u: merging: %s", g->id, strerror(-r));
 		goto exit_ept;
 	}
+	cell_huge_guest(c, g);
 	cell_kvmstat_open(g);
 	g->vm->agent.count_arg = g;
 	g->vm->agent.count_shared = count_shared;
@@ -134,6 +137,7 @@ void cell_guest_destroy(struct cell *c, struct cell_guest *g)
 	if (g->vm->has_blk)
 		virtio_blk_exit(&g->vm->blk);
 	g->vm->has_blk = false;
+	cell_huge_guest_exit(g);
 	ksm_remove_guest(c->ksm, g->id);
 	ept_exit(&g->ept);
 	vm_destroy(g->vm);
@@ -232,7 +236,9 @@ json_t *cell_guest_sample(struct cell *c, struct cell_guest *g, bool full)
 	json_object_set_new(o, "reason",
 			    json_string(g->vm->end == VM_END_ASKED ? "" : g->vm->reason));
 	ob_unlock(&g->vm->end_lock);
-	if (full)
+	if (full) {
 		sample_full(g, &r, o);
+		json_object_set_new(o, "huge", cell_huge_json(g));
+	}
 	return o;
 }

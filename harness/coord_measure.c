@@ -51,6 +51,8 @@ static void take_guest(struct coord *c, const json_t *o)
 		cg->ended = true;
 		ob_warn("guest %u ended: %s", id, proto_str(o, "reason"));
 	}
+	if (json_object_get(o, "huge"))
+		result_huge_take(&g->huge, json_object_get(o, "huge"));
 	snprintf(g->end, sizeof(g->end), "%s", proto_str(o, "end"));
 	snprintf(g->reason, sizeof(g->reason), "%s", proto_str(o, "reason"));
 	coord_wset_take(c, g, o);
@@ -82,6 +84,7 @@ static void take_sample(struct coord *c, unsigned int cell, const json_t *a)
 		take_guest(c, g);
 	cc->ept_bytes = proto_u64(a, "ept_bytes");
 	cc->vmas = proto_u64(a, "vmas");
+	cc->huge_cpu_ns = proto_u64(a, "huge_cpu_ns");
 	c->out->frame_check_errors += proto_u64(a, "wrong");
 	proto_unpack_stats(k, &cc->ksm);
 	result_kvmstat_take(c->out->kvm_stats, json_object_get(a, "kvm"));
@@ -426,6 +429,9 @@ void coord_finish(struct coord *c)
 	if (out->measured_seconds > 0 && s->ops > c->ops_t0)
 		out->ops_per_second = (double)(s->ops - c->ops_t0) / out->measured_seconds;
 	out->merge_cpu_seconds = (double)s->merge_cpu_ns / OB_NS_PER_SEC;
+	out->huge_cpu_seconds = 0;
+	for (unsigned int i = 0; i < c->ncells; i++)
+		out->huge_cpu_seconds += (double)c->cell[i].huge_cpu_ns / OB_NS_PER_SEC;
 	if (c->driving && !ksm_sysfs_read(&out->kernel_ksm)) {
 		/* The kernel counts from its own boot; a run from the moment it was switched on. */
 		out->kernel_ksm.full_scans -= c->kernel_t0.full_scans;

@@ -94,11 +94,13 @@ static json_t *setup_doc(struct coord *c, unsigned int cell)
 					  c->out->guest[i].workload, "cmdline", cmdline, "console",
 					  console)));
 	}
-	doc = json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:s,s:s,s:o}", "do", "setup", "sharing",
+	doc = json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:s,s:s,s:o,s:s,s:I}", "do", "setup", "sharing",
 			c->engine->name, "cell", (json_int_t)cell, "inject",
 			(json_int_t)cfg->inject, "fleet_pages", (json_int_t)c->fleet_pages,
 			"frames", (json_int_t)c->frames, "kernel", cfg->kernel_path, "image",
-			cfg->image_path ? cfg->image_path : "", "guests", guests);
+			cfg->image_path ? cfg->image_path : "", "guests", guests, "pages",
+			ept_pages_name(cfg->pages), "huge_threshold",
+			(json_int_t)cfg->huge_threshold);
 	OB_ASSERT(doc);
 	json_object_set_new(doc, "working_set", coord_wset_doc(cfg));
 	return doc;

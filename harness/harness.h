@@ -44,8 +44,12 @@ struct fleet_config {
 	unsigned int warm_timeout; /* seconds that the guests may take until they are warm */
 	unsigned int inject;	   /* enum ksm_inject */
 	struct wset_config wset;   /* --working-set */
-	const char *json_path;	   /* --json FILE, or NULL; "-" is standard output */
-	const char *out_dir;	   /* results/<run> of compare; NULL: none */
+	/* What backs the guests' memory. */
+	enum ept_pages pages;
+	/* adaptive: pages that breaking a huge page must give back, of 512; else 0. */
+	unsigned int huge_threshold;
+	const char *json_path; /* --json FILE, or NULL; "-" is standard output */
+	const char *out_dir;   /* results/<run> of compare; NULL: none */
 	const char *kernel_path, *image_path;
 	bool quiet;
 	int console_fd; /* run: where the guests' consoles go; 0 or less: a file per guest */
@@ -99,6 +103,7 @@ struct run_guest {
 	char reason[200]; /* when not running to the end */
 	uint64_t ops, checked_pages, checked_shared_pages, mismatches, written_pages, disk_pages;
 	uint64_t state_pages[EPT_NSTATES];
+	struct ept_huge_stats huge; /* all 0 with pages of 4 KiB */
 	struct agent_mismatch mismatch[AGENT_MISMATCHES];
 	unsigned int nmismatch; /* of those filled in */
 	struct run_wset wset;	/* --working-set */
@@ -118,6 +123,7 @@ struct run_result {
 	uint64_t saved_zero, saved_intra, saved_inter; /* bytes */
 	uint64_t metadata_ours, metadata_kernel;       /* bytes that sharing itself costs */
 	double merge_cpu_seconds;
+	double huge_cpu_seconds;    /* of building huge pages, in none of the others */
 	double merge_seconds_to_95; /* negative: never (nothing was merged) */
 	double ops_per_second;
 	double lat_p50_us,

@@ -35,6 +35,8 @@ enum opts_key {
 	KEY_WORKING_SET,
 	KEY_SAMPLE_PAGES,
 	KEY_SAMPLE_PERIOD,
+	KEY_PAGES,
+	KEY_THRESHOLD,
 	KEY_HELP,
 };
 
@@ -57,6 +59,10 @@ enum opts_key {
 	 "estimate by sampling how much memory each guest uses", 0}, \
 	{"sample-pages", KEY_SAMPLE_PAGES, "N", 0, "pages sampled a period (default 400)", 0}, \
 	{"sample-period", KEY_SAMPLE_PERIOD, "SECONDS", 0, "how long they are watched (default 30)", 0}, \
+	{"pages", KEY_PAGES, "SIZE", 0, "what backs the guests' memory: 4k (default), 2m (huge " \
+	 "pages) or adaptive (huge pages, but where sharing gains more)", 0}, \
+	{"huge-threshold", KEY_THRESHOLD, "PAGES", 0, "with adaptive: break a huge page when that " \
+	 "gives back so many of its 512 pages (default 64)", 0}, \
 	{"quiet", KEY_QUIET, NULL, 0, "no progress lines", 0}, \
 	{"warm-timeout", KEY_WARM, "S", OPTION_HIDDEN, NULL, 0}, \
 	{"help", KEY_HELP, NULL, 0, "print this and exit", 0}
@@ -338,6 +344,13 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 		return take_sharing(st, arg);
 	case KEY_INJECT:
 		return take_inject(st, arg);
+	case KEY_PAGES:
+		st->explained |= opts_take_pages(c, arg, st->e) != 0;
+		return c->pages == EPT_PAGES_NMODES ? EINVAL : 0;
+	case KEY_THRESHOLD:
+		ret = take_count(st, "--huge-threshold", arg, 1, EPT_UNIT_PAGES, &v);
+		c->huge_threshold = (unsigned int)v;
+		return ret;
 	case KEY_GUEST:
 		if (strcmp(arg, "linux") == 0)
 			return opts_bad(st, "--guest linux: not available in this version; leave "
@@ -412,6 +425,10 @@ static int opts_together(struct opts_state *st)
 	}
 	if (opts_wset_together(c, st->given, st->e))
 		return EINVAL;
+	if (opts_together_pages(c, st->e)) {
+		st->explained = true;
+		return EINVAL;
+	}
 	if (c->inject && !has_hash)
 		return opts_bad(
 			st, "--inject plants a fault in our own merging; it needs --sharing hash");

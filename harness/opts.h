@@ -45,6 +45,7 @@ int opts_check_wset(const struct fleet_config *c, struct ob_err *e);
 struct opts_host {
 	const char *kvm_path;	/* /dev/kvm */
 	const char *ksm_dir;	/* /sys/kernel/mm/ksm */
+	const char *thp_dir;	/* /sys/kernel/mm/transparent_hugepage */
 	uint64_t mem_total;	/* bytes */
 	uint64_t mem_available; /* of it, what can be had without swapping */
 	uint64_t mem_limit;	/* smallest limit of our cgroups; UINT64_MAX: none */
@@ -59,6 +60,8 @@ int opts_check_image(const char *path, struct ob_err *e);
 int opts_check_memory(const struct fleet_config *c, const struct opts_host *h, struct ob_err *e);
 int opts_check_kvm(const char *path, struct ob_err *e);
 int opts_check_ksm(const char *dir, struct ob_err *e);
+/* Does this host give huge pages, if @c asks for them? */
+int opts_check_pages(const struct fleet_config *c, const char *dir, struct ob_err *e);
 /* Can @path be written, its folder being there? "-" always. */
 int opts_check_output(const char *path, struct ob_err *e);
 /* Can folder @path be made (its first ancestor that exists is a writable folder), or is it there,
@@ -70,6 +73,10 @@ int opts_check_out_dir(const char *path, struct ob_err *e);
  */
 int opts_check(struct fleet_config *c, const struct opts_given *given, const struct opts_host *h,
 	       char *note, size_t note_len, struct ob_err *e);
+
+/* --- opts_pages.c, for opts.c: a word of --pages, and what does not go with it. 0 or -errno. */
+int opts_take_pages(struct fleet_config *c, const char *arg, struct ob_err *e);
+int opts_together_pages(struct fleet_config *c, struct ob_err *e);
 
 /* --- hostmem.c --------------------------------------------------------------------------- */
 

@@ -250,7 +250,9 @@ int opts_host_read(struct opts_host *h, struct ob_err *e)
 {
 	int ret;
 
-	*h = (struct opts_host){.kvm_path = "/dev/kvm", .ksm_dir = "/sys/kernel/mm/ksm"};
+	*h = (struct opts_host){.kvm_path = "/dev/kvm",
+				.ksm_dir = "/sys/kernel/mm/ksm",
+				.thp_dir = "/sys/kernel/mm/transparent_hugepage"};
 	ret = hostmem_meminfo("", "MemTotal", &h->mem_total);
 	if (ret)
 		return ob_fail(e, -ret,
@@ -322,6 +324,8 @@ int opts_check(struct fleet_config *c, const struct opts_given *given, const str
 		ret = opts_check_output(c->json_path, e);
 	if (!ret && c->out_dir)
 		ret = opts_check_out_dir(c->out_dir, e);
+	if (!ret)
+		ret = opts_check_pages(c, h->thp_dir, e);
 	if (!ret)
 		ret = opts_check_kvm(h->kvm_path, e);
 	if (!ret)

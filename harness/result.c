@@ -167,6 +167,8 @@ static json_t *guest_json(const struct run_result *r, const struct run_guest *g)
 	json_object_set_new(o, "disk_pages", fig(r, g->disk_pages));
 	json_object_set_new(o, "state_pages", states_json(r, g->state_pages));
 	json_object_set_new(o, "working_set", result_wset_json(r, g));
+	json_object_set_new(o, "huge",
+			    r->status == RUN_FAILED ? json_null() : result_huge_json(&g->huge));
 	return o;
 }
 
@@ -276,6 +278,7 @@ static json_t *run_json(const struct run_result *r)
 	json_t *o = json_object(), *integrity = json_object();
 	json_t *guests = json_array(), *samples = json_array();
 	uint64_t states[EPT_NSTATES] = {0}, wset;
+	struct ept_huge_stats huge;
 
 	json_object_set_new(o, "sharing", text(r->sharing, sizeof(r->sharing)));
 	json_object_set_new(o, "status", json_string(run_status_name(r->status)));
@@ -303,6 +306,10 @@ static json_t *run_json(const struct run_result *r)
 	json_object_set_new(o, "state_pages", states_json(r, states));
 	json_object_set_new(o, "working_set_bytes",
 			    result_wset_bytes(r, &wset) ? fig(r, wset) : json_null());
+	result_huge_sum(r, &huge);
+	json_object_set_new(o, "huge",
+			    r->status == RUN_FAILED ? json_null() : result_huge_json(&huge));
+	json_object_set_new(o, "huge_cpu_seconds", fig_time(r, r->huge_cpu_seconds));
 	json_object_set_new(o, "hash",
 			    strcmp(r->sharing, "hash") == 0 ? hash_json(r) : json_null());
 	json_object_set_new(o, "kernel_ksm",
@@ -346,6 +353,9 @@ static json_t *config_json(const struct fleet_config *c)
 	json_object_set_new(o, "warm_timeout_seconds", json_integer(c->warm_timeout));
 	json_object_set_new(o, "inject", inject);
 	json_object_set_new(o, "working_set", result_wset_config_json(&c->wset));
+	json_object_set_new(o, "pages", json_string(ept_pages_name(c->pages)));
+	json_object_set_new(o, "huge_threshold",
+			    c->huge_threshold ? json_integer(c->huge_threshold) : json_null());
 	json_object_set_new(o, "guest", json_string("microguest"));
 	json_object_set_new(o, "kernel", result_file_json(c->kernel_path));
 	json_object_set_new(o, "image", result_file_json(c->image_path));

@@ -28,6 +28,15 @@ bool result_wset_bytes(const struct run_result *r, uint64_t *bytes);
 /* The status of several runs together: the worst of them. */
 enum run_status result_overall(const struct run_result *runs, unsigned int nruns);
 
+/* --- result_huge.c: --pages ------------------------------------------------------------------ */
+
+/* null when there are no huge pages. New reference. */
+json_t *result_huge_json(const struct ept_huge_stats *h);
+/* From such a document; what is not there is 0. */
+void result_huge_take(struct ept_huge_stats *h, const json_t *o);
+/* All guests together. */
+void result_huge_sum(const struct run_result *r, struct ept_huge_stats *sum);
+
 /* --- result_kvmstat.c: what KVM counted, over the time of a run ------------------------------ */
 
 #define RESULT_KVMSTAT_READINGS 512 /* kept at most */

@@ -132,6 +132,25 @@ static void cell_95(const struct table *t, const struct run_result *r, char *buf
 		snprintf(buf, n, "%.1f s", r->merge_seconds_to_95);
 }
 
+static void cell_huge(const struct table *t, const struct run_result *r, char *buf, size_t n)
+{
+	struct ept_huge_stats h;
+
+	(void)t;
+	OB_ASSERT(n >= 24);
+	result_huge_sum(r, &h);
+	table_bytes(buf, (int64_t)(h.huge * OB_HUGE_SIZE));
+}
+
+static void cell_broken(const struct table *t, const struct run_result *r, char *buf, size_t n)
+{
+	struct ept_huge_stats h;
+
+	(void)t;
+	result_huge_sum(r, &h);
+	snprintf(buf, n, "%llu / %llu", (unsigned long long)h.breaks, (unsigned long long)h.builds);
+}
+
 static void cell_checked(const struct table *t, const struct run_result *r, char *buf, size_t n)
 {
 	(void)t;
@@ -248,7 +267,10 @@ void table_print(FILE *out, const struct fleet_config *c, const struct run_resul
 		table_bytes(buf, (int64_t)c->mem_bytes));
 	for (unsigned int i = 0; i < c->nworkloads; i++)
 		fprintf(out, "%s%s", i ? "," : "", c->workload[i]);
-	fprintf(out, ", %u s, seed %llu\n\n", c->seconds, (unsigned long long)c->seed);
+	fprintf(out, ", %u s, seed %llu", c->seconds, (unsigned long long)c->seed);
+	if (c->pages != EPT_PAGES_4K)
+		fprintf(out, ", pages %s", ept_pages_name(c->pages));
+	fputs("\n\n", out);
 
 	row(&t, "sharing", cell_name, false);
 	row(&t, "configured", cell_configured, false);
@@ -263,6 +285,11 @@ void table_print(FILE *out, const struct fleet_config *c, const struct run_resul
 	row(&t, "metadata, kernel's", cell_meta_kernel, true);
 	if (c->wset.samples)
 		row(&t, "working set, estimated", cell_wset, true);
+
+	if (c->pages != EPT_PAGES_4K) {
+		row(&t, "in huge pages", cell_huge, true);
+		row(&t, "  broken / built", cell_broken, true);
+	}
 	row(&t, t.off ? "guest ops/s (of off)" : "guest ops/s", cell_ops, true);
 	row(&t, "latency p50", cell_p50, true);
 	row(&t, "latency p99", cell_p99, true);
