@@ -66,7 +66,8 @@ enum ept_wset_part_kind {
 };
 
 struct ept_wset_part {
-	uint64_t of;	   /* pages, or units, that there were when the period began */
+	uint64_t of; /* pages, or units, that there were when the period began, as far as the map
+		      * had heard (a sync finds more): so n may be a little larger */
 	unsigned int n, t; /* of them sampled, and of these touched */
 };
 
