@@ -3,23 +3,25 @@
  * wset.c: the sampler: one period after another.
  *
  *	draw	choose the pages
- *	take	start to watch them, a batch at a time, with a rest after each; for those that cannot
- *		be sampled draw others, a few times
+ *	take	start to watch them, a batch at a time, with a rest after each; for those that
+ *		cannot be sampled draw others, a few times
  *	watch	count now and then who has been touched by now; when a batch has been watched for a
  *		period, count it for the last time and put back what nobody wanted
  *
- * Every page is watched for exactly one period (if the steps come in time), the last batch as long as
- * the first. So one round takes a little longer than the period: by the time that the taking took.
+ * Every page is watched for exactly one period (if the steps come in time), the last batch as long
+ * as the first. So one round takes a little longer than the period: by the time that the taking
+ * took.
  *
- * The taking is spread so that the guest stands still for a batch and not for all, and so that what it
- * does to its first touches does not come all at once. The rests together are a tenth of the period at
- * most.
+ * The taking is spread so that the guest stands still for a batch and not for all, and so that what
+ * it does to its first touches does not come all at once. The rests together are a tenth of the
+ * period at most.
  *
- * Windows (stage.c). While one page of a window of 2 MiB is out, first touches of pages that the guest
- * has never used come to the handler as well, and cost what a fault costs that is answered from user
- * space. Nothing is to be done about it while the page is out; but as soon as it is back its window
- * is closed: at the next look and not at the period's end. A window in which nothing is private is
- * never opened, so memory that the guest has not begun to use at all stays at the kernel's speed.
+ * Windows (stage.c). While one page of a window of 2 MiB is out, first touches of pages that the
+ * guest has never used come to the handler as well, and cost what a fault costs that is answered
+ * from user space. Nothing is to be done about it while the page is out; but as soon as it is back
+ * its window is closed: at the next look and not at the period's end. A window in which nothing is
+ * private is never opened, so memory that the guest has not begun to use at all stays at the
+ * kernel's speed.
  */
 #include <errno.h>
 #include <string.h>
@@ -31,7 +33,7 @@
 /* Rest after a batch, at the most. */
 #define REST_NS (10 * OB_NS_PER_MS)
 
-/* --- what is behind it: ept --------------------------------------------------------------------- */
+/* --- what is behind it: ept ------------------------------------------------------------------- */
 
 static int map_look(void *arg, uint64_t page, struct ept_wset_page *out)
 {
@@ -112,7 +114,7 @@ static const struct ept_wset_ops map_ops = {
 	.handler_cpu_ns = map_handler_cpu,
 };
 
-/* --- made and unmade ---------------------------------------------------------------------------- */
+/* --- made and unmade -------------------------------------------------------------------------- */
 
 struct ept_wset_opts ept_wset_defaults(void)
 {
@@ -206,7 +208,7 @@ static uint64_t of_4k(const struct ept_wset *w)
 	return w->now.part[EPT_WSET_OWN].of + w->now.part[EPT_WSET_SHARED].of;
 }
 
-/* --- a period ----------------------------------------------------------------------------------- */
+/* --- a period --------------------------------------------------------------------------------- */
 
 static uint64_t rest(const struct ept_wset *w)
 {

@@ -8,12 +8,12 @@
  * method is that of VMware ESX: Waldspurger, "Memory Resource Management in VMware ESX Server",
  * OSDI 2002, section 5.3. What is different here and what it costs: docs/working-set.md.
  *
- * How a page is watched depends on what it is. A private page is taken out (ept_take) and comes back
- * by the fault of whoever touches it. Of a shared and of a zero page the entry in the page tables is
- * emptied (ept_zap), and the page map tells whether it was filled again. An untouched page has been
- * touched when it is that no longer; one that is away already (in a tier, in the balloon) when it
- * has come back. Where 2 MiB units are backed huge the unit is the sample. So nothing is ever
- * unshared by sampling, and no huge page is split.
+ * How a page is watched depends on what it is. A private page is taken out (ept_take) and comes
+ * back by the fault of whoever touches it. Of a shared and of a zero page the entry in the page
+ * tables is emptied (ept_zap), and the page map tells whether it was filled again. An untouched
+ * page has been touched when it is that no longer; one that is away already (in a tier, in the
+ * balloon) when it has come back. Where 2 MiB units are backed huge the unit is the sample. So
+ * nothing is ever unshared by sampling, and no huge page is split.
  *
  * Not thread-safe: whoever has a struct ept_wset calls these functions one at a time. Reading takes
  * no system call and never waits for the guest.
@@ -25,8 +25,8 @@
 
 struct ept;
 
-/* ESX takes 100 pages every 30 s. With 100 what one period counts is more than 5 points off in up to
- * a third of all periods, with 400 in one of twenty at worst; so 400 is the default. */
+/* ESX takes 100 pages every 30 s. With 100 what one period counts is more than 5 points off in up
+ * to a third of all periods, with 400 in one of twenty at worst; so 400 is the default. */
 #define EPT_WSET_SAMPLES     400
 #define EPT_WSET_MIN_SAMPLES 10
 #define EPT_WSET_MAX_SAMPLES 10000
@@ -151,9 +151,10 @@ void ept_wset_withdraw(struct ept_wset *w);
 void ept_wset_exit(struct ept_wset *w);
 void ept_wset_read(const struct ept_wset *w, struct ept_wset_reading *out);
 
-/* --- the arithmetic, pure: wset_est.c ----------------------------------------------------------- */
+/* --- the arithmetic, pure: wset_est.c --------------------------------------------------------- */
 
-/* The touched part of what [first, last] of the parts are made of, as far as it was sampled: 0 to 1. */
+/* The touched part of what [first, last] of the parts are made of, as far as it was sampled: 0 to
+ * 1. */
 double ept_wset_fraction(const struct ept_wset_part *part, enum ept_wset_part_kind first,
 			 enum ept_wset_part_kind last);
 /* Work out fraction, error, low and high of a period from its parts. */

@@ -3,13 +3,13 @@
  * wset_draw.c: which pages are sampled.
  *
  * Drawing without repetition needs to remember what was drawn, or an order: the first n of a random
- * permutation are n different numbers, and the next ones serve when some of them turn out to be of no
- * use. The permutation takes no memory: a Feistel network over as many bits as the number of pages
- * has, applied again until the result is a page (Black and Rogaway, "Ciphers with arbitrary finite
- * domains", 2002). Each period has a key of its own.
+ * permutation are n different numbers, and the next ones serve when some of them turn out to be of
+ * no use. The permutation takes no memory: a Feistel network over as many bits as the number of
+ * pages has, applied again until the result is a page (Black and Rogaway, "Ciphers with arbitrary
+ * finite domains", 2002). Each period has a key of its own.
  *
- * Units of 2 MiB that are backed by a huge page are drawn apart from all other pages, with a part of n
- * that is their part of memory.
+ * Units of 2 MiB that are backed by a huge page are drawn apart from all other pages, with a part
+ * of n that is their part of memory.
  */
 #include <stdlib.h>
 #include <string.h>

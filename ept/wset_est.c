@@ -2,26 +2,26 @@
 /*
  * wset_est.c: from counts of touched samples to an estimate with an error. Pure arithmetic.
  *
- * Smoothing. One period's count is noisy, and a policy that follows it takes memory from a guest and
- * gives it back for nothing. One average that is slow enough to be steady comes too late when a guest
- * wakes up. The paper (Waldspurger, OSDI 2002, section 5.3) therefore keeps several and takes the
- * largest: a slow one; a fast one; and the fast one with what the period under way has counted until
- * now. So the estimate rises within a period and falls over several. The gains are not published, and
- * that it is exactly these three is not confirmed by any other source that we know: gains are options,
- * and the defaults are ours. With them a guest that falls idle is down to a half after about three
- * periods and to a tenth after ten. The maximum of noisy averages lies above the truth on average, at
- * n = 400 by up to a third of a point.
+ * Smoothing. One period's count is noisy, and a policy that follows it takes memory from a guest
+ * and gives it back for nothing. One average that is slow enough to be steady comes too late when a
+ * guest wakes up. The paper (Waldspurger, OSDI 2002, section 5.3) therefore keeps several and takes
+ * the largest: a slow one; a fast one; and the fast one with what the period under way has counted
+ * until now. So the estimate rises within a period and falls over several. Unconfirmed: that ESX
+ * has exactly these three, of which we know no second source, and its gains, which are not
+ * published. So the gains are options, and the defaults are ours. With them a guest that falls idle
+ * is down to a half after about three periods and to a tenth after ten. The maximum of noisy
+ * averages lies above the truth on average, at n = 400 by up to a third of a point.
  *
  * Errors. The n pages are drawn without repetition from N, so t is hypergeometric: t / n has the
  * standard error sqrt(f (1 - f) / n), and that times sqrt((N - n) / (N - 1)) (Cochran, "Sampling
  * Techniques", section 3.2). At f = 0 and 1 that says that there is no error, which is false: the
  * interval is Wilson's (1927), which holds there, too.
  *
- * Parts. Shared pages cannot all be sampled as they are drawn (wset_watch.c), and of a huge page the
- * touch of any part counts. How much there is of each kind is known. So each kind gives a fraction of
- * its own, and they are put together by weight (stratification after the draw; Cochran, section 5A.9);
- * their errors are independent. The distances from the fraction to either end of the interval add up
- * in the same way (Zou and Donner, Statistics in Medicine 27, 2008).
+ * Parts. Shared pages cannot all be sampled as they are drawn (wset_watch.c), and of a huge page
+ * the touch of any part counts. How much there is of each kind is known. So each kind gives a
+ * fraction of its own, and they are put together by weight (stratification after the draw; Cochran,
+ * section 5A.9); their errors are independent. The distances from the fraction to either end of the
+ * interval add up in the same way (Zou and Donner, Statistics in Medicine 27, 2008).
  */
 #include <math.h>
 

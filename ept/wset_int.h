@@ -70,7 +70,7 @@ static inline enum ept_wset_part_kind ept_wset_part_of(const struct ept_wset_sam
 int ept_wset_init_ops(struct ept_wset *w, const struct ept_wset_ops *ops, void *arg, uint64_t pages,
 		      struct ob_arena *arena, const struct ept_wset_opts *o);
 
-/* --- wset_draw.c -------------------------------------------------------------------------------- */
+/* --- wset_draw.c ------------------------------------------------------------------------------ */
 
 /* The @i-th of the permutation of [0, n) that @key stands for; @i below n. */
 uint64_t ept_wset_permute(uint64_t n, uint64_t key, uint64_t i);
@@ -82,7 +82,7 @@ void ept_wset_draw(struct ept_wset *w, unsigned int n4k, unsigned int nunits);
 /* Is @page in a unit that was huge when the period began? */
 bool ept_wset_in_huge(const struct ept_wset *w, uint64_t page);
 
-/* --- wset_watch.c ------------------------------------------------------------------------------- */
+/* --- wset_watch.c ----------------------------------------------------------------------------- */
 
 /* Start to watch these new ones, ascending, at most EPT_WSET_BATCH; their kind says what became of
  * it. */

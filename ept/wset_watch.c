@@ -4,13 +4,14 @@
  *
  * The hard part is the page that is touched at once. It was taken, and by the time that anybody
  * looks it is back: to all appearance it could never be taken. Counting such pages as refused would
- * lose just those that are used most. So the number that were taken decides; when it is short, those
- * that are not out are tried again one by one, and each answer is about one page.
+ * lose just those that are used most. So the number that were taken decides; when it is short,
+ * those that are not out are tried again one by one, and each answer is about one page.
  *
  * Fault-around. When a page of the pool is read, the kernel maps its neighbours as well where they
- * are in memory: an aligned group of 16. A neighbour's touch would so fill the entry that was emptied.
- * ept_zap sees to it that the neighbours are mapped before, for then they do not fault; and of each
- * group one page only is sampled, since with two the one's fault would fill the other's entry.
+ * are in memory: an aligned group of 16. A neighbour's touch would so fill the entry that was
+ * emptied. ept_zap sees to it that the neighbours are mapped before, for then they do not fault;
+ * and of each group one page only is sampled, since with two the one's fault would fill the other's
+ * entry.
  */
 #include <errno.h>
 

@@ -12,9 +12,9 @@
  * before each batch is dropped.
  *
  * And the neighbours. When a page of a file is read, the kernel maps those around it as well where
- * they are in memory, an aligned group of 16 (fault_around_bytes); so the touch of a neighbour would
- * fill the entry that was emptied. Neighbours that are mapped do not fault. So before a shared page
- * is dropped, we read those of its group ourselves.
+ * they are in memory, an aligned group of 16 (fault_around_bytes); so the touch of a neighbour
+ * would fill the entry that was emptied. Neighbours that are mapped do not fault. So before a
+ * shared page is dropped, we read those of its group ourselves.
  */
 #include <errno.h>
 

@@ -2,11 +2,11 @@
 /*
  * bench_ept_wset.c: how good the estimate of the working set is, and what it costs.
  *
- * Four guests run at once, which touch 10, 30, 60 and 90 percent of their memory, spread all over it,
- * again and again within two seconds and a little. After a warm-up each period's smoothed estimate is
- * held against that. The promise is 5 points in 19 of 20 periods with n = 400, and 0.2 % of a core for
- * each guest, counted by the CPU clocks of the thread that samples (while it samples) and of the
- * guest's fault handler. Then the same with ESX's n = 100, for its error bars.
+ * Four guests run at once, which touch 10, 30, 60 and 90 percent of their memory, spread all over
+ * it, again and again within two seconds and a little. After a warm-up each period's smoothed
+ * estimate is held against that. The promise is 5 points in 19 of 20 periods with n = 400, and 0.2
+ * % of a core for each guest, counted by the CPU clocks of the thread that samples (while it
+ * samples) and of the guest's fault handler. Then the same with ESX's n = 100, for its error bars.
  *
  * What the guests do takes its time, so on a host that is busy with something else they may not get
  * round in a period; then they really touch less, and this says so.

@@ -2,11 +2,12 @@
 /*
  * cell_wset.c: the samplers of a cell's guests (ept/wset.h) and the thread that steps them.
  *
- * Sampling and merging take turns. The scanner reads pages, and a page that it reads just after it was
- * taken would come back as if the guest had touched it; so a step of sampling holds the scanner's
- * lock. Whoever pauses the cell holds that lock as well, so a cell that is paused is not sampled. What
- * is out then is put back, and the period under way forgotten: the last reading of a run is of guests
- * that have their pages, and pages that a stopped guest does not touch say nothing.
+ * Sampling and merging take turns. The scanner reads pages, and a page that it reads just after it
+ * was taken would come back as if the guest had touched it; so a step of sampling holds the
+ * scanner's lock. Whoever pauses the cell holds that lock as well, so a cell that is paused is not
+ * sampled. What is out then is put back, and the period under way forgotten: the last reading of a
+ * run is of guests that have their pages, and pages that a stopped guest does not touch say
+ * nothing.
  *
  * The samplers' clock stands still with the guests.
  */

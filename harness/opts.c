@@ -58,7 +58,7 @@ enum opts_key {
 	{"working-set", KEY_WORKING_SET, NULL, 0, \
 	 "estimate by sampling how much memory each guest uses", 0}, \
 	{"sample-pages", KEY_SAMPLE_PAGES, "N", 0, "pages sampled a period (default 400)", 0}, \
-	{"sample-period", KEY_SAMPLE_PERIOD, "SECONDS", 0, "how long they are watched (default 30)", 0}, \
+	{"sample-period", KEY_SAMPLE_PERIOD, "SECONDS", 0, "how long each is watched (default 30)", 0}, \
 	{"pages", KEY_PAGES, "SIZE", 0, "what backs the guests' memory: 4k (default), 2m (huge " \
 	 "pages) or adaptive (huge pages, but where sharing gains more)", 0}, \
 	{"huge-threshold", KEY_THRESHOLD, "PAGES", 0, "with adaptive: break a huge page when that " \

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * wset.h: the working set in a run (--working-set): what is asked for, and what comes of it. Sampling
- * itself is ept/wset.h; a cell samples its guests in a thread of its own (cell_wset.c).
+ * wset.h: the working set in a run (--working-set): what is asked for, and what comes of it.
+ * Sampling itself is ept/wset.h; a cell samples its guests in a thread of its own (cell_wset.c).
  */
 #ifndef OVERBOOK_HARNESS_WSET_H
 #define OVERBOOK_HARNESS_WSET_H

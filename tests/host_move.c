@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * host_move.c: moving pages while the kernel migrates them (compaction): what the call says was moved
- * was moved, and what it says was not was not. A page that is believed to be where it is not is lost.
+ * host_move.c: moving pages while the kernel migrates them (compaction): what the call says was
+ * moved was moved, and what it says was not was not. A page that is believed to be where it is not
+ * is lost.
  */
 #include <criterion/criterion.h>
 #include <errno.h>

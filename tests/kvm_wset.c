@@ -55,8 +55,9 @@ static void sample(struct rig *r, struct ept_wset *w, unsigned int n, uint64_t p
 
 /*
  * All pages that a guest touches within a period, counted and not estimated: everything private is
- * taken, everything zero is emptied, and a period later it is seen what has come back. Of shared pages
- * one of each fault-around group is emptied; @variance is that of what follows for all of them.
+ * taken, everything zero is emptied, and a period later it is seen what has come back. Of shared
+ * pages one of each fault-around group is emptied; @variance is that of what follows for all of
+ * them.
  */
 struct count {
 	enum ept_state state[PAGES];
@@ -146,8 +147,8 @@ static void is_as_before(struct rig *r, unsigned int n)
 	}
 }
 
-/* Within four standard errors, which fails once in 16,000 times, of what was counted before and after:
- * a guest does not touch the same in each period. */
+/* Within four standard errors, which fails once in 16,000 times, of what was counted before and
+ * after: a guest does not touch the same in each period. */
 static void agrees(const struct ept_wset *w, const struct count *c)
 {
 	double say = w->last.fraction * PAGES;

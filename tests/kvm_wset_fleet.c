@@ -53,8 +53,8 @@ static double real_of(const json_t *o, const char *key)
 	return json_number_value(v);
 }
 
-/* Two guests that use a little, two that use three times as much. A guest visits all that it uses in
- * two seconds or a little more. */
+/* Two guests that use a little, two that use three times as much. A guest visits all that it uses
+ * in two seconds or a little more. */
 Test(wset_fleet, estimates_what_guests_touch, .timeout = 120)
 {
 	static const double percent[] = {30, 90};

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * pure_wset_ept.c: the sampler over a real ept and a host that is only memory: all states, faults that
- * are answered between its steps, kernels with and without UFFDIO_MOVE. All pages are sampled, so what
- * is counted must be what the guest uses, to the page.
+ * pure_wset_ept.c: the sampler over a real ept and a host that is only memory: all states, faults
+ * that are answered between its steps, kernels with and without UFFDIO_MOVE. All pages are sampled,
+ * so what is counted must be what the guest uses, to the page.
  */
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -53,8 +53,8 @@ static void fill(struct guest *g, uint64_t page)
 	cr_assert(!g->h->ops->file_write(g->h, g->pool, buf, sizeof(buf), page * OB_PAGE_SIZE));
 }
 
-/* A quarter of all pages each: private, shared (of these some broken off again), zero, untouched; and
- * of each some that the guest uses. */
+/* A quarter of all pages each: private, shared (of these some broken off again), zero, untouched;
+ * and of each some that the guest uses. */
 static void make(struct guest *g, bool move, unsigned int seed)
 {
 	struct ept_wset_opts o = ept_wset_defaults();
@@ -268,7 +268,7 @@ Test(wset_ept, failures_cost_samples_only)
 			while (g.w.phase != EPT_WSET_DRAW)
 				fake_host_advance(g.h, ept_wset_step(&g.w, g.h->ops->now_ns(g.h)));
 			ept_wset_step(&g.w, g.h->ops->now_ns(g.h));
-			/* While samples are taken; what goes wrong when pages go back ends a guest. */
+			/* While samples are taken; what goes wrong on the way back ends a guest. */
 			fake_host_fail(g.h, ops[i], nth, ENOMEM);
 			for (int k = 0; k < 30 && g.w.phase == EPT_WSET_TAKE; k++)
 				fake_host_advance(g.h, ept_wset_step(&g.w, g.h->ops->now_ns(g.h)));
