@@ -108,7 +108,8 @@ struct ob_host_ops {
 	 * Move pages from @src to @dst, both registered and each within one mapping; @dst is empty.
 	 * Atomic for everybody: a page is at one place or at the other. Wakes those that wait at
 	 * @dst. Returns the bytes moved, which may be less than @size when a page could not be
-	 * moved, or -errno when it was the first one (-EBUSY: pinned; -ENOENT: a hole).
+	 * moved, or -errno when it was the first one (-EBUSY: pinned; -ENOENT: a hole; -EEXIST: @dst
+	 * is taken). A page that is at @dst already and not at @src counts as moved.
 	 */
 	int64_t (*uffd_move)(struct ob_host *h, int fd, hva_t dst, hva_t src, uint64_t size);
 	/* Fill @dst, missing and registered, with a copy of @src, and wake. -EEXIST: it is there. */

@@ -87,9 +87,10 @@ int host_uffd_unregister(struct ob_host *h, int fd, hva_t at, uint64_t size)
 }
 
 /*
- * A kernel may move a page and say EEXIST all the same: Linux 6.18 does, when it was migrating the
- * page at that moment, it seems because it tries again and finds its own work. Then the page map
- * tells: nothing is left at the one place, and the page is at the other. Nobody was woken either.
+ * A kernel may move pages and say EEXIST all the same. Linux 6.18 does: when it has to try again
+ * inside of the call (the page is being migrated, or is locked), it forgets to count what it has moved
+ * until then, and finds its own work in the way. Then the page map tells: nothing is left at the one
+ * place, and the page is at the other. Nobody was woken either.
  */
 static bool moved_after_all(struct ob_host *h, int fd, hva_t dst, hva_t src)
 {

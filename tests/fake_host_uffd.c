@@ -144,8 +144,9 @@ static int move_page(struct fake_host *f, struct fake_map *to, uint64_t d, struc
 
 	fake_reconcile(f, to, d);
 	fake_reconcile(f, from, s);
+	/* What is there and not here has been moved, whoever did it (host_uffd.c says why). */
 	if (fake_populated(dst))
-		return -EEXIST;
+		return fake_populated(src) ? -EEXIST : 0;
 	if (!fake_populated(src))
 		return -ENOENT;
 	if (src->pinned)
