@@ -47,6 +47,11 @@ static uint64_t clock_ns(struct cell *c)
 	return c->host.ops->now_ns(&c->host) - c->wset->stood_ns;
 }
 
+static bool unit_is_huge(void *arg, uint64_t page)
+{
+	return ept_unit_is_huge(arg, page);
+}
+
 int cell_wset_setup(struct cell *c, const json_t *doc, struct ob_err *e)
 {
 	const json_t *o = json_object_get(doc, "working_set");
@@ -73,6 +78,8 @@ int cell_wset_setup(struct cell *c, const json_t *doc, struct ob_err *e)
 		struct cell_guest *g = &c->guest[s->n];
 
 		opts.seed = proto_u64(o, "seed") * 1000003 + g->id;
+		opts.unit_is_huge = ept_huge_on(&g->ept) ? unit_is_huge : NULL;
+		opts.huge_arg = &g->ept;
 		r = ept_wset_init(&s->of[s->n].w, &g->ept, &opts);
 		if (r)
 			ob_fail(e, -r, "guest %u: sampling %u pages in %.3f s: %s", g->id,

@@ -277,6 +277,53 @@ Test(wset_kvm, units_are_taken_whole, .timeout = 120)
 	rig_unmake(&r);
 }
 
+static bool unit_is_huge(void *arg, uint64_t page)
+{
+	return ept_unit_is_huge(arg, page);
+}
+
+static unsigned int huge_units(struct ept *e)
+{
+	unsigned int n = 0;
+
+	for (uint64_t page = 0; page < PAGES; page += EPT_WSET_UNIT)
+		n += ept_unit_is_huge(e, page);
+	return n;
+}
+
+/* Guests of huge pages: all that is huge is sampled by the unit, and is huge afterwards. */
+Test(wset_kvm, huge_pages_stay_huge, .timeout = 120)
+{
+	struct ept_wset_opts o = ept_wset_defaults();
+	struct ept_wset w[RIG_GUESTS];
+	unsigned int huge[RIG_GUESTS];
+	struct rig r;
+
+	NEED_KVM();
+	rig_make_huge(&r, "churn");
+	rig_start(&r);
+	o.period_ns = PERIOD;
+	o.unit_is_huge = unit_is_huge;
+	for (unsigned int i = 0; i < RIG_GUESTS; i++) {
+		huge[i] = huge_units(&r.ept[i]);
+		o.huge_arg = &r.ept[i];
+		cr_assert(!ept_wset_init(&w[i], &r.ept[i], &o));
+	}
+	sample(&r, w, RIG_GUESTS, 2);
+	for (unsigned int i = 0; i < RIG_GUESTS; i++) {
+		const struct ept_wset_part *part = w[i].last.part;
+
+		cr_assert_eq(part[EPT_WSET_HUGE].of, huge[i]);
+		cr_assert(!huge[i] || part[EPT_WSET_HUGE].n > 0, "guest %u: %u huge units", i,
+			  huge[i]);
+		cr_assert_leq(part[EPT_WSET_HUGE].t, part[EPT_WSET_HUGE].n);
+		ept_wset_exit(&w[i]);
+		cr_assert_geq(huge_units(&r.ept[i]), huge[i], "guest %u: huge pages were split", i);
+	}
+	is_as_before(&r, RIG_GUESTS);
+	rig_unmake(&r);
+}
+
 /* As short as it can be, beside merging, guests that write and a disk that is read. */
 static void beside_merging(const char *workload)
 {
