@@ -71,6 +71,17 @@ static int move(struct yard_uffd *u, uint8_t *to, uint8_t *from, uint64_t pages)
 			done += (uint64_t)m.move;
 			continue;
 		}
+		/* Linux 6.18 may have moved it all the same (kernel/host_uffd.c). Rare enough to go
+		 * through the way that knows. */
+		if (errno == EEXIST) {
+			struct ob_host *h = &u->y->host;
+			int64_t r = h->ops->uffd_move(h, u->fd, hva(m.dst), hva(m.src), m.len);
+
+			if (r <= 0)
+				return r ? (int)r : -EIO;
+			done += (uint64_t)r;
+			continue;
+		}
 		/* Somebody looks at the page at this moment (EBUSY), or changes mappings. */
 		if ((errno != EAGAIN && errno != EBUSY) || ++tries > BUSY_TRIES)
 			return -errno;
