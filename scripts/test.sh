@@ -185,7 +185,7 @@ tests "pure, ASan and UBSan" build/asan/tests/pure
 OB_BUILD=build/asan tests "host, ASan and UBSan" build/asan/tests/host
 if [ -e /dev/kvm ]; then
 	OB_BUILD=build/asan tjobs=1 tests "kvm, ASan and UBSan" build/asan/tests/kvm \
-		--filter '@(vm|kvm_track|kvm_stats)*/*'
+		--filter '@(vm|kvm_track|kvm_stats|take|wset)*/*'
 fi
 step "threads, TSan" tsan
 for f in build/fuzz/*; do
