@@ -273,7 +273,7 @@ static void drop_scattered(enum fake_op op, uint64_t nth, uint64_t done)
 	before -= (int64_t)fake_host_private_pages(g.h);
 	cr_assert_eq(r, before ? before * (int64_t)OB_PAGE_SIZE : -EAGAIN, "op %d, call %d: %lld",
 		     op, (int)nth, (long long)r);
-	cr_assert_eq(fg_stats(&g).freed_bytes, OB_MAX(r, 0));
+	cr_assert_eq(fg_stats(&g).freed_bytes, (uint64_t)OB_MAX(r, 0));
 	fg_verify(&g);
 	fg_expect(&g, 0, 1700, 0);
 	fg_unmake(&g);
