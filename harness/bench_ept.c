@@ -25,6 +25,7 @@ const struct ept_part ept_parts[] = {
 	{"move", ept_part_move, "all of a guest out and back while it writes"},
 	{"track", ept_part_track, "which pages a guest has written: is any missed, what it costs"},
 	{"wset", ept_part_wset, "the estimate of the working set: how good, at what cost"},
+	{"huge", ept_part_huge, "adaptive huge pages: what stays huge, and what is saved"},
 	{NULL, NULL, NULL},
 };
 

@@ -52,6 +52,7 @@ int ept_part_track(struct ept_bench *d, struct ob_err *e); /* which pages were w
 /* Of that part, what it costs. (bench_ept_track_cost.c) */
 int ept_track_cost(struct ept_bench *d, struct ob_err *e);
 int ept_part_wset(struct ept_bench *d, struct ob_err *e); /* the working set's estimate */
+int ept_part_huge(struct ept_bench *d, struct ob_err *e); /* adaptive huge pages */
 
 /* `overbook bench ept`. */
 int bench_ept(int argc, char **argv);

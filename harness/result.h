@@ -55,5 +55,7 @@ void result_kvmstat_end(struct result_kvmstat *k, double t);
 void result_kvmstat_shift(struct result_kvmstat *k, double since);
 /* The document; null when there is nothing (@k may be NULL). New reference. */
 json_t *result_kvmstat_json(struct result_kvmstat *k);
+/* The last value of a statistic of VMs, over all guests; negative: there is none of that name. */
+double result_kvmstat_last(struct result_kvmstat *k, const char *name);
 
 #endif

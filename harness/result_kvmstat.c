@@ -168,6 +168,24 @@ void result_kvmstat_shift(struct result_kvmstat *k, double since)
 		k->t[i] -= since;
 }
 
+double result_kvmstat_last(struct result_kvmstat *k, const char *name)
+{
+	const json_t *have;
+	double sum = 0;
+	size_t at;
+
+	if (!k || !k->n)
+		return -1;
+	json_array_foreach (k->vm, at, have)
+		if (!strcmp(json_string_value(have), name))
+			break;
+	if (at == k->nvm)
+		return -1;
+	for (unsigned int g = 0; g < k->guests; g++)
+		sum += (double)values_of(k, k->n - 1, g)[at];
+	return sum;
+}
+
 /* --- the document -------------------------------------------------------------------------- */
 
 /* Is value @at (of one, or of each vCPU at steps of @step) 0 in all readings of all guests? */
