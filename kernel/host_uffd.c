@@ -19,6 +19,8 @@
 
 /* The kernel drops mmap_lock and asks us to try again when the address space is changing. */
 #define RETRIES 1000
+/* How many pages are looked up at a time after a move that did not go through. */
+#define MOVED 64
 
 static int uffd_new(void)
 {
@@ -86,24 +88,27 @@ int host_uffd_unregister(struct ob_host *h, int fd, hva_t at, uint64_t size)
 	return ioctl(fd, UFFDIO_UNREGISTER, &r) ? -errno : 0;
 }
 
-/*
- * A kernel may move pages and say EEXIST all the same. Linux 6.18 does: when it has to try again
- * inside of the call (the page is being migrated, or is locked), it forgets to count what it has moved
- * until then, and finds its own work in the way. Then the page map tells: nothing is left at the one
- * place, and the page is at the other. Nobody was woken either.
- */
-static bool moved_after_all(struct ob_host *h, int fd, hva_t dst, hva_t src)
+/* How many bytes from @src on are gone from there, and are at @dst? */
+static uint64_t moved_all_the_same(struct ob_host *h, int fd, hva_t dst, hva_t src, uint64_t size)
 {
-	struct ob_page from, to;
+	struct ob_page from[MOVED], to[MOVED];
+	uint64_t n = OB_MIN(size / OB_PAGE_SIZE, MOVED), i = 0;
 
-	if (h->ops->pages(h, src, 1, &from) || h->ops->pages(h, dst, 1, &to))
-		return false;
-	if (from.present || from.swapped || !(to.present || to.swapped))
-		return false;
-	host_uffd_wake(h, fd, dst, OB_PAGE_SIZE);
-	return true;
+	if (!n || h->ops->pages(h, src, n, from) || h->ops->pages(h, dst, n, to))
+		return 0;
+	while (i < n && !(from[i].present || from[i].swapped) && (to[i].present || to[i].swapped))
+		i++;
+	if (i)
+		host_uffd_wake(h, fd, dst, i * OB_PAGE_SIZE);
+	return i * OB_PAGE_SIZE;
 }
 
+/*
+ * What the kernel says of a move that did not go through is not all of the truth. Linux 6.18 moves
+ * pages in batches; when it had to try again inside (a page was just being migrated, say), it goes on
+ * moving, but no longer counts, and ends with EEXIST at what it has moved itself. So the page map is
+ * asked. Nobody but us fills what was empty, or empties what was not, so it can be believed.
+ */
 int64_t host_uffd_move(struct ob_host *h, int fd, hva_t dst, hva_t src, uint64_t size)
 {
 	uint64_t done = 0;
@@ -112,18 +117,18 @@ int64_t host_uffd_move(struct ob_host *h, int fd, hva_t dst, hva_t src, uint64_t
 	while (done < size) {
 		struct uffdio_move m = {
 			.dst = dst.v + done, .src = src.v + done, .len = size - done};
-		int r = ioctl(fd, UFFDIO_MOVE, &m), err = errno;
+		uint64_t before = done;
+		int err;
 
-		if (!r)
+		if (!ioctl(fd, UFFDIO_MOVE, &m))
 			return (int64_t)size;
+		err = errno;
 		if (m.move > 0)
 			done += (uint64_t)m.move;
-		if (err == EAGAIN && tries++ < RETRIES)
-			continue;
-		if (err != EEXIST || done >= size ||
-		    !moved_after_all(h, fd, hva(dst.v + done), hva(src.v + done)))
+		done += moved_all_the_same(h, fd, hva(dst.v + done), hva(src.v + done),
+					   size - done);
+		if (done == before && (err != EAGAIN || tries++ >= RETRIES))
 			return done ? (int64_t)done : -err;
-		done += OB_PAGE_SIZE;
 	}
 	return (int64_t)done;
 }
