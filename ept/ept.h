@@ -166,14 +166,15 @@ struct ept {
 	struct ept_faults faults;
 	bool no_thread; /* tests answer faults themselves: set before the first page leaves */
 	bool copy_only; /* tests: do as if this kernel had no UFFDIO_MOVE; set as the above */
-
+	bool tampered;	/* a planted bug has changed memory behind our back: see ept_exit */
 	struct ept_track *track; /* is told what devices have written; NULL: nobody */
 };
 
 /* Attach to @mem (sets mem->ops). @arena for the map; all are the caller's and must outlive it. */
 int ept_init(struct ept *e, struct ob_host *host, struct gmem *mem, struct ept_parker parker,
 	     struct ob_arena *arena);
-/* The guest has been stopped: nobody touches its memory any more. */
+/* The guest has been stopped: nobody touches its memory any more. With OB_DEBUG the map must be the
+ * kernel's once more, unless content was lost or a bug was planted. */
 void ept_exit(struct ept *e);
 /* Who is to be told of broken frames; NULL: nobody. */
 void ept_on_broken(struct ept *e, ept_broken_fn fn, void *arg);

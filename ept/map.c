@@ -65,9 +65,28 @@ int ept_init(struct ept *e, struct ob_host *host, struct gmem *mem, struct ept_p
 	return 0;
 }
 
+#ifdef OB_DEBUG
+/* The last look, in builds that are for finding bugs. */
+static void verify_at_exit(struct ept *e)
+{
+	struct ept_verify v;
+
+	if (e->tampered || e->faults.count[EPT_FAULT_FAILED] || ept_verify(e, &v))
+		return;
+	if (v.differences)
+		ob_warn("page %llu (%s%s): %s", (unsigned long long)v.first[0].page,
+			ept_state_name(v.first[0].state), v.first[0].staged ? ", staged" : "",
+			v.first[0].why);
+	OB_ASSERT(!v.differences);
+}
+#endif
+
 void ept_exit(struct ept *e)
 {
 	OB_ASSERT(!e->frozen_n && !e->ndma);
+#ifdef OB_DEBUG
+	verify_at_exit(e);
+#endif
 	ept_stage_exit(e);
 	ept_huge_exit(e);
 	e->mem->ops = NULL;

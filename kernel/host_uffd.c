@@ -125,8 +125,10 @@ int64_t host_uffd_move(struct ob_host *h, int fd, hva_t dst, hva_t src, uint64_t
 		err = errno;
 		if (m.move > 0)
 			done += (uint64_t)m.move;
-		done += moved_all_the_same(h, fd, hva(dst.v + done), hva(src.v + done),
-					   size - done);
+		/* EINVAL comes before anything is moved. */
+		if (err != EINVAL)
+			done += moved_all_the_same(h, fd, hva(dst.v + done), hva(src.v + done),
+						   size - done);
 		if (done == before && (err != EAGAIN || tries++ >= RETRIES))
 			return done ? (int64_t)done : -err;
 	}

@@ -78,6 +78,7 @@ static void lose_break(struct ksm *k, struct ept *e, const struct hash_broken *b
 {
 	if (ept_freeze(e, b->page, 1))
 		return;
+	e->tampered = true;
 	k->host->ops->map_frames(k->host, gmem_page_hva(e->mem, b->page), OB_PAGE_SIZE,
 				 k->domain->pool_fd, (uint64_t)b->frame * OB_PAGE_SIZE);
 	ept_thaw(e);

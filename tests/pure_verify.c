@@ -140,7 +140,7 @@ Test(verify, finds_what_is_planted)
 		cr_assert_eq(v.first[0].page, bug[i].page);
 		cr_assert(v.first[0].why && strlen(v.first[0].why) > 10);
 		cr_assert_eq(v.first[0].staged, bug[i].page == STAGED);
-		g.lost = 1; /* on purpose: fg_unmake does not look again */
+		g.e.tampered = true;
 		fg_unmake(&g);
 	}
 }
@@ -160,7 +160,7 @@ Test(verify, counts_all_and_shows_some)
 	cr_assert_eq(v.differences, 600);
 	for (unsigned int i = 0; i < EPT_VERIFY_FIRST; i++)
 		cr_assert_eq(v.first[i].page, 20 + i);
-	g.lost = 1;
+	g.e.tampered = true;
 	fg_unmake(&g);
 }
 
