@@ -69,6 +69,7 @@ static bool hole(struct rig *r, uint64_t i)
 /* Writes, reads, first touches and discards at random. */
 Test(scan_host, random_against_oracle)
 {
+	uint64_t vain = 0, reported = 0;
 	bool there[PAGES] = {false}, written[PAGES] = {false}, maybe[PAGES] = {false};
 	uint64_t out[WORDS];
 	unsigned int seed = 21;
@@ -104,14 +105,18 @@ Test(scan_host, random_against_oracle)
 				cr_assert(bit(out, p), "seed 21, round %d: page %lu was missed",
 					  round, p);
 			else if (!maybe[p])
-				cr_assert(!bit(out, p), "seed 21, round %d: page %lu is clean",
-					  round, p);
+				vain += bit(out, p);
+			reported += bit(out, p);
 			if (!there[p])
 				cr_assert(hole(&r, p), "seed 21, round %d: a marker on a hole",
 					  round);
 			written[p] = maybe[p] = false;
 		}
 	}
+	/* The kernel may be migrating a page just as it is to be protected: then it is reported once
+	 * more. Rare, or something else is wrong. */
+	cr_assert_leq(vain * 100, reported, "%lu of %lu pages were reported in vain", vain,
+		      reported);
 	unmake(&r);
 }
 
