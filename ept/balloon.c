@@ -50,9 +50,7 @@ static int64_t inflate_run(struct ept *e, uint64_t page, uint64_t n)
 			e->broken(e->broken_arg, p, payload);
 		if (s != EPT_COMPRESSED && s != EPT_SWAPPED && s != EPT_REMOTE)
 			continue;
-		ob_unlock(&e->lock);
-		e->tier[s].ops->drop(e->tier[s].arg, payload);
-		ob_lock(&e->lock);
+		ept_tier_drop(e, s, payload);
 	}
 	/* What reads as zeroes now may not have been zero: whoever watches is to look again. */
 	if (e->track)
@@ -83,7 +81,9 @@ static int look(struct ept *e, uint64_t page, uint64_t n)
 
 static int64_t inflate(struct ept *e, uint64_t page, uint64_t n)
 {
+	uint64_t before = e->st.ballooned;
 	int64_t freed = 0;
+	bool busy = false;
 
 	for (uint64_t done = 0, run; done < n; done += run) {
 		uint64_t at = page + done, most = OB_MIN(n - done, EPT_CHUNK);
@@ -100,6 +100,13 @@ static int64_t inflate(struct ept *e, uint64_t page, uint64_t n)
 		r = look(e, at, most);
 		if (!r)
 			r = ept_huge_part(e, at, most, false);
+		if (r == -EBUSY) {
+			/* Somebody in the kernel holds this unit; the others may go. */
+			e->st.pinned += most;
+			run = most;
+			busy = true;
+			continue;
+		}
 		if (r)
 			return freed ? freed : r;
 		for (run = 1; run < most && alike(e->map[at], e->map[at + run]); run++)
@@ -113,7 +120,7 @@ static int64_t inflate(struct ept *e, uint64_t page, uint64_t n)
 			return freed ? freed : r;
 		freed += r;
 	}
-	return freed;
+	return busy && e->st.ballooned == before ? -EBUSY : freed;
 }
 
 int64_t ept_balloon(struct ept *e, uint64_t page, uint64_t n, bool in)

@@ -86,7 +86,7 @@ static int changeable(const struct ept *e, uint64_t page, uint64_t n, uint32_t s
 static void put_back(struct ept *e, uint64_t page, uint64_t n, int pool_fd, uint32_t frame)
 {
 	struct ob_host *h = e->host;
-	struct ob_page p;
+	struct ob_page p = {0};
 
 	for (uint64_t i = 0; i < n; i++) {
 		hva_t at = gmem_page_hva(e->mem, page + i);
@@ -94,17 +94,24 @@ static void put_back(struct ept *e, uint64_t page, uint64_t n, int pool_fd, uint
 
 		if (!h->ops->pages(h, at, 1, &p) && ob_page_own(&p))
 			continue; /* still there */
-		/* Going on with a hole in a guest would be one wrong page: better none at all. Its
+		if (ept_entry_state(e->map[page + i]) == EPT_ZERO && p.present)
+			continue; /* the zero page: likewise */
+		/* Going on with a hole in a guest would be one wrong page: better no guest at all. Its
 		 * faults are not ours while we fill it: this thread's would wait for itself. */
-		OB_ASSERT(!h->ops->map_empty(h, at, OB_PAGE_SIZE, e->mem->name));
+		if (h->ops->map_empty(h, at, OB_PAGE_SIZE, e->mem->name)) {
+			ept_lost(e,
+				 "the host has no mapping left for a page that was to be shared");
+			return;
+		}
 		if (ept_entry_state(e->map[page + i]) == EPT_ZERO) {
 			ept_set(e, page + i, ept_entry(EPT_ZERO, 0, 0), EPT_BY_MERGE);
 		} else {
-			OB_ASSERT(!h->ops->file_read(h, pool_fd, hva_ptr(at), OB_PAGE_SIZE, off));
+			if (h->ops->file_read(h, pool_fd, hva_ptr(at), OB_PAGE_SIZE, off))
+				ept_lost(e, "a page could not be put back from its frame");
 			ept_set(e, page + i, ept_entry(EPT_PRIVATE, 0, 0), EPT_BY_MERGE);
 		}
-		if (ept_window_on(e, page + i))
-			OB_ASSERT(!ept_windows_open(e, page + i, 1));
+		if (ept_window_on(e, page + i) && ept_windows_open(e, page + i, 1))
+			ept_lost(e, "faults of a page cannot be watched any more");
 	}
 }
 
@@ -235,8 +242,9 @@ static int batch_flush(struct ept *e, struct batch *b)
 			/* When it failed, a part may be gone all the same. It was all zero. */
 			int64_t left = r ? ept_held_bytes(e, gmem_page_hva(e->mem, p), 1) : 0;
 
+			/* Where nobody says whether it is: a sync finds memory, and never a hole. */
 			b->held -= left < 0 ? (int64_t)OB_PAGE_SIZE : left;
-			if (left)
+			if (left > 0)
 				continue;
 			ept_set(e, p, ept_entry(EPT_ZERO, 0, 0), EPT_BY_MERGE);
 			e->st.dropped++;

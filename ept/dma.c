@@ -50,8 +50,13 @@ int ept_freeze(struct ept *e, uint64_t page, uint64_t n)
 	OB_ASSERT(!e->frozen_n);
 	e->frozen_page = page;
 	e->frozen_n = n;
-	for (uint64_t p = page; e->ndma && p < page + n; p++)
-		e->st.dma_left_out += ept_busy(e, p);
+	for (unsigned int i = 0; e->ndma && i < EPT_MAX_DMA; i++) {
+		const struct ept_dma *d = &e->dma[i];
+
+		if (overlap(d->page, d->n, page, n))
+			e->st.dma_left_out +=
+				OB_MIN(d->page + d->n, page + n) - OB_MAX(d->page, page);
+	}
 	ob_unlock(&e->lock);
 	return 0;
 }

@@ -139,6 +139,7 @@ struct ept_tier_ops {
 struct ept_tier {
 	const struct ept_tier_ops *ops; /* NULL: there is none */
 	void *arg;
+	unsigned int dropping; /* calls of drop under way: it is still needed */
 };
 
 struct ept_stage; /* the way out and back: stage.c */

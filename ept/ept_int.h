@@ -32,6 +32,8 @@
 /* From so many separate runs on, the guest is parked: there is nobody then whose translations each
  * run would have to flush. */
 #define EPT_PARK_RUNS 6
+/* Unless they are so long that it does not matter. */
+#define EPT_PARK_LENGTH 64
 
 static inline uint32_t ept_entry(enum ept_state s, uint32_t payload, uint32_t flags)
 {
@@ -78,6 +80,8 @@ struct ept_stage {
 };
 
 /* With e->lock held. */
+/* Tell the tier of @state that @slot is free. The lock is given up meanwhile. */
+void ept_tier_drop(struct ept *e, enum ept_state state, uint32_t slot);
 /* The guest cannot go on. */
 void ept_lost(struct ept *e, const char *why);
 void ept_set(struct ept *e, uint64_t page, uint32_t entry, enum ept_actor who);

@@ -152,7 +152,8 @@ static void answer_staged(struct ept *e, uint64_t page, uint64_t since)
 static int load_page(struct ept *e, uint64_t page)
 {
 	uint32_t entry = e->map[page], slot = ept_entry_payload(entry);
-	const struct ept_tier *t = &e->tier[ept_entry_state(entry)];
+	enum ept_state state = ept_entry_state(entry);
+	const struct ept_tier t = e->tier[state];
 	_Alignas(64) uint8_t buf[OB_PAGE_SIZE];
 	hva_t at = gmem_page_hva(e->mem, page);
 	struct ob_host *h = e->host;
@@ -160,7 +161,7 @@ static int load_page(struct ept *e, uint64_t page)
 
 	ept_set(e, page, entry | EPT_LOADING, EPT_BY_FAULT);
 	ob_unlock(&e->lock);
-	r = t->ops->load(t->arg, slot, buf);
+	r = t.ops->load(t.arg, slot, buf);
 	ob_lock(&e->lock);
 	OB_ASSERT(e->map[page] == (entry | EPT_LOADING));
 	if (!r)
@@ -171,9 +172,7 @@ static int load_page(struct ept *e, uint64_t page)
 		h->ops->uffd_wake(h, e->stage->uffd, at, OB_PAGE_SIZE);
 		return r;
 	}
-	ob_unlock(&e->lock);
-	t->ops->drop(t->arg, slot);
-	ob_lock(&e->lock);
+	ept_tier_drop(e, state, slot);
 	return 0;
 }
 

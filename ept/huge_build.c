@@ -173,9 +173,16 @@ int ept_huge_build(struct ept *e, uint64_t unit)
 	if (over_pool && (!r || r == -EOPNOTSUPP)) {
 		r = build_by_copy(e, unit);
 		ob_lock(&e->lock);
-		/* No huge page came of it, but now it lies so that the kernel can make one. */
-		if (!r && e->huge->unit[unit].broken)
-			r = collapse(e, unit);
+		ept_wait_thawed(e, unit * EPT_UNIT_PAGES, EPT_UNIT_PAGES);
+		/* No huge page came of it, but now it lies so that the kernel can make one; unless
+		 * somebody has been there meanwhile. */
+		if (!r && e->huge->unit[unit].broken) {
+			r = e->huge->unit[unit].building
+				    ? -EBUSY
+				    : buildable(e, unit * EPT_UNIT_PAGES, &over_pool);
+			if (!r)
+				r = over_pool ? -EBUSY : collapse(e, unit);
+		}
 		ob_unlock(&e->lock);
 		r = r == -EOPNOTSUPP ? -ENOMEM : r;
 	}

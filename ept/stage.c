@@ -126,10 +126,12 @@ void ept_windows_close(struct ept *e, uint64_t page, uint64_t n)
 			continue;
 		for (uint64_t p = first, run; p < first + most; p += run) {
 			run = OB_MIN(first + most - p, gmem_page_span(e->mem, p));
-			e->host->ops->uffd_unregister(e->host, e->stage->uffd,
-						      gmem_page_hva(e->mem, p), run * OB_PAGE_SIZE);
+			/* What is left registered is answered: so the window stays open. */
+			out |= e->host->ops->uffd_unregister(e->host, e->stage->uffd,
+							     gmem_page_hva(e->mem, p),
+							     run * OB_PAGE_SIZE) != 0;
 		}
-		window_set(e, page, false);
+		window_set(e, page, out);
 	}
 }
 
@@ -233,7 +235,8 @@ static int64_t copy_back(struct ept *e, uint64_t page, uint64_t n)
 	/* What cannot be given back is memory too much, and no harm to anybody's content; but the next
 	 * page that goes there would find the place taken. */
 	r = h->ops->discard(h, ept_stage_hva(e, page), done * OB_PAGE_SIZE);
-	OB_ASSERT(!r);
+	if (r)
+		ept_lost(e, "staging cannot be emptied");
 	return (int64_t)done;
 }
 
@@ -298,8 +301,9 @@ int64_t ept_stage_discard(struct ept *e, const struct ept_run *runs, unsigned in
 			};
 		}
 		r = e->host->ops->discard_many(e->host, range, take);
-		/* As above: the place must be free. On a range of our own it cannot fail. */
-		OB_ASSERT(!r);
+		/* As above: the place must be free. On a range of our own it should not fail. */
+		if (r)
+			ept_lost(e, "staging cannot be emptied");
 		bytes += held;
 	}
 	return bytes;

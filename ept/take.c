@@ -119,6 +119,15 @@ static int64_t take_most(struct ept *e, uint64_t page, uint64_t n, uint32_t mark
 	/* Of several mappings, or too much at once for a kernel that protects one mapping only. */
 	int64_t several = e->stage->caps.move ? -EINVAL : -ENOENT, taken = 0, r;
 
+	/* A part of a unit that is to stay whole would split it. */
+	if (marks & EPT_WHOLE) {
+		r = take_run(e, page, n, marks);
+		if (r == -EBUSY || r == -EINVAL || r == -ENOENT || r == -EEXIST) {
+			e->st.pinned++;
+			return 0;
+		}
+		return r;
+	}
 	for (uint64_t done = 0, run = n; done < n; run = n - done) {
 		while ((r = take_run(e, page + done, run, marks)) == several && run > 1)
 			run /= 2;
@@ -142,6 +151,14 @@ static bool can_take_any(const struct ept *e, uint64_t page, uint64_t n)
 	return false;
 }
 
+static bool can_take_whole(const struct ept *e, uint64_t page, uint64_t n)
+{
+	for (uint64_t i = 0; i < n; i++)
+		if (!can_take(e, page + i) || e->map[page + i] & EPT_OVER_POOL)
+			return false;
+	return n == EPT_WINDOW;
+}
+
 /* With the lock held: those of at most EPT_CHUNK pages that can be taken at once. @over gets how many
  * lie over the pool, for the second round. */
 static int64_t take_chunk(struct ept *e, uint64_t page, uint64_t n, uint32_t marks, uint64_t *over)
@@ -151,9 +168,16 @@ static int64_t take_chunk(struct ept *e, uint64_t page, uint64_t n, uint32_t mar
 	/* To know about one page is not worth a huge one. */
 	if (r >= 0 && marks == EPT_SAMPLE && ept_huge_now(e, page))
 		return 0;
-	/* What is taken as a whole stays huge, the rest leaves as small pages. */
+	/* What is taken as a whole stays huge, the rest leaves as small pages. A unit that somebody in the
+	 * kernel holds stays as it is, and the others are looked at all the same. */
+	if (r >= 0 && marks & EPT_WHOLE && !can_take_whole(e, page, n))
+		return 0;
 	if (r >= 0 && !(marks & EPT_WHOLE) && can_take_any(e, page, n))
 		r = ept_huge_part(e, page, n, true);
+	if (r == -EBUSY) {
+		e->st.pinned += n;
+		return 0;
+	}
 	for (uint64_t i = 0, run; i < n && r >= 0; i += run) {
 		run = 1;
 		if (!can_take(e, page + i)) {
@@ -260,27 +284,38 @@ static int64_t take_range(struct ept *e, uint64_t page, uint64_t n, uint32_t mar
 	return taken;
 }
 
-/* Call @each for the runs, the guest parked in batches when there are many. */
+/*
+ * Call @each for the runs. The guest is parked, in batches, when there are many and they are short:
+ * of a long run the flush is a small part.
+ */
 static int64_t each_run(struct ept *e, const struct ept_run *runs, unsigned int n, uint32_t arg,
 			int64_t (*each)(struct ept *e, uint64_t page, uint64_t n, uint32_t arg))
 {
-	bool park = n >= EPT_PARK_RUNS, parked = false;
+	bool park, parked = false;
 	int64_t sum = 0, r = 0;
 	uint64_t pages = 0;
 
-	for (unsigned int i = 0; i < n && r >= 0; i++) {
-		if (park && !parked)
-			e->parker.park(e->parker.arg);
-		parked = park;
-		r = each(e, runs[i].page, runs[i].n, arg);
-		sum += OB_MAX(r, 0);
+	for (unsigned int i = 0; i < n; i++)
 		pages += runs[i].n;
-		if (parked && (pages >= PARKED_PAGES || i + 1 == n || r < 0)) {
+	park = n >= EPT_PARK_RUNS && pages / n < EPT_PARK_LENGTH;
+	pages = 0;
+	for (unsigned int i = 0; i < n && r >= 0; i++) {
+		/* A long one among the short ones is on its own. */
+		if (parked && (pages >= PARKED_PAGES || runs[i].n >= EPT_PARK_LENGTH)) {
 			e->parker.unpark(e->parker.arg);
 			parked = false;
 			pages = 0;
 		}
+		if (park && !parked && runs[i].n < EPT_PARK_LENGTH) {
+			e->parker.park(e->parker.arg);
+			parked = true;
+		}
+		r = each(e, runs[i].page, runs[i].n, arg);
+		sum += OB_MAX(r, 0);
+		pages += runs[i].n;
 	}
+	if (parked)
+		e->parker.unpark(e->parker.arg);
 	return r < 0 && !sum ? r : sum;
 }
 

@@ -28,12 +28,23 @@ int ept_set_tier(struct ept *e, enum ept_state state, const struct ept_tier_ops 
 	if (!tier_state(state))
 		return -EINVAL;
 	ob_lock(&e->lock);
-	if (e->st.state[state])
+	if (e->st.state[state] || e->tier[state].dropping)
 		r = -EBUSY;
 	else
 		e->tier[state] = (struct ept_tier){.ops = ops, .arg = arg};
 	ob_unlock(&e->lock);
 	return r;
+}
+
+void ept_tier_drop(struct ept *e, enum ept_state state, uint32_t slot)
+{
+	const struct ept_tier t = e->tier[state];
+
+	e->tier[state].dropping++;
+	ob_unlock(&e->lock);
+	t.ops->drop(t.arg, slot);
+	ob_lock(&e->lock);
+	e->tier[state].dropping--;
 }
 
 int ept_stage_read(struct ept *e, uint64_t page, void *buf, uint32_t *ticket)

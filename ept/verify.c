@@ -91,6 +91,8 @@ int ept_verify(struct ept *e, struct ept_verify *out)
 		ob_unlock(&e->lock);
 	}
 	out->pages = e->pages;
+#ifdef OB_DEBUG
 	ept_check(e);
+#endif
 	return r;
 }

@@ -22,6 +22,9 @@
 
 /* Pages dropped in one go: what the guest stands still for. */
 #define BATCH 64
+/* Pages further apart are frozen one after the other: what lies between stands still with them, and
+ * devices wait for it. */
+#define NEAR 4096
 /* fault_around_bytes in pages: what the kernel begins with, which few change. */
 #define GROUP 16
 
@@ -98,7 +101,8 @@ int64_t ept_zap(struct ept *e, const struct ept_run *runs, unsigned int n, bool 
 		int64_t r;
 
 		for (take = 1; i + take < n && take < BATCH; take++)
-			if (runs[i + take].page - first >= span)
+			if (runs[i + take].page - first >= span ||
+			    runs[i + take].page - runs[i + take - 1].page > NEAR)
 				break;
 		for (unsigned int k = 0; k < take; k++)
 			map_neighbours(e, runs[i + k].page);

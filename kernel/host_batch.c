@@ -65,9 +65,8 @@ static int discard_vector(struct ob_host *h, const struct iovec *iov, unsigned i
 
 	if (done == (ssize_t)size)
 		return 0;
-	if (done < 0 && errno != EINTR && errno != EAGAIN)
-		return -errno;
-	/* Stopped on the way: dropping what is dropped already does no harm. */
+	/* Stopped on the way, or refused. One by one then: dropping what is dropped already does no
+	 * harm. */
 	for (unsigned int i = 0; i < n; i++)
 		if (madvise(iov[i].iov_base, iov[i].iov_len, MADV_DONTNEED))
 			return -errno;

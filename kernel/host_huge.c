@@ -127,23 +127,39 @@ int host_split(struct ob_host *h, hva_t at)
 	return huge < 0 ? huge : -EBUSY;
 }
 
-/* As zero_pfn of host_linux.c, of the huge one: this process keeps it from now until its end. */
-static void learn_huge_zero_pfn(struct ob_host *h)
+/* The frame that the first page of a unit at @at has after it was read; 0: none that is known, or no
+ * huge page. */
+static uint64_t read_unit(struct ob_host *h, hva_t at)
 {
 	struct ob_page first, last;
+
+	if (host_huge(h, at, OB_HUGE_SIZE, true))
+		return 0;
+	(void)*(volatile uint8_t *)hva_ptr(at);
+	if (h->ops->pages(h, at, 1, &first) ||
+	    h->ops->pages(h, hva(at.v + OB_HUGE_SIZE - OB_PAGE_SIZE), 1, &last))
+		return 0;
+	return first.pfn % UNIT_PAGES == 0 && last.pfn == first.pfn + UNIT_PAGES - 1 ? first.pfn
+										     : 0;
+}
+
+/*
+ * As zero_pfn of host_linux.c, of the huge one: this process keeps it from now until its end. A host
+ * may have been told to use none (use_zero_page): then reading gives an ordinary huge page, whose
+ * frame is somebody's memory tomorrow. Two units that are read have one frame only if it is the zero
+ * page.
+ */
+static void learn_huge_zero_pfn(struct ob_host *h)
+{
+	uint64_t pfn;
 	hva_t at;
 
-	if (!h->knows_pfn || h->ops->ram_map(h, OB_HUGE_SIZE, "ob:zero", &at))
+	if (!h->knows_pfn || h->ops->ram_map(h, 2 * OB_HUGE_SIZE, "ob:zero", &at))
 		return;
-	if (!host_huge(h, at, OB_HUGE_SIZE, true)) {
-		(void)*(volatile uint8_t *)hva_ptr(at);
-		if (!h->ops->pages(h, at, 1, &first) &&
-		    !h->ops->pages(h, hva(at.v + OB_HUGE_SIZE - OB_PAGE_SIZE), 1, &last) &&
-		    first.pfn && first.pfn % UNIT_PAGES == 0 &&
-		    last.pfn == first.pfn + UNIT_PAGES - 1)
-			h->huge_zero_pfn = first.pfn;
-	}
-	h->ops->unmap(h, at, OB_HUGE_SIZE);
+	pfn = read_unit(h, at);
+	if (pfn && read_unit(h, hva(at.v + OB_HUGE_SIZE)) == pfn)
+		h->huge_zero_pfn = pfn;
+	h->ops->unmap(h, at, 2 * OB_HUGE_SIZE);
 }
 
 int ob_host_linux_huge(struct ob_host *h)

@@ -251,6 +251,25 @@ Test(huge, a_pinned_page_keeps_its_unit_whole)
 	unmake(&g);
 }
 
+/* A device at one page, or a page that the kernel holds: the unit is no sample then, and stays huge. */
+Test(huge, a_unit_that_cannot_go_whole_stays)
+{
+	struct gmem_access acc;
+	struct fg g;
+
+	make(&g);
+	cr_assert(!ept_dma_begin(&g.e, gfn_gpa(gmem_page_gfn(&g.mem, UNIT + 7)), 1, true, &acc));
+	cr_assert_eq(ept_take_huge(&g.e, UNIT, UNIT), 0);
+	ept_dma_end(&g.e, &acc);
+	fake_host_pin(g.h, fg_at(&g, UNIT + 7), 1, true);
+	cr_assert_eq(ept_take_huge(&g.e, UNIT, UNIT), 0);
+	fake_host_pin(g.h, fg_at(&g, UNIT + 7), 1, false);
+	cr_assert_eq(fg_stats(&g).staged, 0);
+	cr_assert_eq(stats(&g).huge, 4);
+	cr_assert_eq(ept_take_huge(&g.e, UNIT, UNIT), UNIT);
+	unmake(&g);
+}
+
 /* Out as a whole, and back as a whole by one fault; small samples leave it alone. */
 Test(huge, sampling_splits_nothing)
 {
