@@ -126,6 +126,12 @@ static int64_t take_most(struct ept *e, uint64_t page, uint64_t n, uint32_t mark
 			e->st.pinned++;
 			return 0;
 		}
+		/* It was one piece no longer: then it is no sample either. */
+		if (r > 0 && (uint64_t)r < n) {
+			e->st.pinned++;
+			ept_stage_back(e, page, (uint64_t)r);
+			return 0;
+		}
 		return r;
 	}
 	for (uint64_t done = 0, run = n; done < n; run = n - done) {
