@@ -117,6 +117,12 @@ void ept_huge_exit(struct ept *e);
  * cannot be broken, which must then be left alone.
  */
 int ept_huge_part(struct ept *e, uint64_t page, uint64_t n, bool apart);
+/*
+ * Pages of the unit of @page are about to go to staging: all of it in one piece (@whole), or some. A
+ * table that the kernel has in that place for small pages, even an empty one, would have it take a
+ * huge page to pieces, so it goes before.
+ */
+void ept_huge_to_stage(struct ept *e, uint64_t page, bool whole);
 /* ept_unit_is_huge */
 bool ept_huge_now(struct ept *e, uint64_t page);
 void ept_huge_check(const struct ept *e);
@@ -134,6 +140,9 @@ int ept_windows_open(struct ept *e, uint64_t page, uint64_t n);
 void ept_windows_close(struct ept *e, uint64_t page, uint64_t n);
 /* Move [page, page + n), all staged, back. Returns how many pages were, or -errno. */
 int64_t ept_stage_back(struct ept *e, uint64_t page, uint64_t n);
+/* A new mapping where staging has [page, page + n), which is empty there. 0 or -errno: then pages of
+ * it cannot be taken until it was done. */
+int ept_stage_renew(struct ept *e, uint64_t page, uint64_t n);
 /* The memory in staging of pages that are staged no longer is given back. Returns the bytes; where the
  * kernel does not say what it held, none. */
 int64_t ept_stage_discard(struct ept *e, const struct ept_run *runs, unsigned int n);

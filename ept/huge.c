@@ -188,8 +188,10 @@ static int64_t break_unit(struct ept *e, uint64_t unit, bool apart)
 		before = look(e, unit);
 		r = before < 0 ? (int)before : ops->split(e->host, at);
 		/* A unit that was taken as a whole is huge where it is now. */
-		if (!r && e->stage)
+		if (!r && e->stage) {
 			r = ops->split(e->host, ept_stage_hva(e, unit * EPT_UNIT_PAGES));
+			e->huge->unit[unit].pieces = true;
+		}
 		after = r ? 0 : look(e, unit);
 		/* The guest may have touched more of it meanwhile. */
 		if (!r && after >= 0 && before > after)
@@ -204,6 +206,20 @@ static int64_t break_unit(struct ept *e, uint64_t unit, bool apart)
 	e->huge->st.freed_bytes += (uint64_t)freed;
 	e->st.freed_bytes += (uint64_t)freed;
 	return freed;
+}
+
+void ept_huge_to_stage(struct ept *e, uint64_t page, bool whole)
+{
+	uint64_t unit = ept_unit_of(page);
+	struct ept_unit *u;
+
+	if (!e->huge || !ept_unit_whole(e, unit))
+		return;
+	u = &e->huge->unit[unit];
+	u->pieces |= !whole;
+	/* Its place is empty when all of the unit is where the guest has it. */
+	if (whole && u->pieces && ept_huge_now(e, page))
+		u->pieces = ept_stage_renew(e, unit * EPT_UNIT_PAGES, EPT_UNIT_PAGES) != 0;
 }
 
 int ept_huge_part(struct ept *e, uint64_t page, uint64_t n, bool apart)

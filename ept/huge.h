@@ -47,6 +47,7 @@ struct ept_unit {
 	uint64_t since_ns; /* when it was last broken or built; 0: never */
 	uint8_t broken;
 	uint8_t building; /* the kernel is at it, without our lock */
+	uint8_t pieces;	  /* the kernel has a table for small pages where staging has its place */
 	uint8_t builds;	  /* how often it was built so far; stays at its largest */
 };
 

@@ -151,45 +151,45 @@ static int build_by_copy(struct ept *e, uint64_t unit)
 	return r;
 }
 
+/* Lock held. @copy: the kernel cannot do it where it is. */
+static int build_in_place(struct ept *e, uint64_t unit, bool *copy)
+{
+	int r;
+
+	*copy = false;
+	if (ept_huge_now(e, unit * EPT_UNIT_PAGES))
+		return 0;
+	if (e->huge->unit[unit].building)
+		return -EBUSY;
+	r = buildable(e, unit * EPT_UNIT_PAGES, copy);
+	if (r || *copy)
+		return r;
+	r = collapse(e, unit);
+	*copy = r == -EOPNOTSUPP;
+	return *copy ? 0 : r;
+}
+
 int ept_huge_build(struct ept *e, uint64_t unit)
 {
-	bool over_pool;
+	bool copy;
 	int r;
 
 	if (!e->huge || !ept_unit_whole(e, unit))
 		return -ERANGE;
 	ob_lock(&e->lock);
 	ept_wait_thawed(e, unit * EPT_UNIT_PAGES, EPT_UNIT_PAGES);
-	if (ept_huge_now(e, unit * EPT_UNIT_PAGES)) {
-		ob_unlock(&e->lock);
-		return 0;
-	}
-	r = e->huge->unit[unit].building ? -EBUSY : buildable(e, unit * EPT_UNIT_PAGES, &over_pool);
-	if (!r && !over_pool) {
-		r = collapse(e, unit);
-		over_pool = r == -EOPNOTSUPP;
-	}
+	r = build_in_place(e, unit, &copy);
 	ob_unlock(&e->lock);
-	if (over_pool && (!r || r == -EOPNOTSUPP)) {
+	if (!r && copy)
 		r = build_by_copy(e, unit);
-		ob_lock(&e->lock);
+	ob_lock(&e->lock);
+	/* When no huge page came of it: now it lies so that the kernel can make one. */
+	if (!r && copy) {
 		ept_wait_thawed(e, unit * EPT_UNIT_PAGES, EPT_UNIT_PAGES);
-		/* No huge page came of it, but now it lies so that the kernel can make one; unless
-		 * somebody has been there meanwhile. */
-		if (!r && e->huge->unit[unit].broken) {
-			r = e->huge->unit[unit].building
-				    ? -EBUSY
-				    : buildable(e, unit * EPT_UNIT_PAGES, &over_pool);
-			if (!r)
-				r = over_pool ? -EBUSY : collapse(e, unit);
-		}
-		ob_unlock(&e->lock);
-		r = r == -EOPNOTSUPP ? -ENOMEM : r;
+		r = build_in_place(e, unit, &copy);
+		r = !r && copy ? -ENOMEM : r;
 	}
-	if (r) {
-		ob_lock(&e->lock);
-		e->huge->st.refused++;
-		ob_unlock(&e->lock);
-	}
+	e->huge->st.refused += r != 0;
+	ob_unlock(&e->lock);
 	return r;
 }

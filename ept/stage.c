@@ -135,10 +135,28 @@ void ept_windows_close(struct ept *e, uint64_t page, uint64_t n)
 	}
 }
 
+#define STAGE_NAME (sizeof(((struct gmem *)NULL)->name) + 8)
+
+static const char *stage_name(const struct ept *e, char *buf)
+{
+	snprintf(buf, STAGE_NAME, "%.24s:staged", e->mem->name);
+	return buf;
+}
+
+int ept_stage_renew(struct ept *e, uint64_t page, uint64_t n)
+{
+	hva_t at = ept_stage_hva(e, page);
+	uint64_t size = n * OB_PAGE_SIZE;
+	char name[STAGE_NAME];
+	int r = e->host->ops->map_empty(e->host, at, size, stage_name(e, name));
+
+	return r ? r : e->host->ops->uffd_register(e->host, e->stage->uffd, at, size, false);
+}
+
 static int stage_open(struct ept *e, struct ept_stage *st)
 {
 	struct ob_host *h = e->host;
-	char name[sizeof(e->mem->name) + 8];
+	char name[STAGE_NAME];
 	int r;
 
 	st->uffd = h->ops->uffd_open(h, &st->caps);
@@ -152,8 +170,7 @@ static int stage_open(struct ept *e, struct ept_stage *st)
 	if (st->stop_fd < 0)
 		return -errno;
 	st->size = e->pages * OB_PAGE_SIZE;
-	snprintf(name, sizeof(name), "%.24s:staged", e->mem->name);
-	r = h->ops->ram_map(h, st->size, name, &st->at);
+	r = h->ops->ram_map(h, st->size, stage_name(e, name), &st->at);
 	if (r) {
 		st->size = 0;
 		return r;

@@ -184,6 +184,9 @@ static int64_t take_chunk(struct ept *e, uint64_t page, uint64_t n, uint32_t mar
 		e->st.pinned += n;
 		return 0;
 	}
+
+	if (r >= 0)
+		ept_huge_to_stage(e, page, marks & EPT_WHOLE);
 	for (uint64_t i = 0, run; i < n && r >= 0; i += run) {
 		run = 1;
 		if (!can_take(e, page + i)) {

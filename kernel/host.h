@@ -172,6 +172,7 @@ struct ob_host {
 	bool vectored;		/* process_madvise takes MADV_DONTNEED on oneself */
 	bool huge;		/* huge pages where they are asked for: ob_host_linux_huge */
 	bool collapses;		/* madvise takes MADV_COLLAPSE */
+	bool no_scan;		/* tests: find huge pages as before Linux 6.7 */
 	uint64_t huge_zero_pfn; /* of the kernel's huge zero page, or 0 if we may not know */
 };
 

@@ -59,8 +59,11 @@ static int scan(struct ob_host *h, uint64_t at, uint64_t end, struct page_region
 		.category_inverted = PAGE_IS_PFNZERO,
 		.return_mask = PAGE_IS_HUGE,
 	};
-	int got = ioctl(h->pagemap_fd, PAGEMAP_SCAN, &a);
+	int got;
 
+	if (h->no_scan)
+		return -ENOTTY;
+	got = ioctl(h->pagemap_fd, PAGEMAP_SCAN, &a);
 	return got < 0 ? -errno : got;
 }
 
