@@ -324,7 +324,7 @@ static void open_stage(struct stage *s, const char *workload, bool huge)
 	memset(s, 0, sizeof(*s));
 	s->huge = huge;
 	if (huge)
-		rig_make_huge(&s->rig, workload);
+		rig_make_huge(&s->rig, workload, &(struct ept_huge_rule){.threshold = 64});
 	else
 		rig_make(&s->rig, workload);
 	rig_start(&s->rig);

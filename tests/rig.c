@@ -55,14 +55,15 @@ static void load_kernel(struct rig *r)
 	cr_assert(r->image_fd >= 0, "%s", path);
 }
 
-static void make(struct rig *r, const char *workload, bool huge)
+static void make(struct rig *r, const char *workload, const struct ept_huge_rule *huge)
 {
 	const struct ksm_opts opts = {.pass_gap_ns = OB_NS_PER_MS};
 	struct ob_err e;
 
 	memset(r, 0, sizeof(*r));
 	cr_assert(!ob_host_linux_init(&r->host, &e), "%s", e.msg);
-	cr_assert(!huge || !ob_host_linux_huge(&r->host));
+	if (huge && ob_host_linux_huge(&r->host))
+		cr_skip_test("this kernel has no transparent huge pages");
 	cr_assert(!kvm_open(&r->kvm, &e), "%s", e.msg);
 	cr_assert(!io_worker_start(&r->worker));
 	r->arena = ob_arena_new("test");
@@ -84,7 +85,7 @@ static void make(struct rig *r, const char *workload, bool huge)
 			.disk_fd = r->image_fd,
 			.console_fd = -1,
 			.worker = r->worker,
-			.huge = huge,
+			.huge = huge != NULL,
 		};
 
 		snprintf(cmdline, sizeof(cmdline), "workload=%s seed=%u common=1 guest=%u",
@@ -97,6 +98,8 @@ static void make(struct rig *r, const char *workload, bool huge)
 							.fail = fail,
 							.arg = r->vm[i]},
 				    r->arena));
+		if (huge)
+			ept_huge_set_rule(&r->ept[i], huge);
 		cr_assert(!ksm_add_guest(r->k, &(struct ksm_guest){
 						       .ept = &r->ept[i],
 						       .vm = i,
@@ -107,12 +110,12 @@ static void make(struct rig *r, const char *workload, bool huge)
 
 void rig_make(struct rig *r, const char *workload)
 {
-	make(r, workload, false);
+	make(r, workload, NULL);
 }
 
-void rig_make_huge(struct rig *r, const char *workload)
+void rig_make_huge(struct rig *r, const char *workload, const struct ept_huge_rule *rule)
 {
-	make(r, workload, true);
+	make(r, workload, rule);
 }
 
 struct agent_report rig_report(struct rig *r, unsigned int i)

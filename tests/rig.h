@@ -28,9 +28,11 @@ struct rig {
 	_Atomic bool scan;
 };
 
-/* Make the guests, of small pages or of huge ones; rig_start returns when all of them are warm. Failures end the test. */
+/* Make the guests, of small pages; rig_start returns when all of them are warm. Failures end the
+ * test. */
 void rig_make(struct rig *r, const char *workload);
-void rig_make_huge(struct rig *r, const char *workload);
+/* The same of huge pages, broken by this rule. Skips the test where this host has none. */
+void rig_make_huge(struct rig *r, const char *workload, const struct ept_huge_rule *rule);
 void rig_start(struct rig *r);
 /* Stop them: each has run until now without a mismatch, its map agrees with the kernel's, and nothing
  * is left behind. */
