@@ -300,7 +300,7 @@ Test(wset_kvm, huge_pages_stay_huge, .timeout = 120)
 	struct rig r;
 
 	NEED_KVM();
-	rig_make_huge(&r, "churn");
+	rig_make_huge(&r, "churn", &(struct ept_huge_rule){.threshold = 64});
 	rig_start(&r);
 	o.period_ns = PERIOD;
 	o.unit_is_huge = unit_is_huge;
