@@ -15,9 +15,10 @@
 static const char *wrong(uint32_t entry, const struct ob_page *there, const struct ob_page *staging)
 {
 	bool own = ob_page_own(there), some = there->present || there->swapped;
-	bool out = staging && ob_page_own(staging);
+	/* Splitting a huge page, the kernel may put its zero page in the place of parts of zeroes. */
+	bool out = staging && (staging->present || staging->swapped);
 
-	if (out && !ept_entry_staged(entry))
+	if (out && !staging->zero && !ept_entry_staged(entry))
 		return "memory in staging that is nobody's";
 	switch (ept_entry_state(entry)) {
 	case EPT_UNTOUCHED:

@@ -296,7 +296,7 @@ static void *verify_thread(void *arg)
 /* --- all of them ------------------------------------------------------------------------------- */
 
 /* A minute with OB_LONG=1, else some seconds. */
-static void all_at_once(bool copy_only)
+static void all_at_once(bool copy_only, bool huge)
 {
 	void *(*const work[])(void *) = {guest_thread, guest_thread, device_thread, balloon_thread,
 					 take_thread,  tier_thread,  tier_thread,   merge_thread,
@@ -307,7 +307,7 @@ static void all_at_once(bool copy_only)
 	struct ept_faults f;
 	struct ept_stats st;
 
-	rack_make(r, copy_only);
+	rack_make(r, copy_only, huge);
 	for (unsigned int i = 0; i < OB_ARRAY_SIZE(work); i++) {
 		p[i].play = play;
 		p[i].r = r;
@@ -348,10 +348,20 @@ static void all_at_once(bool copy_only)
 
 Test(take_host, all_at_once, .timeout = 300)
 {
-	all_at_once(false);
+	all_at_once(false, false);
 }
 
 Test(take_host, all_at_once_without_uffdio_move, .timeout = 300)
 {
-	all_at_once(true);
+	all_at_once(true, false);
+}
+
+Test(take_host, all_at_once_in_huge_pages, .timeout = 300)
+{
+	all_at_once(false, true);
+}
+
+Test(take_host, all_at_once_in_huge_pages_without_uffdio_move, .timeout = 300)
+{
+	all_at_once(true, true);
 }

@@ -350,9 +350,11 @@ static void by_the_kernel(struct world *w)
 		break;
 	default:
 		for (; page < PAGES; page++) {
-			cr_assert(!w->g.h->ops->pages(w->g.h, fg_at(&w->g, page), 1, &view));
+			at = ept_is_staged(&w->g.e, page) ? hva(staging.v + page * OB_PAGE_SIZE)
+							  : fg_at(&w->g, page);
+			cr_assert(!w->g.h->ops->pages(w->g.h, at, 1, &view));
 			if (view.present && ob_page_own(&view) && w->content[page] == 0)
-				fake_host_ksm_zero(w->g.h, fg_at(&w->g, page));
+				fake_host_ksm_zero(w->g.h, at);
 		}
 	}
 }

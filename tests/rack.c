@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 
 /* --- the guest can be parked ------------------------------------------------------------------- */
 
@@ -124,7 +126,21 @@ void rack_verify(struct rack *r)
 		     v.first[0].why);
 }
 
-void rack_make(struct rack *r, bool copy_only)
+/* Staging is there. */
+static void use_huge_pages(struct rack *r)
+{
+	hva_t staging, ram = gmem_page_hva(&r->mem, 0);
+	uint64_t size;
+
+	ept_staging(&r->e, &staging, &size);
+	prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
+	/* A kernel without them says EINVAL; then this is a test like the others. */
+	madvise(hva_ptr(ram), size, MADV_HUGEPAGE);
+	madvise(hva_ptr(staging), size, MADV_HUGEPAGE);
+	memset(hva_ptr(ram), 0, size);
+}
+
+void rack_make(struct rack *r, bool copy_only, bool huge)
 {
 	struct ob_err e;
 	uint8_t buf[OB_PAGE_SIZE];
@@ -158,6 +174,8 @@ void rack_make(struct rack *r, bool copy_only)
 	if (n == -EPERM || n == -EOPNOTSUPP)
 		cr_skip_test("no userfaultfd that answers for the kernel");
 	cr_assert_eq(n, 0);
+	if (huge)
+		use_huge_pages(r);
 }
 
 void rack_unmake(struct rack *r)

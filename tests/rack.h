@@ -37,8 +37,11 @@ struct rack {
 	_Atomic uint64_t lost; /* how often ept said that the guest cannot go on */
 };
 
-/* Skips the test where there is no userfaultfd that serves. */
-void rack_make(struct rack *r, bool copy_only);
+/*
+ * Skips the test where there is no userfaultfd that serves. @huge: guest memory and staging may be of
+ * transparent huge pages, and are at first, if the host has any.
+ */
+void rack_make(struct rack *r, bool copy_only, bool huge);
 /* Everything comes back, and nothing is left behind. */
 void rack_unmake(struct rack *r);
 /* The map is the kernel's. */
