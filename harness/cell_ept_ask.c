@@ -104,9 +104,8 @@ static void page_json(struct cell *c, struct cell_guest *g, gpa_t at, json_t *ou
 	ept_sync(&g->ept, page, 1, &view);
 	s = ept_state_of(&g->ept, page);
 	h = gmem_page_hva(&g->vm->mem, page);
-	json_object_set_new(o, "state",
-			    json_string(ept_is_staged(&g->ept, page) ? "private, in staging"
-								     : ept_state_name(s)));
+	json_object_set_new(o, "state", json_string(ept_state_name(s)));
+	json_object_set_new(o, "staged", json_boolean(ept_is_staged(&g->ept, page)));
 	json_object_set_new(o, "frame",
 			    s == EPT_SHARED ? json_integer(ept_frame_of(&g->ept, page))
 					    : json_null());

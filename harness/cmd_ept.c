@@ -184,9 +184,14 @@ int cmd_ept(int argc, char **argv)
 		if (!strcmp(argv[1], verbs[i].verb))
 			command = verbs[i].command;
 	if (!command) {
-		ob_warn("ept: %s%.40s%s; there are stat, verify and walk (try overbook ept --help)",
-			argc > 1 ? "unknown word '" : "which question?", argc > 1 ? argv[1] : "",
-			argc > 1 ? "'" : "");
+		if (argc > 1)
+			ob_warn("ept: unknown word '%.40s'; there are stat, verify and walk (try "
+				"overbook ept --help)",
+				argv[1]);
+		else
+			ob_warn("ept: which question? There are stat, verify and walk (try "
+				"overbook "
+				"ept --help)");
 		return OB_EXIT_USAGE;
 	}
 	if (!take_options(&cli, argc - 1, argv + 1, &e) && !ask(&cli, command, &answer, &e)) {

@@ -54,7 +54,8 @@ static void print_page(FILE *out, const json_t *page)
 {
 	char buf[EPT_TEXT];
 
-	fprintf(out, "page       %s", ept_text_value(buf, json_object_get(page, "state")));
+	fprintf(out, "page       %s%s", ept_text_value(buf, json_object_get(page, "state")),
+		json_is_true(json_object_get(page, "staged")) ? ", in staging" : "");
 	fprintf(out, ", frame %s", ept_text_value(buf, json_object_get(page, "frame")));
 	fprintf(out, ", hva %s", ept_text_value(buf, json_object_get(page, "hva")));
 	fprintf(out, ", pfn %s\n", ept_text_value(buf, json_object_get(page, "pfn")));

@@ -72,6 +72,8 @@ int opts_parse_size(const char *s, uint64_t *out);
 /* Is this a workload of the microguest? hostile-* are: they are for tests. Memory workloads may
  * have up to two numbers: "touch:30", "counters:1:100". (opts_workload.c) */
 bool opts_known_workload(const char *name);
+/* The same, and are its numbers within bounds? 0 or -EINVAL with a line. */
+int opts_check_workload(const char *name, struct ob_err *e);
 extern const char *const opts_workloads[]; /* the names; NULL-terminated */
 /* The words of the guest command line for it: "workload=touch param=30". At least 96 bytes. */
 void opts_workload_words(const char *name, char *buf, size_t n);

@@ -196,15 +196,19 @@ static bool list_next(const char **list, char *word, size_t len)
 static int take_workload(struct opts_state *st, const char *arg)
 {
 	struct fleet_config *c = st->c;
+	const char *all = arg;
 	char word[48];
 
 	c->nworkloads = 0;
 	while (list_next(&arg, word, sizeof(word))) {
-		if (!opts_known_workload(word) || strlen(word) >= sizeof(c->workload[0]))
-			return opts_bad(st,
-					"--workload '%s': unknown; there are kv, filecache, churn, "
-					"idle and the memory workloads (see --help)",
-					word);
+		struct ob_err e;
+
+		if (!*word)
+			return opts_bad(st, "--workload '%s': an empty name in the list", all);
+		if (opts_check_workload(word, &e))
+			return opts_bad(st, "%s", e.msg);
+		if (strlen(word) >= sizeof(c->workload[0]))
+			return opts_bad(st, "--workload '%s': the numbers are too long", word);
 		if (c->nworkloads == FLEET_MAX_WORKLOADS)
 			return opts_bad(st, "--workload: more than %d names", FLEET_MAX_WORKLOADS);
 		strcpy(c->workload[c->nworkloads++], word);
@@ -425,6 +429,8 @@ static int opts_together(struct opts_state *st)
 	}
 	if (opts_wset_together(c, st->given, st->e))
 		return EINVAL;
+	if (c->guests == 1 && c->nworkloads > 1)
+		return opts_bad(st, "--workload: %u names for one guest", c->nworkloads);
 	if (opts_together_pages(c, st->e)) {
 		st->explained = true;
 		return EINVAL;

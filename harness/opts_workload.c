@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * opts_workload.c: the names of the microguest's workloads. A memory workload takes up to two
- * numbers, which follow its name after colons: touch:30 touches 30 % of a guest's memory. What they
- * mean and what is too much the guest knows (workloads/README.md); it ends with a reason then.
+ * numbers, which follow its name after colons: touch:30 touches 30 % of a guest's memory
+ * (workloads/README.md). The guest would end with a reason when one is out of bounds; here it is said
+ * before anything is started.
  */
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "harness/harness.h"
@@ -49,6 +52,65 @@ bool opts_known_workload(const char *name)
 	/* Which of these exist only the guest knows; it ends with a reason when it is none. */
 	return strncmp(name, hostile, n) == 0 && name[n] &&
 	       name[n + strspn(name + n, "abcdefghijklmnopqrstuvwxyz0123456789-")] == '\0';
+}
+
+/* What a memory workload takes: the bounds of its numbers, as the guest has them. */
+static const struct bounds {
+	const char *name;
+	unsigned int numbers;
+	uint64_t least[2], most[2];
+} bounds[] = {
+	{"counters", 2, {0, 0}, {1, UINT64_MAX}},
+	{"touch", 2, {0, 0}, {100, 1}},
+	{"writer", 2, {1, 0}, {UINT64_MAX, UINT64_MAX}},
+	{"unique", 1, {0, 0}, {UINT64_MAX, 0}},
+	{"same", 1, {0, 0}, {UINT64_MAX, 0}},
+	{"first", 1, {0, 0}, {1, 0}},
+	{"ping", 0, {0, 0}, {0, 0}},
+};
+
+static const struct bounds *bounds_of(const char *name, size_t n)
+{
+	for (size_t i = 0; i < OB_ARRAY_SIZE(bounds); i++)
+		if (strlen(bounds[i].name) == n && !strncmp(bounds[i].name, name, n))
+			return &bounds[i];
+	return NULL;
+}
+
+int opts_check_workload(const char *name, struct ob_err *e)
+{
+	size_t len = strcspn(name, ":");
+	const struct bounds *b = bounds_of(name, len);
+	const char *s = name + len;
+
+	if (find(name, len) < 0 && !opts_known_workload(name))
+		return ob_fail(e, EINVAL,
+			       "--workload '%.40s': unknown; there are kv, filecache, churn, idle, "
+			       "and counters, touch, writer, unique, same, first, ping",
+			       name);
+	if (!*s)
+		return 0;
+	if (!b || !b->numbers)
+		return ob_fail(e, EINVAL, "--workload '%.40s': %.*s takes no number", name,
+			       (int)len, name);
+	if (!numbers(s))
+		return ob_fail(e, EINVAL,
+			       "--workload '%.40s': what follows %.*s: is to be a whole number%s",
+			       name, (int)len, name, b->numbers > 1 ? ", or two: NAME:N:M" : "");
+	for (unsigned int i = 0; *s; i++, s += 1 + strcspn(s + 1, ":")) {
+		uint64_t v = strtoull(s + 1, NULL, 10);
+
+		if (i >= b->numbers)
+			return ob_fail(e, EINVAL, "--workload '%.40s': %s takes one number", name,
+				       b->name);
+		if (v < b->least[i] || v > b->most[i])
+			return ob_fail(
+				e, EINVAL, "--workload '%.40s': the %s number of %s is %s%llu",
+				name, i ? "second" : "first", b->name,
+				v < b->least[i] ? "at least " : "at most ",
+				(unsigned long long)(v < b->least[i] ? b->least[i] : b->most[i]));
+	}
+	return 0;
 }
 
 void opts_workload_words(const char *name, char *buf, size_t n)
