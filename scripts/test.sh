@@ -178,7 +178,7 @@ tests "pure, ASan and UBSan" build/asan/tests/pure
 OB_BUILD=build/asan tests "host, ASan and UBSan" build/asan/tests/host
 if [ -e /dev/kvm ]; then
 	OB_BUILD=build/asan tjobs=1 tests "kvm, ASan and UBSan" build/asan/tests/kvm \
-		--filter '@(vm|kvm_track|kvm_stats|take|wset)*/*'
+		--filter '@(vm|kvm_track|take)*/*'
 fi
 # What is about threads (tests/plain stands in for Criterion). All of it would take ten minutes.
 export TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp halt_on_error=1"
@@ -187,8 +187,8 @@ tests "pure, ThreadSanitizer" build/tsan/tests/pure --filter 'track/*' --filter 
 	--filter 'io_worker/*' --filter 'index/concurrent*'
 tests "host, ThreadSanitizer" build/tsan/tests/host --filter 'take_host/*' --filter 'io_worker/*'
 for f in build/fuzz/*; do
-	step "fuzz for ${FUZZ_SECONDS:-10} s: $(basename "$f")" \
-		"$f" -max_total_time="${FUZZ_SECONDS:-10}" -verbosity=0 -print_final_stats=0 \
+	step "fuzz for ${FUZZ_SECONDS:-6} s: $(basename "$f")" \
+		"$f" -max_total_time="${FUZZ_SECONDS:-6}" -verbosity=0 -print_final_stats=0 \
 		-artifact_prefix="$log/"
 done
 
