@@ -16,7 +16,7 @@
 #include "tests/rig.h"
 
 #define PAGES	  (RIG_MEM / OB_PAGE_SIZE)
-#define PAIR_MS	  250
+#define PAIR_MS	  150
 #define LONG_MS	  3000
 #define SHELF_MAX PAGES
 
