@@ -180,12 +180,38 @@ static bool map_run(struct ksm *k, struct hash *h, struct ksm_slot *s, struct ha
 	return true;
 }
 
+/* Frozen and checked: drop all zero pages that lie over no pool mapping at once. Returns how many;
+ * they keep nothing to be done for, and no longer say keep. */
+static uint64_t drop_zeroes(struct ksm *k, struct ksm_slot *s, struct hash_plan *p,
+			    struct hash_plan *end)
+{
+	struct ept_run runs[HASH_BATCH_PAGES];
+	unsigned int n = 0;
+	uint64_t pages = 0;
+
+	for (struct hash_plan *q = p; q < end && n < HASH_BATCH_PAGES;) {
+		unsigned int run = run_length(q, end);
+
+		if (q->what == HASH_ZERO && q->keep && !ept_over_pool(s->g.ept, q->page, run)) {
+			runs[n++] = (struct ept_run){.page = q->page, .n = run};
+			pages += run;
+			for (unsigned int i = 0; i < run; i++)
+				q[i].keep = false;
+		}
+		q += run;
+	}
+	if (!n || ept_drop_zero_runs(s->g.ept, runs, n) < 0)
+		return 0;
+	k->st.zero_pages += pages;
+	return pages;
+}
+
 /* One freeze: the plan entries [p, end). */
 static void merge_batch(struct ksm *k, struct hash *h, struct ksm_slot *s, struct hash_plan *p,
 			struct hash_plan *end)
 {
 	uint64_t first = p->page, n = (uint64_t)end[-1].page - first + 1;
-	uint64_t t0 = k->host->ops->now_ns(k->host), ns;
+	uint64_t t0 = k->host->ops->now_ns(k->host), ns, zeroes;
 	int r;
 
 	r = ept_freeze(s->g.ept, first, n);
@@ -196,6 +222,8 @@ static void merge_batch(struct ksm *k, struct hash *h, struct ksm_slot *s, struc
 		check_run(k, h, s, q, run);
 		q += run;
 	}
+	zeroes = drop_zeroes(k, s, p, end);
+	h->pass_merged += k->host->knows_pfn ? zeroes : 0;
 	for (struct hash_plan *q = p; q < end;) {
 		unsigned int run = run_length(q, end);
 		bool merged = q->keep && map_run(k, h, s, q, run);
