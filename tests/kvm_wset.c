@@ -148,15 +148,35 @@ static void is_as_before(struct rig *r, unsigned int n)
 }
 
 /* Within four standard errors, which fails once in 16,000 times, of what was counted before and
- * after: a guest does not touch the same in each period. */
-static void agrees(const struct ept_wset *w, const struct count *c)
+ * after: a guest does not touch the same in each period. @last: it has to be. */
+static bool agrees(const struct ept_wset *w, const struct count *c, bool last)
 {
 	double say = w->last.fraction * PAGES;
 	double error = sqrt(c->variance + pow(w->last.error * PAGES, 2));
+	bool yes = say >= c->least - 4 * error && say <= c->most + 4 * error;
 
-	cr_assert(say >= c->least - 4 * error && say <= c->most + 4 * error,
-		  "seed %llu: %.0f pages, but counted %.0f to %.0f, error %.0f",
+	cr_assert(yes || !last, "seed %llu: %.0f pages, but counted %.0f to %.0f, error %.0f",
 		  (unsigned long long)w->opts.seed, say, c->least, c->most, error);
+	return yes;
+}
+
+/* Count, sample, count. On a host that is busy with something else guests do in one period what they
+ * did not get round to in the one before, and then it is done anew. */
+static void compare(struct rig *r, struct ept_wset *w, struct count *c)
+{
+	bool all = false;
+
+	for (int tries = 1; !all && tries <= 3; tries++) {
+		for (unsigned int i = 0; i < RIG_GUESTS; i++)
+			c[i] = (struct count){.least = PAGES};
+		count_all(r, c, 2);
+		sample(r, w, RIG_GUESTS, 2);
+		is_as_before(r, RIG_GUESTS);
+		count_all(r, c, 2);
+		all = true;
+		for (unsigned int i = 0; i < RIG_GUESTS; i++)
+			all &= agrees(&w[i], &c[i], tries == 3);
+	}
 }
 
 static void counted_and_sampled(const char *workload, bool merge, bool copy_only)
@@ -173,17 +193,11 @@ static void counted_and_sampled(const char *workload, bool merge, bool copy_only
 	rig_start(&r);
 	if (merge)
 		rig_scan_for(&r, 2000);
-	for (unsigned int i = 0; i < RIG_GUESTS; i++) {
+	for (unsigned int i = 0; i < RIG_GUESTS; i++)
 		sampler(&r, i, &w[i], 400);
-		c[i] = (struct count){.least = PAGES};
-	}
 	sample(&r, w, RIG_GUESTS, 1);
-	count_all(&r, c, 2);
-	sample(&r, w, RIG_GUESTS, 2);
-	is_as_before(&r, RIG_GUESTS);
-	count_all(&r, c, 2);
+	compare(&r, w, c);
 	for (unsigned int i = 0; i < RIG_GUESTS; i++) {
-		agrees(&w[i], &c[i]);
 		ept_wset_read(&w[i], &a);
 		cr_assert_gt(sampled(&a.last), 200);
 		cr_assert(a.cpu_ns && a.handler_cpu_ns && a.last.windows);
