@@ -164,18 +164,18 @@ static bool agrees(const struct ept_wset *w, const struct count *c, bool last)
  * did not get round to in the one before, and then it is done anew. */
 static void compare(struct rig *r, struct ept_wset *w, struct count *c)
 {
-	bool all = false;
+	bool done = false;
 
-	for (int tries = 1; !all && tries <= 3; tries++) {
+	for (int tries = 1; !done && tries <= 3; tries++) {
 		for (unsigned int i = 0; i < RIG_GUESTS; i++)
 			c[i] = (struct count){.least = PAGES};
 		count_all(r, c, 2);
 		sample(r, w, RIG_GUESTS, 2);
 		is_as_before(r, RIG_GUESTS);
 		count_all(r, c, 2);
-		all = true;
+		done = true;
 		for (unsigned int i = 0; i < RIG_GUESTS; i++)
-			all &= agrees(&w[i], &c[i], tries == 3);
+			done &= agrees(&w[i], &c[i], tries == 3);
 	}
 }
 
