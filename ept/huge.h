@@ -93,7 +93,7 @@ int64_t ept_huge_break(struct ept *e, uint64_t unit);
  * or zero, or untouched: -EINVAL. 0 when it is huge afterwards or was already. -EBUSY: a device is
  * at it, or the kernel; -ENOMEM: there is no huge page to be had; or another -errno. Then its
  * content is as before, and it is broken. Where pages lie over the pool the guest is parked while
- * all of it is copied, about 2 ms.
+ * all of it is copied (docs/huge-pages.md says how long).
  */
 int ept_huge_build(struct ept *e, uint64_t unit);
 int ept_huge_read(struct ept *e, struct ept_huge_stats *out);

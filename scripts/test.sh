@@ -185,7 +185,8 @@ export TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp halt_on_error=1"
 tests "pure, ThreadSanitizer" build/tsan/tests/pure --filter 'track/*' --filter 'ept/*' \
 	--filter 'take_pure/*' --filter 'fault/*' --filter 'window/*' --filter 'staged/*' \
 	--filter 'io_worker/*' --filter 'index/concurrent*'
-tests "host, ThreadSanitizer" build/tsan/tests/host --filter 'take_host/*' --filter 'io_worker/*'
+tests "host, ThreadSanitizer" build/tsan/tests/host --filter 'take_host/*' --filter 'io_worker/*' \
+	--filter 'huge/everything*'
 for f in build/fuzz/*; do
 	step "fuzz for ${FUZZ_SECONDS:-6} s: $(basename "$f")" \
 		"$f" -max_total_time="${FUZZ_SECONDS:-6}" -verbosity=0 -print_final_stats=0 \
