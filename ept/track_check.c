@@ -106,6 +106,9 @@ void ept_track_check_compare(struct ept_track_check *c, const uint64_t *reported
 
 void ept_track_check_other(struct ept_track_check *c, const uint64_t *other)
 {
-	for (uint64_t w = 0; w < (c->n + 63) / 64; w++)
-		c->owed[w] |= other[w] & ~c->last[w];
+	/* What has not changed is the other's false report (the kernel takes protection off a page that
+	 * it migrates), and nothing that is owed. */
+	for (uint64_t i = 0; i < c->n; i++)
+		if (test_bit(other, i) && !test_bit(c->last, i) && page_sum(c, i) != c->seen[i])
+			c->owed[i / 64] |= 1ULL << (i % 64);
 }

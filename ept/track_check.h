@@ -36,7 +36,8 @@ struct ept_track_check {
 	uint64_t *seen; /* [n] sums after the page was last reported */
 	uint64_t *now;	/* [n] sums in the snapshot */
 	uint64_t *last; /* bitmap of the last pass */
-	uint64_t *owed; /* pages that the other tracker reported, and ours has not yet */
+	uint64_t *
+		owed; /* pages that have changed, the other tracker reported, and ours has not yet */
 	struct ept_track_check_stats st;
 };
 

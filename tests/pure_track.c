@@ -431,9 +431,16 @@ Test(track_check, finds_a_missed_page_and_counts_the_unchanged)
 	ept_track_check_other(&c, other);
 	ept_track_check_compare(&c, out);
 	cr_assert_eq(c.st.disputed, 0);
-	/* Now neither: they are owed until they come. */
+	/* Now neither. What has not changed is owed by nobody. */
 	out[0] = 0;
 	ept_track_check_compare(&c, out);
+	ept_track_check_other(&c, other);
+	cr_assert_eq(c.owed[0], 0, "a false report is no debt");
+	/* What has is owed until it comes. */
+	for (uint64_t i = 5; i <= 6; i++) {
+		w = hva_ptr(gmem_page_hva(&r.mem, 10 + i));
+		w[0]++;
+	}
 	ept_track_check_other(&c, other);
 	ept_track_check_compare(&c, out);
 	out[0] = 1ULL << 6;

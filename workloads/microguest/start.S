@@ -155,7 +155,7 @@ isr_base:
 	jmp	isr_common
 	.set	vec, vec + 1
 	.endr
-	.org	isr_base + 32 * ISR_SIZE	/* an error here: a stub is longer than ISR_SIZE */
+	.org	isr_base + 32 * ISR_SIZE	/* an error here: an entry is longer than ISR_SIZE */
 
 isr_common:
 	pushq	%rax
