@@ -9,6 +9,8 @@
  *	index_touched	a bit for each 512 index entries: anything ever written there?
  *	state		4 bytes a frame
  *	holder		a bit a cell and frame
+ *	origin		8 bytes a frame: where its content was first read from, if that is known
+ *	again		a bit a page of the fleet: look at it once more
  *	index		8 bytes an entry
  *
  * All of it is made at its final size and sparse: a part that is not used holds no memory. Since
@@ -28,7 +30,7 @@
 #include "ksm/domain.h"
 
 #define META_MAGIC   0x3144534b424f3144ULL
-#define META_VERSION 1
+#define META_VERSION 2
 
 /* What is fixed when the domain is made. */
 struct meta_layout {
@@ -36,7 +38,7 @@ struct meta_layout {
 	uint32_t version, page_size;
 	uint64_t frames, slots;
 	uint32_t cells, words;
-	uint64_t frame_touched, index_touched, state, holder, index; /* offsets */
+	uint64_t frame_touched, index_touched, state, holder, origin, again, index; /* offsets */
 	uint64_t size;
 };
 
@@ -45,6 +47,7 @@ struct meta_header {
 	unsigned char secret[KSM_SECRET_BYTES];
 	_Alignas(64) _Atomic uint64_t freed;
 	_Atomic uint64_t reaped;
+	_Atomic uint64_t has_origins;
 };
 _Static_assert(sizeof(struct meta_header) <= OB_PAGE_SIZE, "the header is one page");
 
@@ -80,6 +83,8 @@ static bool layout_make(struct meta_layout *l, uint64_t frames, uint64_t cells)
 	l->index_touched = place(&end, map_bytes(l->slots, OB_PAGE_SIZE / sizeof(uint64_t)));
 	l->state = place(&end, frames * sizeof(uint32_t));
 	l->holder = place(&end, frames * l->words * sizeof(uint64_t));
+	l->origin = place(&end, frames * sizeof(uint64_t));
+	l->again = place(&end, map_bytes(KSM_MAX_PAYLOAD + 1, 1));
 	l->index = place(&end, l->slots * sizeof(uint64_t));
 	l->size = end;
 	return true;
@@ -146,10 +151,13 @@ static int domain_map(struct ksm_domain *d, const struct meta_layout *l)
 	header = d->meta;
 	d->freed = &header->freed;
 	d->reaped = &header->reaped;
+	d->has_origins = &header->has_origins;
 	d->frame_touched = (_Atomic uint64_t *)(void *)(base + l->frame_touched);
 	d->index_touched = (_Atomic uint64_t *)(void *)(base + l->index_touched);
 	d->state = (_Atomic uint32_t *)(void *)(base + l->state);
 	d->holder = (_Atomic uint64_t *)(void *)(base + l->holder);
+	d->origin = (_Atomic uint64_t *)(void *)(base + l->origin);
+	d->again = (_Atomic uint64_t *)(void *)(base + l->again);
 	d->index = (_Atomic uint64_t *)(void *)(base + l->index);
 	return 0;
 }

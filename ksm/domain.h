@@ -75,7 +75,10 @@ struct ksm_domain {
 	_Atomic uint64_t *frame_touched; /* bit per KSM_CHUNK_FRAMES frames: ever allocated from */
 	_Atomic uint64_t *index_touched; /* bit per 512 entries: ever written to */
 	_Atomic uint32_t *state;
-	_Atomic uint64_t *holder; /* [frames][words] */
+	_Atomic uint64_t *holder;      /* [frames][words] */
+	_Atomic uint64_t *has_origins; /* 0: no frame has one */
+	_Atomic uint64_t *origin;      /* [frames] */
+	_Atomic uint64_t *again;       /* bit per page of the fleet */
 	_Atomic uint64_t *index;
 	uint32_t *count;	 /* this process's mappings of each frame; lazily backed */
 	uint64_t *count_touched; /* bit per chunk: count was written there */
@@ -183,6 +186,25 @@ void ksm_index_count(struct ksm_domain *d, uint64_t *hints, uint64_t *entries);
 /* For reap.c: remove the entries of frames that cannot come to life any more, being free, dying, or
  * filled by a cell that is dead (KSM_NO_CELL: none is). Returns how many. */
 uint64_t ksm_index_sweep(struct ksm_domain *d, unsigned int dead_cell);
+
+/* --- what cells tell each other: notes.c ------------------------------------------------------- */
+
+/*
+ * Whoever makes a page's hint into a frame asks the page's scanner, maybe in another cell, to look
+ * at it again: it can join now. A bit may be set for nothing, and is lost with its cell; a page
+ * beyond KSM_MAX_PAYLOAD has none. Any thread, no lock.
+ */
+void ksm_again_ask(struct ksm_domain *d, uint64_t page);
+/* Add the bits of the fleet's pages [page, page + n) to @bitmap (bit 0: @page), and clear them. */
+void ksm_again_take(struct ksm_domain *d, uint64_t page, uint64_t n, uint64_t *bitmap);
+
+/*
+ * Where a frame's content was read from; 0: not known. Set by the cell that fills the frame, before
+ * it publishes it, or kept as it was when that frame was last used: so who fills always sets it.
+ */
+#define KSM_ORIGIN_NONE 0ULL
+void ksm_frame_set_origin(struct ksm_domain *d, uint32_t frame, uint64_t origin);
+uint64_t ksm_frame_origin(const struct ksm_domain *d, uint32_t frame);
 
 /* --- content: hash.c ----------------------------------------------------------------------- */
 

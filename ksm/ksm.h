@@ -78,8 +78,9 @@ ksm_hash_fn ksm_hash_pick(void);
 
 struct ksm_guest {
 	struct ept *ept;
-	unsigned int vm;    /* fleet-wide number */
-	uint64_t page_base; /* fleet-wide number of its page 0: names a page in the index */
+	unsigned int vm;	 /* fleet-wide number */
+	uint64_t page_base;	 /* fleet-wide number of its page 0: names a page in the index */
+	struct ept_track *track; /* says what was written; NULL: anything may have been */
 };
 
 struct ksm_stats {
