@@ -122,6 +122,10 @@ static int cell_open_shared(struct cell *c, const json_t *doc, struct ob_err *e)
 		return ob_fail(e, -r, "cell %u: meter: %s", c->number, strerror(-r));
 	c->meter = p;
 	c->frame_pfn = c->meter + c->meter_pages;
+	r = c->host.ops->map_shared(&c->host, CELL_FD_BUDGET, OB_PAGE_SIZE, &p);
+	if (r)
+		return ob_fail(e, -r, "cell %u: CPU budget: %s", c->number, strerror(-r));
+	c->budget = p;
 	if (!c->frames)
 		return 0;
 	r = ksm_domain_open(&c->host, CELL_FD_POOL, CELL_FD_META, c->number, c->arena_ksm,
@@ -132,7 +136,10 @@ static int cell_open_shared(struct cell *c, const json_t *doc, struct ob_err *e)
 static int cell_setup(struct cell *c, const json_t *doc, struct ob_err *e)
 {
 	const struct ksm_engine_ops *engine = ksm_engine_find(proto_str(doc, "sharing"));
-	const struct ksm_opts opts = {.inject = (unsigned int)proto_u64(doc, "inject")};
+	struct ksm_opts opts = {
+		.inject = (unsigned int)proto_u64(doc, "inject"),
+		.pass_gap_ns = proto_u64(doc, "scan_gap_ms") * OB_NS_PER_MS,
+	};
 	const json_t *guests = json_object_get(doc, "guests"), *g;
 	size_t i;
 	int r;
@@ -147,6 +154,7 @@ static int cell_setup(struct cell *c, const json_t *doc, struct ob_err *e)
 	r = cell_open_shared(c, doc, e);
 	if (r)
 		return r;
+	opts.budget = c->budget;
 	r = ksm_new(&c->ksm, engine, &c->host, c->domain, &opts, c->arena_ksm);
 	if (r)
 		return ob_fail(e, -r, "cell %u: merging: %s", c->number, strerror(-r));
@@ -388,6 +396,8 @@ static void cell_exit(struct cell *c)
 	if (c->meter)
 		c->host.ops->unmap(&c->host, hva_of(c->meter),
 				   ob_align_up((c->meter_pages + c->frames) * 8, OB_PAGE_SIZE));
+	if (c->budget)
+		c->host.ops->unmap(&c->host, hva_of(c->budget), OB_PAGE_SIZE);
 	if (c->image_fd >= 0)
 		close(c->image_fd);
 	free(c->kernel);

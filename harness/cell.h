@@ -11,6 +11,8 @@ struct cell_guest {
 	uint64_t page_base; /* its first page among those of the fleet */
 	struct vm *vm;
 	struct ept ept;
+	struct ept_track track; /* what it writes, for the merge engine */
+	bool tracked;
 	struct ept_builder builder; /* with --pages adaptive; e is NULL: none */
 	int console_fd;
 	/* Watchdog: when its heartbeat last changed, by its CPU time and by the clock. */
@@ -32,6 +34,7 @@ struct cell {
 	struct io_worker *worker;
 	struct ksm_domain *domain; /* NULL: the engine needs none */
 	struct ksm *ksm;
+	struct ksm_budget *budget; /* shared with the other cells */
 	struct cell_guest *guest;
 	unsigned int nguests;
 	uint64_t *meter;     /* the fleet's meter words */

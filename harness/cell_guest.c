@@ -35,6 +35,37 @@ static void guest_lost(void *arg, const char *why)
 	vm_fail(arg, "%s", why);
 }
 
+static int log_set(void *vm, unsigned int slot, bool on)
+{
+	return vm_log_set(vm, slot, on);
+}
+
+static int log_collect(void *vm, unsigned int slot, uint64_t *bitmap)
+{
+	return vm_log_collect(vm, slot, bitmap);
+}
+
+/* What a guest writes is tracked for whoever merges; nothing is on until he switches it on. */
+static void track_open(struct cell *c, struct cell_guest *g)
+{
+	const struct ept_log_ops log = {.set = log_set, .collect = log_collect, .arg = g->vm};
+
+	g->tracked = ksm_engine_steps(c->ksm);
+	if (!g->tracked)
+		return;
+	ept_track_init(&g->track, log, &g->vm->mem, c->arena_ksm);
+	ept_track_attach(&g->ept, &g->track);
+}
+
+static void track_close(struct cell_guest *g)
+{
+	if (!g->tracked)
+		return;
+	ept_track_attach(&g->ept, NULL);
+	ept_track_exit(&g->track);
+	g->tracked = false;
+}
+
 /* How many of these pages are pool frames at this moment? Asked right after the guest read them, so
  * they are in the page tables, and the kernel says which of them are of the file. */
 static uint64_t count_shared(void *arg, uint64_t page, uint64_t n)
@@ -102,10 +133,12 @@ int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, s
 		ob_fail(e, -r, "guest %u: page map: %s", g->id, strerror(-r));
 		goto destroy_vm;
 	}
+	track_open(c, g);
 	r = ksm_add_guest(c->ksm, &(struct ksm_guest){
 					  .ept = &g->ept,
 					  .vm = g->id,
 					  .page_base = g->page_base,
+					  .track = g->tracked ? &g->track : NULL,
 				  });
 	if (r) {
 		ob_fail(e, -r, "guest %u: merging: %s", g->id, strerror(-r));
@@ -118,6 +151,7 @@ int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, s
 	return 0;
 
 exit_ept:
+	track_close(g);
 	ept_exit(&g->ept);
 destroy_vm:
 	vm_destroy(g->vm);
@@ -139,6 +173,7 @@ void cell_guest_destroy(struct cell *c, struct cell_guest *g)
 	g->vm->has_blk = false;
 	cell_huge_guest_exit(g);
 	ksm_remove_guest(c->ksm, g->id);
+	track_close(g);
 	ept_exit(&g->ept);
 	vm_destroy(g->vm);
 	g->vm = NULL;

@@ -283,7 +283,10 @@ static void cleanup(struct coord *c)
 	if (c->meter)
 		c->host.ops->unmap(&c->host, hva_of(c->meter),
 				   ob_align_up((c->fleet_pages + c->frames) * 8, OB_PAGE_SIZE));
-	for (int *fd = (int[]){c->pool_fd, c->meta_fd, c->meter_fd, -2}; *fd != -2; fd++)
+	if (c->budget)
+		c->host.ops->unmap(&c->host, hva_of(c->budget), OB_PAGE_SIZE);
+	for (int *fd = (int[]){c->pool_fd, c->meta_fd, c->meter_fd, c->budget_fd, -2}; *fd != -2;
+	     fd++)
 		if (*fd >= 0)
 			close(*fd);
 	free(c->cell);
@@ -302,6 +305,7 @@ int coord_run(const struct fleet_config *cfg, const struct ksm_engine_ops *mode,
 		.pool_fd = -1,
 		.meta_fd = -1,
 		.meter_fd = -1,
+		.budget_fd = -1,
 	};
 	uint64_t begin;
 	int r;

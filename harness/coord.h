@@ -48,9 +48,10 @@ struct coord {
 	struct ob_host host;
 	struct ob_arena *arena;
 	struct ksm_domain *domain; /* NULL: the engine needs none */
-	int pool_fd, meta_fd, meter_fd;
+	int pool_fd, meta_fd, meter_fd, budget_fd;
 	uint64_t fleet_pages, frames;
 	uint64_t *meter, *frame_pfn;
+	struct ksm_budget *budget; /* of all cells together */
 	struct coord_cell *cell;
 	unsigned int ncells;
 	struct coord_guest *guest;

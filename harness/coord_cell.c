@@ -70,6 +70,7 @@ int coord_spawn(struct coord *c, unsigned int cell, struct ob_err *e)
 	src[CELL_FD_POOL] = c->pool_fd >= 0 ? c->pool_fd : null;
 	src[CELL_FD_META] = c->meta_fd >= 0 ? c->meta_fd : null;
 	src[CELL_FD_METER] = c->meter_fd;
+	src[CELL_FD_BUDGET] = c->budget_fd;
 	src[CELL_FD_CONSOLE] = c->cfg->console_fd > 0 ? c->cfg->console_fd : null;
 	r = spawn_with_fds(&c->cell[cell].pid, src);
 	close(pair[1]);

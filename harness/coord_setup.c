@@ -15,6 +15,24 @@
 
 #define SETUP_TIMEOUT_MS 120000
 
+/* The account of CPU time that the scanners of all cells spend from. */
+static int setup_budget(struct coord *c, struct ob_err *e)
+{
+	struct ob_host *h = &c->host;
+	void *p;
+	int r;
+
+	c->budget_fd = h->ops->memfd(h, "ob:budget", OB_PAGE_SIZE);
+	if (c->budget_fd < 0)
+		return ob_fail(e, -c->budget_fd, "CPU budget: %s", strerror(-c->budget_fd));
+	r = h->ops->map_shared(h, c->budget_fd, OB_PAGE_SIZE, &p);
+	if (r)
+		return ob_fail(e, -r, "CPU budget: %s", strerror(-r));
+	c->budget = p;
+	ksm_budget_init(c->budget, c->cfg->ksm_cpu_percent, h->ops->now_ns(h));
+	return 0;
+}
+
 static int setup_shared(struct coord *c, struct ob_err *e)
 {
 	struct ob_host *h = &c->host;
@@ -102,6 +120,7 @@ static json_t *setup_doc(struct coord *c, unsigned int cell)
 			ept_pages_name(cfg->pages), "huge_threshold",
 			(json_int_t)cfg->huge_threshold);
 	OB_ASSERT(doc);
+	json_object_set_new(doc, "scan_gap_ms", json_integer((json_int_t)cfg->scan_gap_ms));
 	json_object_set_new(doc, "working_set", coord_wset_doc(cfg));
 	return doc;
 }
@@ -159,6 +178,8 @@ int coord_setup(struct coord *c, struct ob_err *e)
 	r = make_console_dir(c, e);
 	if (!r)
 		r = setup_shared(c, e);
+	if (!r)
+		r = setup_budget(c, e);
 	for (unsigned int i = 0; i < c->ncells && !r; i++)
 		r = coord_spawn(c, i, e);
 	if (r)

@@ -40,10 +40,12 @@ struct fleet_config {
 	unsigned int nsharing;
 	unsigned int seconds; /* measured time, from the engine switched on over warm guests */
 	uint64_t seed;
-	unsigned int cell;	   /* most guests in one cell */
-	unsigned int warm_timeout; /* seconds that the guests may take until they are warm */
-	unsigned int inject;	   /* enum ksm_inject */
-	struct wset_config wset;   /* --working-set */
+	unsigned int cell;	      /* most guests in one cell */
+	unsigned int warm_timeout;    /* seconds that the guests may take until they are warm */
+	unsigned int inject;	      /* enum ksm_inject */
+	unsigned int ksm_cpu_percent; /* of one core, for all scanners; 0: no limit */
+	unsigned int scan_gap_ms;     /* rest between passes over settled guests; 0: the default */
+	struct wset_config wset;      /* --working-set */
 	/* What backs the guests' memory. */
 	enum ept_pages pages;
 	/* adaptive: pages that breaking a huge page must give back, of 512; else 0. */

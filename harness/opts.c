@@ -37,6 +37,8 @@ enum opts_key {
 	KEY_SAMPLE_PERIOD,
 	KEY_PAGES,
 	KEY_THRESHOLD,
+	KEY_KSM_CPU,
+	KEY_SCAN_GAP,
 	KEY_HELP,
 };
 
@@ -76,6 +78,11 @@ static const struct argp_option opts_many[] = {
 	 "off, hash (our merging) or kernel (Linux KSM; needs root). fleet: one, default hash. "
 	 "compare: several, default off,hash,kernel; off, the control, is always run", 0},
 	{"cell", KEY_CELL, "N", 0, "most guests in one process (default 8)", 0},
+	{"ksm-cpu", KEY_KSM_CPU, "PERCENT", 0,
+	 "CPU that our merging may take on this host, of one core, after a burst for guests that are "
+	 "new (default 5; 0: no limit)", 0},
+	{"scan-gap", KEY_SCAN_GAP, "MS", 0,
+	 "how long our merging rests between passes over settled guests (default 250)", 0},
 	{"out", KEY_OUT, "DIR", 0,
 	 "folder for result.json and report.html (compare: default results/<time>)", 0},
 	{"inject", KEY_INJECT, "FAULT", OPTION_HIDDEN, NULL, 0},
@@ -330,6 +337,14 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 		ret = take_count(st, "--cell", arg, 1, FLEET_MAX_GUESTS, &v);
 		c->cell = (unsigned int)v;
 		return ret;
+	case KEY_KSM_CPU:
+		ret = take_count(st, "--ksm-cpu", arg, 0, KSM_BUDGET_MAX_PERCENT, &v);
+		c->ksm_cpu_percent = (unsigned int)v;
+		return ret;
+	case KEY_SCAN_GAP:
+		ret = take_count(st, "--scan-gap", arg, 1, 3600000, &v);
+		c->scan_gap_ms = (unsigned int)v;
+		return ret;
 	case KEY_SECONDS:
 		ret = take_count(st, "--seconds", arg, 1, OPTS_MAX_SECONDS, &v);
 		c->seconds = (unsigned int)v;
@@ -479,6 +494,7 @@ enum opts_outcome opts_parse(struct fleet_config *c, struct opts_given *given, c
 		.seed = 1,
 		.cell = FLEET_DEFAULT_CELL,
 		.warm_timeout = 120,
+		.ksm_cpu_percent = KSM_BUDGET_DEFAULT_PERCENT,
 		.wset = {.samples = EPT_WSET_SAMPLES, .period_ns = EPT_WSET_PERIOD_NS},
 	};
 	if (compare) {

@@ -196,7 +196,11 @@ static json_t *hash_json(const struct run_result *r)
 		uint64_t v;
 	} rows[] = {
 		{"passes", k->passes},
+		{"dirty_pages", k->dirty_pages},
+		{"asked_pages", k->asked_pages},
 		{"hashed_pages", k->hashed_pages},
+		{"volatile_pages", k->volatile_pages},
+		{"budget_rests", k->budget_rests},
 		{"candidate_pages", k->candidates},
 		{"frames_made", k->frames_made},
 		{"merged_pages", k->merged_pages},
