@@ -73,8 +73,10 @@ struct hash_guest {
 struct hash {
 	unsigned int slot; /* where the pass is */
 	uint64_t page;
-	uint64_t pass_merged; /* pages merged or dropped in this pass */
-	uint64_t vma_room;    /* mappings that we may still add */
+	uint64_t pass_merged;		      /* pages merged or dropped in this pass */
+	uint64_t vma_room;		      /* mappings that we may still add */
+	uint64_t vma_counted_room;	      /* when they were last counted */
+	uint64_t vma_counted_ns, vma_cost_ns; /* when that was, and how long it took */
 	bool vma_warned, sync_warned;
 	uint64_t injected;		    /* breaks seen by lose-break */
 	uint8_t *scratch;		    /* HASH_COMPARE_PAGES pages */
