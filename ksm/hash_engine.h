@@ -57,14 +57,14 @@ struct hash_broken {
 #define HASH_HEAT_MAX	 6u
 
 struct hash_guest {
-	uint16_t *last;	   /* per page */
-	uint64_t *pending; /* bit per page: to be looked at in a pass to come */
-	int consumer;	   /* of the guest's tracker; -1: there is none, all may have changed */
-	bool judging;	   /* this pass knows what was written since the one before */
-	unsigned int collects;
-	uint64_t collect_ns;  /* not before this time again */
-	uint64_t rewritten;   /* pages reported in this pass, of those that could be trusted */
-	struct ob_mutex lock; /* of the list below, which any thread that syncs appends to */
+	uint16_t *last;	       /* per page */
+	uint64_t *pending;     /* bit per page: to be looked at in a pass to come */
+	int consumer;	       /* of the guest's tracker; -1: there is none, all may have changed */
+	bool judging;	       /* this pass knows what was written since the one before */
+	unsigned int collects; /* such passes so far */
+	uint64_t collect_ns;   /* not before this time again */
+	uint64_t rewritten;    /* pages reported in this pass, of those that could be trusted */
+	struct ob_mutex lock;  /* of the list below, which any thread that syncs appends to */
 	struct ob_arena *arena;
 	struct hash_broken *broken;
 	uint32_t nbroken, room;

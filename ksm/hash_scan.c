@@ -20,7 +20,7 @@
  * is a candidate if some bits of its hash are those of the time before, whatever the tracker says.
  *
  * Pages that change all the time have their *heat* raised each time that they are found changed, and
- * one of heat h is looked at in every 2^h-th pass only; each time that it comes to rest its heat goes
+ * one of heat h is looked at in every 2^h-th such pass only; each time that it comes to rest its heat goes
  * down. So what is volatile costs next to nothing and stays out of the index.
  *
  * A third reason to look at a page, beside "written" and "pending", is that somebody asks for it: the
@@ -117,12 +117,13 @@ void hash_scan_begin(struct ksm *k, struct ksm_slot *s, uint64_t now_ns)
 	struct hash_guest *g = s->priv;
 
 	g->rewritten = 0;
-	g->judging = true;
-	if (g->consumer < 0)
-		return;
-	g->judging = now_ns >= g->collect_ns;
+	g->judging = g->consumer < 0 || now_ns >= g->collect_ns;
 	if (!g->judging)
 		return;
+	if (g->consumer < 0) {
+		g->collects++;
+		return;
+	}
 	if (!g->collects || ept_huge_on(s->g.ept))
 		track_slots(s);
 	/* A log that cannot be read reports all its pages: they are looked at for nothing. */
@@ -189,7 +190,7 @@ static unsigned int choose(struct ksm *k, struct ksm_slot *s, uint64_t page, uin
 			}
 			/* Asked for, or its turn by its heat. */
 			if (!(asked[w] >> bit & 1) && heat_of(*last) &&
-			    k->st.passes & ((1u << heat_of(*last)) - 1))
+			    g->collects & ((1u << heat_of(*last)) - 1))
 				continue;
 			bit_put(still, i, !is_dirty);
 			list[count++] = (uint16_t)i;
