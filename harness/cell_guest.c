@@ -35,25 +35,13 @@ static void guest_lost(void *arg, const char *why)
 	vm_fail(arg, "%s", why);
 }
 
-static int log_set(void *vm, unsigned int slot, bool on)
-{
-	return vm_log_set(vm, slot, on);
-}
-
-static int log_collect(void *vm, unsigned int slot, uint64_t *bitmap)
-{
-	return vm_log_collect(vm, slot, bitmap);
-}
-
 /* What a guest writes is tracked for whoever merges; nothing is on until he switches it on. */
 static void track_open(struct cell *c, struct cell_guest *g)
 {
-	const struct ept_log_ops log = {.set = log_set, .collect = log_collect, .arg = g->vm};
-
 	g->tracked = ksm_engine_steps(c->ksm);
 	if (!g->tracked)
 		return;
-	ept_track_init(&g->track, log, &g->vm->mem, c->arena_ksm);
+	ept_track_init(&g->track, ept_log_kvm(g->vm), &g->vm->mem, c->arena_ksm);
 	ept_track_attach(&g->ept, &g->track);
 }
 
