@@ -18,12 +18,16 @@ struct cell_guest {
 	/* Watchdog: when its heartbeat last changed, by its CPU time and by the clock. */
 	uint64_t beat, beat_cpu_ns, beat_ns;
 	bool running;
+	bool gone;		      /* it has ended, and its memory was given back */
+	struct agent_report last;     /* of one that is gone */
 	struct cell_kvmstat *kvmstat; /* NULL: this KVM has none */
 };
 
 struct cell {
 	unsigned int number;
-	bool ready; /* all guests are made */
+	char domain_name[DOMAIN_NAME_SIZE];
+	char unbound[200]; /* why it is not bound to its node; "": it is, or there is one node */
+	bool ready;	   /* all guests are made */
 	struct ob_host host;
 	enum ept_pages pages;
 	struct ept_huge_rule huge_rule;
@@ -39,7 +43,8 @@ struct cell {
 	unsigned int nguests;
 	uint64_t *meter;     /* the fleet's meter words */
 	uint64_t *frame_pfn; /* behind them: host frame of each pool frame, from the coordinator */
-	uint64_t meter_pages, frames;
+	uint64_t meter_pages, meter_frames;
+	uint64_t frames, frame_base; /* of our pool; its first frame among those of the meter */
 	const char *kvm_mode; /* how KVM maps memory here; NULL: not looked yet (cell_ept.c) */
 	int image_fd;
 	void *kernel;
@@ -75,6 +80,9 @@ int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, s
 void cell_guest_destroy(struct cell *c, struct cell_guest *g);
 /* Stop a guest whose heartbeat has not changed although it had the CPU. */
 void cell_guest_watch(struct cell *c, struct cell_guest *g);
+/* If it has ended by itself: give all its memory and its frames back. Not while the caller holds
+ * the scanner's lock, unless the cell is paused. */
+void cell_guest_give_back(struct cell *c, struct cell_guest *g);
 /* Its state for a sample; @full adds latencies, mismatches and the last console line. */
 json_t *cell_guest_sample(struct cell *c, struct cell_guest *g, bool full);
 

@@ -169,6 +169,38 @@ void cell_guest_destroy(struct cell *c, struct cell_guest *g)
 		close(g->console_fd);
 }
 
+/*
+ * Nobody runs in it any more, so what it held is of use to nobody. The pages go before the holds, so that
+ * no page is left on a frame that is given back. What it said last is in that memory too, and is kept.
+ */
+void cell_guest_give_back(struct cell *c, struct cell_guest *g)
+{
+	bool alone = c->paused;
+	int64_t r;
+
+	if (g->gone || atomic_load(&g->vm->state) != VM_STOPPED ||
+	    (g->vm->end != VM_END_EXIT && g->vm->end != VM_END_FAILED))
+		return;
+	vm_stop(g->vm);
+	if (g->vm->has_blk)
+		virtio_blk_exit(&g->vm->blk);
+	g->vm->has_blk = false;
+	if (!agent_read_report(&g->vm->agent, &g->last))
+		g->last = (struct agent_report){0};
+	g->gone = true;
+	if (!alone)
+		cell_scan_hold(c);
+	cell_huge_guest_exit(g);
+	r = ept_balloon(&g->ept, 0, g->ept.pages, true);
+	if (r >= 0)
+		ksm_remove_guest(c->ksm, g->id);
+	else
+		ob_warn("guest %u has ended, its memory stays until its cell ends: %s", g->id,
+			strerror((int)-r));
+	if (!alone)
+		cell_scan_release(c);
+}
+
 void cell_guest_watch(struct cell *c, struct cell_guest *g)
 {
 	uint64_t now = c->host.ops->now_ns(&c->host), cpu = vm_cpu_ns(g->vm);
@@ -239,7 +271,10 @@ json_t *cell_guest_sample(struct cell *c, struct cell_guest *g, bool full)
 	json_t *o, *states = json_array();
 
 	cell_guest_watch(c, g);
-	agent_read_report(&g->vm->agent, &r);
+	if (g->gone)
+		r = g->last;
+	else
+		agent_read_report(&g->vm->agent, &r);
 	ept_read_stats(&g->ept, &st);
 	for (unsigned int s = 0; s < EPT_NSTATES; s++)
 		json_array_append_new(states, json_integer((json_int_t)st.state[s]));

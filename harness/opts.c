@@ -39,6 +39,8 @@ enum opts_key {
 	KEY_THRESHOLD,
 	KEY_KSM_CPU,
 	KEY_SCAN_GAP,
+	KEY_DOMAIN,
+	KEY_ACROSS,
 	KEY_HELP,
 };
 
@@ -83,6 +85,11 @@ static const struct argp_option opts_many[] = {
 	 "new (default 5; 0: no limit)", 0},
 	{"scan-gap", KEY_SCAN_GAP, "MS", 0,
 	 "how long our merging rests between passes over settled guests (default 250)", 0},
+	{"domain", KEY_DOMAIN, "NAME[:GUESTS]", 0,
+	 "guests that may share with each other and with no others: a:0-3,8; without GUESTS all that "
+	 "no other --domain names; the name intra: each of them for itself (default: all together)", 0},
+	{"merge-across-nodes", KEY_ACROSS, NULL, 0,
+	 "one pool a domain, and not one on each NUMA node", 0},
 	{"out", KEY_OUT, "DIR", 0,
 	 "folder for result.json and report.html (compare: default results/<time>)", 0},
 	{"inject", KEY_INJECT, "FAULT", OPTION_HIDDEN, NULL, 0},
@@ -366,6 +373,13 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 	case KEY_PAGES:
 		st->explained |= opts_take_pages(c, arg, st->e) != 0;
 		return c->pages == EPT_PAGES_NMODES ? EINVAL : 0;
+	case KEY_DOMAIN:
+		ret = domain_opts_take(&c->domains, arg, st->e);
+		st->explained |= ret != 0;
+		return -ret;
+	case KEY_ACROSS:
+		c->across_nodes = true;
+		return 0;
 	case KEY_THRESHOLD:
 		ret = take_count(st, "--huge-threshold", arg, 1, EPT_UNIT_PAGES, &v);
 		c->huge_threshold = (unsigned int)v;
@@ -459,11 +473,10 @@ static int opts_together(struct opts_state *st)
 		c->sharing[0] = off;
 		c->nsharing++;
 	}
-	if ((c->guests + c->cell - 1) / c->cell > KSM_MAX_CELLS)
-		return opts_bad(
-			st,
-			"--guests %u with --cell %u are more than %d cells; give a larger --cell",
-			c->guests, c->cell, KSM_MAX_CELLS);
+	if (opts_together_domains(c, st->given, st->e)) {
+		st->explained = true;
+		return EINVAL;
+	}
 	return 0;
 }
 

@@ -236,7 +236,7 @@ bool ksm_settled(struct ksm_settle *s, const struct ksm_sysfs_counters *c);
 #define KSM_METER_UNTOUCHED 0ULL
 #define KSM_METER_ZERO	    1ULL
 #define KSM_METER_PFN	    (1ULL << 60) /* | host frame number */
-#define KSM_METER_FRAME	    (2ULL << 60) /* | frame of the pool */
+#define KSM_METER_FRAME	    (2ULL << 60) /* | frame_base + frame of the pool */
 #define KSM_METER_OWN	    (3ULL << 60) /* | fleet-wide page: memory of its own, pfn not known */
 #define KSM_METER_KIND(w)   ((w) >> 60)
 #define KSM_METER_VALUE(w)  ((w) & ((1ULL << 60) - 1))
@@ -254,8 +254,12 @@ struct ksm_meter_result {
 	uint64_t shared_pages;	     /* pages whose frame has more than one page */
 };
 
-/* Write the words of one guest: syncs, and looks at every page. 0 or -errno. */
-int ksm_meter_guest(struct ept *e, uint64_t page_base, uint64_t *words);
+/*
+ * Write the words of one guest: syncs, and looks at every page. @page_base is its first page among those
+ * of the fleet, @frame_base its pool's first frame among those of all pools that are counted together:
+ * equal frame numbers of two pools are not the same memory. 0 or -errno.
+ */
+int ksm_meter_guest(struct ept *e, uint64_t page_base, uint64_t frame_base, uint64_t *words);
 /* Count. -EINVAL: a word that is none; -ENOMEM. */
 int ksm_meter_count(const struct ksm_meter_vm *vm, unsigned int nvms, struct ksm_meter_result *out);
 
