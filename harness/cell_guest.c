@@ -192,11 +192,13 @@ void cell_guest_give_back(struct cell *c, struct cell_guest *g)
 		cell_scan_hold(c);
 	cell_huge_guest_exit(g);
 	r = ept_balloon(&g->ept, 0, g->ept.pages, true);
-	if (r >= 0)
+	if (r >= 0) {
 		ksm_remove_guest(c->ksm, g->id);
-	else
+		track_close(g);
+	} else {
 		ob_warn("guest %u has ended, its memory stays until its cell ends: %s", g->id,
 			strerror((int)-r));
+	}
 	if (!alone)
 		cell_scan_release(c);
 }
