@@ -49,7 +49,7 @@ enum opts_key {
 	{"mem", KEY_MEM, "SIZE", 0, "memory of each guest: 16M, 1G (default 64M)", 0}, \
 	{"workload", KEY_WORKLOAD, "NAME[,NAME...]", 0, \
 	 "kv, filecache, churn, idle; or a memory workload, with up to two numbers: " \
-	 "counters:ORDER:MS, touch:PERCENT:SCATTER, writer:PAGES:US, unique:PAGES, same:PAGES, " \
+	 "counters:ORDER:MS, touch:PERCENT:SCATTER, writer:PAGES:US, unique:PAGES, same:PAGES:CONTENTS, " \
 	 "first:WRITE, ping; guest i runs the i-th, round and round (default kv)", 0}, \
 	{"seconds", KEY_SECONDS, "S", 0, "measured time over warm guests (default 10)", 0}, \
 	{"seed", KEY_SEED, "N", 0, "of everything random (default 1)", 0}, \

@@ -123,7 +123,7 @@ Test(domains, intra_saves_within_a_guest_only, .timeout = 120)
 
 	NEED_KVM();
 	cli_run(&c,
-		"fleet --guests 3 --mem 16M --seconds 4 --workload same:1500 --domain intra "
+		"fleet --guests 3 --mem 16M --seconds 4 --workload same:0:1000 --domain intra "
 		"--quiet --control none",
 		true, 90);
 	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
