@@ -101,12 +101,11 @@ json_t *result_numa_json(const struct run_result *r)
 
 /* --- for a person -------------------------------------------------------------------------- */
 
-static void print_line(FILE *out, const char *sharing, const char *name, const struct run_domain *d,
-		       uint64_t frames)
+static void print_line(FILE *out, const char *name, const struct run_domain *d, uint64_t frames)
 {
 	char zero[24], intra[24], inter[24], meta[24], pool[24];
 
-	fprintf(out, "%-8.8s%-20.31s%8u%13s%13s%13s%13s%13s\n", sharing, name, d->guests,
+	fprintf(out, "  %-16s%7u%11s%11s%11s%11s%11s\n", name, d->guests,
 		table_bytes(zero, (int64_t)d->saved_zero),
 		table_bytes(intra, (int64_t)d->saved_intra),
 		table_bytes(inter, (int64_t)d->saved_inter),
@@ -128,12 +127,16 @@ static void print_run(FILE *out, const struct run_result *r)
 {
 	struct run_domain alone = {.name = ""};
 	uint64_t frames = 0;
+	char title[32];
 
+	snprintf(title, sizeof(title), "%.15s, by domain", r->sharing);
+	fprintf(out, "%-18s%7s%11s%11s%11s%11s%11s\n", title, "guests", "zero", "within", "across",
+		"pool", "metadata");
 	for (unsigned int i = 0; i < r->ndomains; i++) {
 		const struct run_domain *d = &r->domain[i];
 
 		if (strcmp(d->name, DOMAIN_INTRA)) {
-			print_line(out, r->sharing, d->name, d, frames_of(r, i));
+			print_line(out, d->name, d, frames_of(r, i));
 			continue;
 		}
 		alone.guests += d->guests;
@@ -144,21 +147,15 @@ static void print_run(FILE *out, const struct run_result *r)
 		frames += frames_of(r, i);
 	}
 	if (alone.guests)
-		print_line(out, r->sharing, "intra, each alone", &alone, frames);
+		print_line(out, DOMAIN_INTRA, &alone, frames);
 }
 
 void result_domains_print(FILE *out, const struct run_result *runs, unsigned int nruns)
 {
-	bool several = false;
-
-	for (unsigned int i = 0; i < nruns; i++)
-		several |= runs[i].ndomains > 1 && runs[i].status != RUN_FAILED;
-	if (!several)
-		return;
-	fprintf(out, "%-8s%-20s%8s%13s%13s%13s%13s%13s\n", "sharing", "domain", "guests", "zero",
-		"within a VM", "across VMs", "pool", "metadata");
-	for (unsigned int i = 0; i < nruns; i++)
-		if (runs[i].status != RUN_FAILED)
-			print_run(out, &runs[i]);
-	fputc('\n', out);
+	for (unsigned int i = 0; i < nruns; i++) {
+		if (runs[i].status == RUN_FAILED || runs[i].ndomains < 2)
+			continue;
+		print_run(out, &runs[i]);
+		fputc('\n', out);
+	}
 }

@@ -111,7 +111,7 @@ Test(domains, identical_guests_share_within_only, .timeout = 120)
 	/* The same guests but for their seeds. */
 	cr_assert(a < b + b / 10 && b < a + a / 10, "%lld and %lld", (long long)a, (long long)b);
 	adds_up(r);
-	cr_assert(strstr(c.out, "sharing domain"), "no table of domains:\n%s", c.out);
+	cr_assert(strstr(c.out, "hash, by domain"), "no table of domains:\n%s", c.out);
 	cli_free(&c);
 }
 

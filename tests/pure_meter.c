@@ -238,6 +238,29 @@ static void words_of_a_guest(bool pfn)
 	fix_free(x);
 }
 
+/* Frames of two pools have different names, though their numbers are the same; and what was given back
+ * is nobody's memory. */
+Test(meter, words_of_another_pool_and_of_a_balloon)
+{
+	struct fix *x = fix_new(true);
+	unsigned char page[OB_PAGE_SIZE] = "same";
+
+	guest_write(x, 7, "same");
+	cr_assert_eq(x->h->ops->file_write(x->h, x->pool, page, OB_PAGE_SIZE, 3 * OB_PAGE_SIZE), 0);
+	cr_assert_eq(ept_sync(&x->ept, 7, 1, NULL), 0);
+	ept_freeze(&x->ept, 7, 1);
+	cr_assert_geq(ept_share(&x->ept, 7, 1, x->pool, 3), 0);
+	ept_thaw(&x->ept);
+	cr_assert_eq(ksm_meter_guest(&x->ept, 0, 1000, x->words), 0);
+	cr_assert_eq(x->words[7], KSM_METER_FRAME | 1003);
+	guest_write(x, 8, "alone");
+	cr_assert_geq(ept_balloon(&x->ept, 7, 2, true), 0);
+	cr_assert_eq(ksm_meter_guest(&x->ept, 0, 1000, x->words), 0);
+	cr_assert_eq(x->words[7], KSM_METER_UNTOUCHED);
+	cr_assert_eq(x->words[8], KSM_METER_UNTOUCHED);
+	fix_free(x);
+}
+
 Test(meter, words_with_host_frames)
 {
 	words_of_a_guest(true);
