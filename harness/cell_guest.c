@@ -176,6 +176,7 @@ void cell_guest_destroy(struct cell *c, struct cell_guest *g)
 void cell_guest_give_back(struct cell *c, struct cell_guest *g)
 {
 	bool alone = c->paused;
+	struct ept_stats st;
 	int64_t r;
 
 	if (g->gone || atomic_load(&g->vm->state) != VM_STOPPED ||
@@ -192,13 +193,16 @@ void cell_guest_give_back(struct cell *c, struct cell_guest *g)
 		cell_scan_hold(c);
 	cell_huge_guest_exit(g);
 	r = ept_balloon(&g->ept, 0, g->ept.pages, true);
-	if (r >= 0) {
+	ept_read_stats(&g->ept, &st);
+	if (!st.state[EPT_SHARED]) {
 		ksm_remove_guest(c->ksm, g->id);
 		track_close(g);
-	} else {
-		ob_warn("guest %u has ended, its memory stays until its cell ends: %s", g->id,
-			strerror((int)-r));
 	}
+	/* It fails for a part of it, too, and then only says how much was freed. */
+	if (st.state[EPT_BALLOONED] < g->ept.pages)
+		ob_warn("guest %u has ended, but %llu of its pages stay until its cell ends%s%s",
+			g->id, (unsigned long long)(g->ept.pages - st.state[EPT_BALLOONED]),
+			r < 0 ? ": " : "", r < 0 ? strerror((int)-r) : "");
 	if (!alone)
 		cell_scan_release(c);
 }
