@@ -33,8 +33,10 @@ int topo_open(struct topo **out, struct ob_err *e)
 		free(t);
 		return ob_fail(e, ENOMEM, "hwloc cannot begin");
 	}
-	/* Nodes and CPUs are all we ask for, and all that it should look for. */
-	hwloc_topology_set_all_types_filter(t->hw, HWLOC_TYPE_FILTER_KEEP_NONE);
+	/* Not asked for. But what lies between nodes and CPUs must stay (packages, groups): without it
+	 * hwloc hangs all nodes on the whole machine, and each has all CPUs. */
+	hwloc_topology_set_cache_types_filter(t->hw, HWLOC_TYPE_FILTER_KEEP_NONE);
+	hwloc_topology_set_io_types_filter(t->hw, HWLOC_TYPE_FILTER_KEEP_NONE);
 	if (hwloc_topology_load(t->hw)) {
 		r = errno ? errno : EIO;
 		topo_close(t);

@@ -78,6 +78,32 @@ Test(topo, bound_to_its_cpus_with_all_its_threads)
 	topo_close(t);
 }
 
+/* Each node has CPUs of its own, however the machine is built round them. */
+Test(topo, nodes_do_not_share_cpus)
+{
+	static const char *const built[] = {"node:2 pu:1", "pack:2 node:1 core:1 pu:1",
+					    "pack:1 node:2 pu:1"};
+	cpu_set_t all, here;
+	struct topo *t;
+	struct ob_err e;
+
+	cr_assert(!sched_getaffinity(0, sizeof(all), &all));
+	if (!CPU_ISSET(0, &all) || !CPU_ISSET(1, &all))
+		cr_skip_test("CPUs 0 and 1 are not both ours");
+	for (size_t i = 0; i < sizeof(built) / sizeof(built[0]); i++) {
+		t = opened(built[i], true);
+		cr_assert_eq(topo_nodes(t), 2, "%s", built[i]);
+		for (unsigned int node = 0; node < 2; node++) {
+			topo_bind(t, node, &e);
+			cr_assert(!sched_getaffinity(0, sizeof(here), &here));
+			cr_assert_eq(CPU_COUNT(&here), 1, "%s, node %u: %d CPUs", built[i], node,
+				     CPU_COUNT(&here));
+			cr_assert(CPU_ISSET(node, &here));
+		}
+		topo_close(t);
+	}
+}
+
 Test(topo, what_is_not_there_fails_with_a_line)
 {
 	struct topo *t = opened("node:2 pu:4096", true);

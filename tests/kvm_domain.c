@@ -4,6 +4,7 @@
  * where cells and pools are, and that what a tenant held goes with its last guest.
  */
 #include <criterion/criterion.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -216,6 +217,44 @@ Test(numa, what_is_not_there_is_not_bound_to, .timeout = 120)
 	cr_assert(said, "%s", c.err);
 	cr_assert_null(strstr(said + 1, "not all are bound"), "it says so twice: %s", c.err);
 	cr_assert_leq(num(run_of(&c), "numa", "cells_bound"), 2);
+	cli_free(&c);
+}
+
+/* A topology that is said to be this host's: of two nodes with a CPU each. Whether their memory is there
+ * is another question, but the cells are on these CPUs. */
+Test(numa, cells_run_on_the_cpus_of_their_node, .timeout = 120)
+{
+	const struct timespec nap = {.tv_nsec = 50 * 1000000};
+	cpu_set_t ours, now[2];
+	pid_t cells[2] = {0};
+	unsigned int bound = 0;
+	struct cli c;
+
+	NEED_KVM();
+	cr_assert(!sched_getaffinity(0, sizeof(ours), &ours));
+	if (!CPU_ISSET(0, &ours) || !CPU_ISSET(1, &ours))
+		cr_skip_test("CPUs 0 and 1 are not both ours");
+	cr_assert(!setenv("HWLOC_SYNTHETIC", "node:2 pu:1", 1));
+	cr_assert(!setenv("HWLOC_THISSYSTEM", "1", 1));
+	cli_start(&c,
+		  "fleet --guests 2 --mem 16M --seconds 3 --workload idle --quiet --control none",
+		  true);
+	unsetenv("HWLOC_SYNTHETIC");
+	unsetenv("HWLOC_THISSYSTEM");
+	for (int i = 0; i < 100 && bound < 2; i++) {
+		nanosleep(&nap, NULL);
+		bound = 0;
+		if (cli_children(c.pid, "cell", cells, 2) < 2)
+			continue;
+		for (int k = 0; k < 2; k++)
+			bound += !sched_getaffinity(cells[k], sizeof(now[k]), &now[k]) &&
+				 CPU_COUNT(&now[k]) == 1;
+	}
+	cr_assert_eq(bound, 2, "its cells are not bound");
+	cr_assert(CPU_ISSET(0, &now[0]) != CPU_ISSET(0, &now[1]));
+	cr_assert(CPU_ISSET(1, &now[0]) != CPU_ISSET(1, &now[1]));
+	cli_wait(&c, 60);
+	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
 	cli_free(&c);
 }
 

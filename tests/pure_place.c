@@ -5,6 +5,7 @@
  */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -154,6 +155,61 @@ Test(domain_opts, guests_must_be_there)
 	cr_assert_eq(domain_opts_check(d, 4, &e), -EINVAL);
 	cr_assert(strstr(e.msg, "no guest is left"), "%s", e.msg);
 	free(d);
+}
+
+/* Guests dealt out at random, written down as a person might, in any order: each is where it was dealt. */
+Test(domain_opts, random_deals_are_understood)
+{
+	struct gen_rng r = {21};
+
+	for (unsigned int round = 0; round < 400; round++) {
+		unsigned int guests = 1 + (unsigned int)gen_below(&r, 300);
+		unsigned int names = 1 + (unsigned int)gen_below(&r, 12), n;
+		unsigned int first = (unsigned int)gen_below(&r, names);
+		struct domain_opts *d = calloc(1, sizeof(*d));
+		unsigned int *deal = calloc(guests, sizeof(*deal)),
+			     *of = calloc(guests, sizeof(*of));
+		struct ob_err e;
+
+		/* The last name stands for nobody named. */
+		for (unsigned int g = 0; g < guests; g++)
+			deal[g] = (unsigned int)gen_below(&r, 3) && g
+					  ? deal[g - 1]
+					  : (unsigned int)gen_below(&r, names + 1);
+		for (unsigned int k = 0; k < names; k++) {
+			unsigned int name = (first + k) % names;
+			char arg[4096];
+			size_t len = (size_t)snprintf(arg, sizeof(arg), "t%u:", name), none = len;
+
+			for (unsigned int g = 0, to; g < guests; g = to + 1) {
+				to = g;
+				if (deal[g] != name)
+					continue;
+				/* A run may be given in pieces. */
+				while (to + 1 < guests && deal[to + 1] == name && gen_below(&r, 8))
+					to++;
+				len += (size_t)snprintf(arg + len, sizeof(arg) - len,
+							to > g ? "%s%u-%u" : "%s%u",
+							len > none ? "," : "", g, to);
+			}
+			if (len > none)
+				cr_assert_eq(domain_opts_take(d, arg, &e), 0, "%s: %s", arg, e.msg);
+		}
+		cr_assert_eq(domain_opts_check(d, guests, &e), 0, "%s", e.msg);
+		n = domain_opts_number(d, guests, of);
+		for (unsigned int g = 0; g < guests; g++) {
+			char want[16];
+
+			snprintf(want, sizeof(want), deal[g] == names ? "default" : "t%u", deal[g]);
+			cr_assert_str_eq(domain_opts_name(d, g), want);
+			cr_assert_lt(of[g], n);
+			for (unsigned int h = 0; h < g; h++)
+				cr_assert_eq(of[g] == of[h], deal[g] == deal[h]);
+		}
+		free(deal);
+		free(of);
+		free(d);
+	}
 }
 
 /* --- placement ------------------------------------------------------------------------------------ */
