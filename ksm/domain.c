@@ -9,8 +9,8 @@
  *	state		4 bytes a frame
  *	holder		a bit a cell and frame
  *	origin		8 bytes a frame: where its content was first read from, if that is known
+ *	index		8 bytes an entry, used from its beginning on
  *	again		a bit a page of the fleet: look at it once more
- *	index		8 bytes an entry; last, and used from its beginning on
  *
  * All of it is made at its final size and sparse: a part that is not used holds no memory. Since
  * even a read of a hole through a mapping fills it, the map of what was touched, and the number of
@@ -37,7 +37,7 @@ struct meta_layout {
 	uint32_t version, page_size;
 	uint64_t frames, slots;
 	uint32_t cells, words;
-	uint64_t frame_touched, state, holder, origin, again, index; /* offsets */
+	uint64_t frame_touched, state, holder, origin, index, again; /* offsets */
 	uint64_t size;
 };
 
@@ -84,8 +84,8 @@ static bool layout_make(struct meta_layout *l, uint64_t frames, uint64_t cells)
 	l->state = place(&end, frames * sizeof(uint32_t));
 	l->holder = place(&end, frames * l->words * sizeof(uint64_t));
 	l->origin = place(&end, frames * sizeof(uint64_t));
-	l->again = place(&end, map_bytes(KSM_MAX_PAYLOAD + 1, 1));
 	l->index = place(&end, l->slots * sizeof(uint64_t));
+	l->again = place(&end, map_bytes(KSM_MAX_PAYLOAD + 1, 1));
 	l->size = end;
 	return true;
 }

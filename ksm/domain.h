@@ -65,8 +65,8 @@ _Static_assert(KSM_MAX_CELLS <= 1u << (KSM_FRAME_NAME_SHIFT - KSM_FRAME_CELL_SHI
 
 #define KSM_CHUNK_FRAMES 1024 /* frames whose states fill one page of the meta file */
 
-#define KSM_BUCKET 64	/* entries of the index that lie together */
-#define KSM_DRAWS  1024 /* index_place.c */
+#define KSM_BUCKET 64  /* entries of the index that lie together */
+#define KSM_DRAWS  512 /* index_place.c */
 
 struct ksm_domain {
 	struct ob_host *host;

@@ -22,7 +22,7 @@
  *    bucket numbers are equal to it modulo the number of regions. These bits of the hash are known
  *    by where the entry lies, so the larger a table, the less do equal tags come by chance.
  *  - index i among the 8 of a group at level 0 is three bits of the mixed tag.
- *  - at each level a draw of ten bits says when, in the growth of a group from 8 to 16, this content
+ *  - at each level a draw of nine bits says when, in the growth of a group from 8 to 16, this content
  *    leaves its bucket, and for which: share[k][draw] is its index among k, or STAY: where it was.
  *    share[k + 1] differs from share[k] only in what goes to the new bucket, the same part of each.
  *  - after a whole level the index, 0 .. 15, gives a bit of the group's number and the index among
@@ -38,7 +38,7 @@
 
 #define STAY		0xff
 #define DRAWS_PER_WORD	6
-#define DRAW_BITS	10
+#define DRAW_BITS	9
 #define DRAW_MASK	((1u << DRAW_BITS) - 1)
 #define FIRST_INDEX(w)	((unsigned int)((w) >> 61))
 #define WORDS_PER_CHAIN 8
