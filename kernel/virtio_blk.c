@@ -247,6 +247,25 @@ static int read_header(struct virtio_blk *b, const struct virtq_chain *c, struct
 	return left ? -EINVAL : 0;
 }
 
+/*
+ * All of a read is done: say which whole pages of the guest hold which whole blocks. What is not
+ * aligned to both, or is put together from several buffers, is not worth a word.
+ */
+static void tell_read(struct virtio_blk *b, const struct blk_out *out, uint64_t off)
+{
+	for (unsigned int i = 0; b->hint && i < out->n; i++) {
+		uint64_t at = out->buf[i].gpa.v, len = out->buf[i].len;
+		uint64_t skip = -at & OB_PAGE_MASK,
+			 n = len > skip ? (len - skip) >> OB_PAGE_SHIFT : 0;
+
+		if (n && !((off + skip) & OB_PAGE_MASK))
+			b->hint->read(b->hint_arg,
+				      gmem_gfn_page(b->dev.mem, gpa_gfn(gpa(at + skip))), n,
+				      (off + skip) >> OB_PAGE_SHIFT);
+		off += len;
+	}
+}
+
 static uint8_t do_read(struct virtio_blk *b, const struct blk_out *out, uint64_t sector)
 {
 	uint64_t n = out->len / VIRTIO_BLK_SECTOR, off;
@@ -266,6 +285,7 @@ static uint8_t do_read(struct virtio_blk *b, const struct blk_out *out, uint64_t
 			off += out->buf[i].len;
 	}
 	atomic_fetch_add_explicit(&b->read_bytes, out->len, memory_order_relaxed);
+	tell_read(b, out, sector * VIRTIO_BLK_SECTOR);
 	return BLK_S_OK;
 }
 
@@ -445,4 +465,10 @@ int virtio_blk_init(struct virtio_blk *b, struct vm *vm, struct gmem *mem, struc
 void virtio_blk_exit(struct virtio_blk *b)
 {
 	virtio_dev_exit(&b->dev);
+}
+
+void virtio_blk_on_io(struct virtio_blk *b, const struct blk_hint_ops *hint, void *arg)
+{
+	b->hint = hint;
+	b->hint_arg = arg;
 }
