@@ -199,12 +199,20 @@ void ksm_again_ask(struct ksm_domain *d, uint64_t page);
 void ksm_again_take(struct ksm_domain *d, uint64_t page, uint64_t n, uint64_t *bitmap);
 
 /*
- * Where a frame's content was read from; 0: not known. Set by the cell that fills the frame, before
- * it publishes it, or kept as it was when that frame was last used: so who fills always sets it.
+ * Where a frame's content was read from (ksm.h). A frame that is not live has none: the first cell
+ * to know tells it, while it holds the frame, and the coordinator forgets it when it gives the frame
+ * back. So a frame has one origin in its life.
+ *
+ * An origin is also a name: the index has entries of frames under ksm_origin_key, beside those under
+ * the hash of their content. Only the frame's own origin may name it, so that whoever gives it back
+ * knows all its entries.
  */
-#define KSM_ORIGIN_NONE 0ULL
-void ksm_frame_set_origin(struct ksm_domain *d, uint32_t frame, uint64_t origin);
-uint64_t ksm_frame_origin(const struct ksm_domain *d, uint32_t frame);
+/* Tell where the content of @frame, which the caller holds, came from. False: it has another origin. */
+bool ksm_frame_tell_origin(struct ksm_domain *d, uint32_t frame, uint64_t origin);
+/* For reap.c: @frame is dying. Its name goes, and its origin. */
+void ksm_frame_forget_origin(struct ksm_domain *d, uint32_t frame);
+/* What an origin is looked up by: as good as a hash, and like all of them, no proof. */
+uint64_t ksm_origin_key(const struct ksm_domain *d, uint64_t origin);
 
 /* --- content: hash.c ----------------------------------------------------------------------- */
 

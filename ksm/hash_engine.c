@@ -28,6 +28,8 @@
  * Where a huge page backs the window, nothing in it is merged until that is worth breaking it
  * (hash_huge.c).
  *
+ * Pages that a guest has just read from its disk are not waited for: hints name them (hash_io.c).
+ *
  * After a copy-on-write break the page has its own memory again, in front of the frame. The frame
  * is given back when a sync finds the break, and the page is a candidate again when it holds still.
  */
@@ -108,7 +110,7 @@ static void take_broken(struct ksm *k, struct hash *h, struct ksm_slot *s)
 	ob_free(g->arena, list);
 }
 
-static void hash_attach(struct ksm *k, struct ksm_slot *s)
+void hash_attach(struct ksm *k, struct ksm_slot *s)
 {
 	struct hash_guest *g = ob_alloc(k->arena, sizeof(*g));
 
@@ -290,7 +292,8 @@ static uint64_t hash_step(struct ksm *k, uint64_t now_ns, uint64_t budget)
 	uint64_t page, n, pages = 0, merged;
 
 	(void)now_ns;
-	for (uint64_t done = 0; done < budget; done += n) {
+	/* Hints first, but half of the step is left to the scan. */
+	for (uint64_t done = hash_io_step(k, h, (budget + 1) / 2); done < budget; done += n) {
 		if (next_window(k, h, &s, &page, &n)) {
 			scan_window(k, h, s, page, n);
 			continue;
@@ -304,7 +307,7 @@ static uint64_t hash_step(struct ksm *k, uint64_t now_ns, uint64_t budget)
 				pages += k->slot[i].g.ept->pages;
 		/* The first pass only learns the hashes; the third is where first holders join. */
 		if (k->st.passes >= 3 && merged <= LITTLE(pages))
-			return k->opts.pass_gap_ns;
+			return hash_io_waits(k) ? 0 : k->opts.pass_gap_ns;
 		return pages ? 0 : k->opts.pass_gap_ns;
 	}
 	return 0;
