@@ -102,15 +102,18 @@ int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, s
 		ob_fail(e, -r, "guest %u: page map: %s", g->id, strerror(-r));
 		goto destroy_vm;
 	}
+	cell_io_guest(c, g);
 	r = ksm_add_guest(c->ksm, &(struct ksm_guest){
 					  .ept = &g->ept,
 					  .vm = g->id,
 					  .page_base = g->page_base,
+					  .io = g->io,
 				  });
 	if (r) {
 		ob_fail(e, -r, "guest %u: merging: %s", g->id, strerror(-r));
 		goto exit_ept;
 	}
+	cell_io_listen(c, g);
 	cell_huge_guest(c, g);
 	cell_kvmstat_open(g);
 	g->vm->agent.count_arg = g;
@@ -118,6 +121,7 @@ int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, s
 	return 0;
 
 exit_ept:
+	cell_io_guest_exit(g);
 	ept_exit(&g->ept);
 destroy_vm:
 	vm_destroy(g->vm);
@@ -139,6 +143,7 @@ void cell_guest_destroy(struct cell *c, struct cell_guest *g)
 	g->vm->has_blk = false;
 	cell_huge_guest_exit(g);
 	ksm_remove_guest(c->ksm, g->id);
+	cell_io_guest_exit(g);
 	ept_exit(&g->ept);
 	vm_destroy(g->vm);
 	g->vm = NULL;

@@ -451,4 +451,5 @@ void coord_finish(struct coord *c)
 	latencies(c);
 	seconds_to_95(c);
 	sum_ksm(c);
+	coord_content(c);
 }

@@ -102,6 +102,7 @@ static json_t *setup_doc(struct coord *c, unsigned int cell)
 			ept_pages_name(cfg->pages), "huge_threshold",
 			(json_int_t)cfg->huge_threshold);
 	OB_ASSERT(doc);
+	json_object_set_new(doc, "io_hints", json_boolean(cfg->io_hints));
 	json_object_set_new(doc, "working_set", coord_wset_doc(cfg));
 	return doc;
 }

@@ -43,6 +43,7 @@ struct fleet_config {
 	unsigned int cell;	   /* most guests in one cell */
 	unsigned int warm_timeout; /* seconds that the guests may take until they are warm */
 	unsigned int inject;	   /* enum ksm_inject */
+	bool io_hints;		   /* --io-hints: what guests read is merged at once */
 	struct wset_config wset;   /* --working-set */
 	/* What backs the guests' memory. */
 	enum ept_pages pages;
@@ -111,6 +112,15 @@ struct run_guest {
 	struct run_wset wset;	/* --working-set */
 };
 
+/* A part of what is shared, by where it comes from (content.c). */
+#define RUN_CONTENT_NAME 64
+#define RUN_CONTENT_MAX	 17 /* 16, and one for the rest */
+struct run_content {
+	char what[RUN_CONTENT_NAME];  /* a file, "kernel", "not known" */
+	char image[RUN_CONTENT_NAME]; /* what it is in; "": nothing that we know of */
+	uint64_t frames, pages, bytes_saved;
+};
+
 /* Result of one run. All byte figures are of the last reading, taken with all guests parked. */
 struct run_result {
 	char sharing[16];
@@ -135,8 +145,10 @@ struct run_result {
 	bool frames_checked;	     /* the host frames of shared pages could be looked at */
 	uint64_t frame_check_errors; /* shared pages whose host frame is not their pool frame's */
 	struct ksm_stats ksm;	     /* hash engine: sum over cells */
-	struct ksm_sysfs_counters kernel_ksm; /* kernel engine: at the end */
-	struct run_guest *guest;	      /* [guests] */
+	struct ksm_sysfs_counters kernel_ksm;	     /* kernel engine: at the end */
+	struct run_content content[RUN_CONTENT_MAX]; /* hash engine: most saved first */
+	unsigned int ncontent;
+	struct run_guest *guest; /* [guests] */
 	struct run_sample *sample;
 	unsigned int nsamples;
 	struct result_kvmstat *kvm_stats; /* what KVM counted, over time; NULL: nothing */

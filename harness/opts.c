@@ -37,6 +37,7 @@ enum opts_key {
 	KEY_SAMPLE_PERIOD,
 	KEY_PAGES,
 	KEY_THRESHOLD,
+	KEY_IO_HINTS,
 	KEY_HELP,
 };
 
@@ -76,6 +77,9 @@ static const struct argp_option opts_many[] = {
 	 "off, hash (our merging) or kernel (Linux KSM; needs root). fleet: one, default hash. "
 	 "compare: several, default off,hash,kernel; off, the control, is always run", 0},
 	{"cell", KEY_CELL, "N", 0, "most guests in one process (default 8)", 0},
+	{"io-hints", KEY_IO_HINTS, "on|off", 0,
+	 "with hash: merge what a guest reads from its disk at once, not when it is scanned (default "
+	 "on)", 0},
 	{"out", KEY_OUT, "DIR", 0,
 	 "folder for result.json and report.html (compare: default results/<time>)", 0},
 	{"inject", KEY_INJECT, "FAULT", OPTION_HIDDEN, NULL, 0},
@@ -355,6 +359,11 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 		ret = take_count(st, "--huge-threshold", arg, 1, EPT_UNIT_PAGES, &v);
 		c->huge_threshold = (unsigned int)v;
 		return ret;
+	case KEY_IO_HINTS:
+		c->io_hints = strcmp(arg, "on") == 0;
+		if (!c->io_hints && strcmp(arg, "off"))
+			return opts_bad(st, "--io-hints '%.40s': give on or off", arg);
+		return 0;
 	case KEY_GUEST:
 		if (strcmp(arg, "linux") == 0)
 			return opts_bad(st, "--guest linux: not available in this version; leave "
@@ -479,6 +488,7 @@ enum opts_outcome opts_parse(struct fleet_config *c, struct opts_given *given, c
 		.seed = 1,
 		.cell = FLEET_DEFAULT_CELL,
 		.warm_timeout = 120,
+		.io_hints = true,
 		.wset = {.samples = EPT_WSET_SAMPLES, .period_ns = EPT_WSET_PERIOD_NS},
 	};
 	if (compare) {

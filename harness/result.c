@@ -226,6 +226,26 @@ static json_t *hash_json(const struct run_result *r)
 	return o;
 }
 
+/* Where the shared frames come from. */
+static json_t *content_json(const struct run_result *r)
+{
+	json_t *list = json_array();
+
+	for (unsigned int i = 0; i < r->ncontent; i++) {
+		const struct run_content *c = &r->content[i];
+		json_t *o = json_object();
+
+		json_object_set_new(o, "what", text(c->what, sizeof(c->what)));
+		json_object_set_new(o, "image",
+				    *c->image ? text(c->image, sizeof(c->image)) : json_null());
+		json_object_set_new(o, "frames", count(c->frames));
+		json_object_set_new(o, "pages", count(c->pages));
+		json_object_set_new(o, "bytes_saved", count(c->bytes_saved));
+		json_array_append_new(list, o);
+	}
+	return list;
+}
+
 /* What Linux KSM counted. */
 static json_t *kernel_json(const struct run_result *r)
 {
@@ -317,6 +337,10 @@ static json_t *run_json(const struct run_result *r)
 	json_object_set_new(o, "huge_cpu_seconds", fig_time(r, r->huge_cpu_seconds));
 	json_object_set_new(o, "hash",
 			    strcmp(r->sharing, "hash") == 0 ? hash_json(r) : json_null());
+	json_object_set_new(o, "top_content",
+			    strcmp(r->sharing, "hash") == 0 && r->status != RUN_FAILED
+				    ? content_json(r)
+				    : json_null());
 	json_object_set_new(o, "kernel_ksm",
 			    strcmp(r->sharing, "kernel") == 0 ? kernel_json(r) : json_null());
 	for (unsigned int i = 0; r->status != RUN_FAILED && i < r->nsamples; i++)
@@ -357,6 +381,7 @@ static json_t *config_json(const struct fleet_config *c)
 	json_object_set_new(o, "cell", json_integer(c->cell));
 	json_object_set_new(o, "warm_timeout_seconds", json_integer(c->warm_timeout));
 	json_object_set_new(o, "inject", inject);
+	json_object_set_new(o, "io_hints", json_boolean(c->io_hints));
 	json_object_set_new(o, "working_set", result_wset_config_json(&c->wset));
 	json_object_set_new(o, "pages", json_string(ept_pages_name(c->pages)));
 	json_object_set_new(o, "huge_threshold",

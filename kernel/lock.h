@@ -26,6 +26,7 @@ enum ob_rank {
 	OB_RANK_TRACK,	 /* struct ept_track */
 	OB_RANK_BROKEN,	 /* struct hash_guest: frames that pages broke off */
 	OB_RANK_IO_HINT, /* struct ksm_io: hints that wait */
+	OB_RANK_WAKE,	 /* struct cell: wakes the scanner */
 	OB_RANK_KSM,	 /* struct ksm: statistics */
 	OB_RANK_SERIAL,	 /* struct serial */
 	OB_RANK_VM_END,	 /* struct vm: how it ended */

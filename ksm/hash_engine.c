@@ -313,10 +313,16 @@ static uint64_t hash_step(struct ksm *k, uint64_t now_ns, uint64_t budget)
 	return 0;
 }
 
+static uint64_t hash_hint_step(struct ksm *k, uint64_t budget)
+{
+	return hash_io_step(k, k->priv, budget);
+}
+
 const struct ksm_engine_ops ksm_engine_hash = {
 	.name = "hash",
 	.start = hash_start,
 	.step = hash_step,
+	.hint_step = hash_hint_step,
 	.stop = hash_stop,
 	.remove = hash_remove,
 };

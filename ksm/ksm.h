@@ -172,6 +172,11 @@ struct ksm_engine_ops {
 	 * ns, until the next step is worth it (0: go on at once). NULL: no work in this process.
 	 */
 	uint64_t (*step)(struct ksm *k, uint64_t now_ns, uint64_t budget_pages);
+	/*
+	 * Look at pages that hints have named, about @budget_pages of them, and at nothing else.
+	 * Returns how many it was. NULL: it looks at none.
+	 */
+	uint64_t (*hint_step)(struct ksm *k, uint64_t budget_pages);
 	/* Stop merging; what is merged stays. */
 	void (*stop)(struct ksm *k);
 	/*
@@ -192,7 +197,14 @@ int ksm_add_guest(struct ksm *k, const struct ksm_guest *g);
 void ksm_remove_guest(struct ksm *k, unsigned int vm);
 int ksm_start(struct ksm *k, struct ob_err *e);
 uint64_t ksm_step(struct ksm *k, uint64_t now_ns, uint64_t budget_pages);
+/*
+ * In the rest between two steps: look at what hints have named (struct ksm_io), about @budget_pages.
+ * Returns how many pages it was: 0, and there is nothing left to do.
+ */
+uint64_t ksm_hint_step(struct ksm *k, uint64_t budget_pages);
 void ksm_stop(struct ksm *k);
+/* Does the engine look at hints? */
+bool ksm_engine_hints(const struct ksm *k);
 /* Does the engine want ksm_step calls? */
 bool ksm_engine_steps(const struct ksm *k);
 /* Any thread. */
