@@ -31,5 +31,7 @@ void report_bars(FILE *out, const json_t *doc);
 void report_figures(FILE *out, const json_t *doc);
 void report_guests(FILE *out, const json_t *doc);
 void report_setting(FILE *out, const json_t *doc);
+/* report_content.c: nothing when there is nothing to say. */
+void report_content(FILE *out, const json_t *doc);
 
 #endif

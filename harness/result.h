@@ -28,6 +28,9 @@ bool result_wset_bytes(const struct run_result *r, uint64_t *bytes);
 /* The status of several runs together: the worst of them. */
 enum run_status result_overall(const struct run_result *runs, unsigned int nruns);
 
+/* table_content.c: one line of what most of the shared memory is; none when nobody knows. */
+void table_content(FILE *out, const struct run_result *r);
+
 /* --- result_huge.c: --pages ------------------------------------------------------------------ */
 
 /* null when there are no huge pages. New reference. */

@@ -301,5 +301,7 @@ void table_print(FILE *out, const struct fleet_config *c, const struct run_resul
 	row(&t, "  wrong host frames", cell_frames, false);
 	row(&t, "status", cell_status, false);
 	fputc('\n', out);
+	for (unsigned int i = 0; i < nruns; i++)
+		table_content(out, &runs[i]);
 	notes(&t);
 }
