@@ -188,7 +188,7 @@ void io_worker_queue(struct io_worker *w, struct io_work *work);
 /* Returns when @work is neither queued nor running. Not from the worker itself. */
 void io_worker_drain(struct io_worker *w, struct io_work *work);
 
-/* --- virtio_blk.c: a read-only disk over a raw image file -------------------------------- */
+/* --- virtio_blk.c: a disk over a raw image file ------------------------------------------ */
 
 #define VIRTIO_BLK_SECTOR 512
 
@@ -211,14 +211,18 @@ struct virtio_blk {
 	struct io_work work;
 	int fd;		  /* image, not owned */
 	uint64_t sectors; /* capacity */
-	_Atomic uint64_t read_bytes;
+	bool writable;	  /* fd is open for reading and writing */
+	_Atomic uint64_t read_bytes, written_bytes;
 	_Atomic uint64_t delay_ns;	 /* tests: wait so long in the middle of each read */
 	_Atomic uint64_t rejected;	 /* requests answered with an error status */
 	const struct blk_hint_ops *hint; /* NULL: nobody wants to know */
 	void *hint_arg;
 };
 
-/* @fd is a regular file of at least one sector; a last partial sector is not seen by the guest. */
+/*
+ * @fd is a regular file of at least one sector; a last partial sector is not seen by the guest. When it
+ * is open for writing as well, the guest may write: then it is the image of this guest alone.
+ */
 int virtio_blk_init(struct virtio_blk *b, struct vm *vm, struct gmem *mem, struct io_worker *w,
 		    int fd, struct ob_err *e);
 void virtio_blk_exit(struct virtio_blk *b);
