@@ -51,11 +51,11 @@ static void scanner_rest(struct cell *c, uint64_t ns)
 {
 	uint64_t until = c->host.ops->now_ns(&c->host) + ns;
 
-	while (!c->scan_quit && cell_io_rest(c, until)) {
-		scanner_yield(c);
+	do {
 		while (!c->scan_quit && ksm_hint_step(c->ksm, 512))
 			scanner_yield(c);
-	}
+		scanner_yield(c);
+	} while (!c->scan_quit && cell_io_rest(c, until));
 }
 
 /* The scanner: a thread round ksm_step. */
@@ -72,7 +72,7 @@ static void *scanner_thread(void *arg)
 		if (cell_huge_steps(c))
 			rest = OB_MIN(rest, cell_huge_step(c, c->host.ops->now_ns(&c->host)));
 		scanner_yield(c);
-		if (rest)
+		if (rest && !c->scan_quit)
 			scanner_rest(c, rest);
 	}
 	ob_unlock(&c->scan_lock);

@@ -307,7 +307,7 @@ static uint64_t hash_step(struct ksm *k, uint64_t now_ns, uint64_t budget)
 				pages += k->slot[i].g.ept->pages;
 		/* The first pass only learns the hashes; the third is where first holders join. */
 		if (k->st.passes >= 3 && merged <= LITTLE(pages))
-			return hash_io_waits(k) ? 0 : k->opts.pass_gap_ns;
+			return k->opts.pass_gap_ns;
 		return pages ? 0 : k->opts.pass_gap_ns;
 	}
 	return 0;

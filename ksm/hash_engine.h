@@ -82,10 +82,9 @@ void hash_attach(struct ksm *k, struct ksm_slot *s);
 
 /*
  * Look at up to about @budget pages that hints have named (hash_io.c). Returns how many: the rest of
- * a step's budget is for scanning. hash_io_waits: are there more?
+ * a step's budget is for scanning. 0: none wait.
  */
 uint64_t hash_io_step(struct ksm *k, struct hash *h, uint64_t budget);
-bool hash_io_waits(const struct ksm *k);
 
 /*
  * May the candidates of the window that begins at @page be merged? Not those of a huge page, unless

@@ -239,11 +239,3 @@ uint64_t hash_io_step(struct ksm *k, struct hash *h, uint64_t budget)
 	}
 	return done;
 }
-
-bool hash_io_waits(const struct ksm *k)
-{
-	for (unsigned int i = 0; i < k->nslots; i++)
-		if (k->slot[i].used && k->slot[i].g.io && ksm_io_waits(k->slot[i].g.io))
-			return true;
-	return false;
-}

@@ -174,13 +174,3 @@ unsigned int ksm_io_take(struct ksm_io *io, struct ksm_io_run *out, unsigned int
 	ob_unlock(&io->lock);
 	return n;
 }
-
-bool ksm_io_waits(struct ksm_io *io)
-{
-	bool r;
-
-	ob_lock(&io->lock);
-	r = io->n > 0;
-	ob_unlock(&io->lock);
-	return r;
-}

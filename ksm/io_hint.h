@@ -36,7 +36,6 @@ struct ksm_io {
  */
 unsigned int ksm_io_take(struct ksm_io *io, struct ksm_io_run *out, unsigned int room,
 			 uint64_t pages, uint64_t *written, struct ksm_io_counts *count);
-bool ksm_io_waits(struct ksm_io *io);
 /* Look at @page (again), as a part of the work under way: counts no hint and wakes nobody. */
 void ksm_io_look(struct ksm_io *io, uint64_t page, uint64_t origin);
 /*
