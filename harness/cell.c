@@ -40,6 +40,25 @@ void cell_scan_release(struct cell *c)
 	ob_unlock(&c->scan_lock);
 }
 
+/* A turn for whoever wants one. He broadcasts when he has had it. */
+static void scanner_yield(struct cell *c)
+{
+	while (atomic_load(&c->scan_wanted) && !c->scan_quit)
+		ob_cond_wait(&c->scan_cond, &c->scan_lock);
+}
+
+/* Others' turns do not cut the rest short, nor do hints: only they are looked at. */
+static void scanner_rest(struct cell *c, uint64_t ns)
+{
+	uint64_t until = c->host.ops->now_ns(&c->host) + ns;
+
+	do {
+		while (!c->scan_quit && ksm_hint_step(c->ksm, 512))
+			scanner_yield(c);
+		scanner_yield(c);
+	} while (!c->scan_quit && cell_io_rest(c, until));
+}
+
 /* The scanner: a thread round ksm_step. */
 static void *scanner_thread(void *arg)
 {
@@ -50,23 +69,12 @@ static void *scanner_thread(void *arg)
 	ob_lock(&c->scan_lock);
 	while (!c->scan_quit) {
 		uint64_t rest = ksm_step(c->ksm, c->host.ops->now_ns(&c->host), 512);
-		struct timespec ts;
 
 		if (cell_huge_steps(c))
 			rest = OB_MIN(rest, cell_huge_step(c, c->host.ops->now_ns(&c->host)));
-
-		/* A turn for whoever wants one. He broadcasts when he has had it. */
-		while (atomic_load(&c->scan_wanted) && !c->scan_quit)
-			ob_cond_wait(&c->scan_cond, &c->scan_lock);
-		if (!rest || c->scan_quit)
-			continue;
-		clock_gettime(CLOCK_MONOTONIC, &ts);
-		rest += (uint64_t)ts.tv_nsec;
-		ts.tv_sec += (time_t)(rest / OB_NS_PER_SEC);
-		ts.tv_nsec = (long)(rest % OB_NS_PER_SEC);
-		/* Others' turns do not cut the rest short. */
-		while (!c->scan_quit && !ob_cond_timedwait(&c->scan_cond, &c->scan_lock, &ts))
-			;
+		scanner_yield(c);
+		if (rest && !c->scan_quit)
+			scanner_rest(c, rest);
 	}
 	ob_unlock(&c->scan_lock);
 	return NULL;
@@ -101,6 +109,7 @@ static void scanner_stop(struct cell *c)
 	if (!c->paused)
 		cell_scan_hold(c);
 	c->scan_quit = true;
+	cell_io_wake(c);
 	if (!c->paused)
 		cell_scan_release(c);
 	else
@@ -191,6 +200,7 @@ static int cell_setup(struct cell *c, const json_t *doc, struct ob_err *e)
 			return ob_fail(e, errno, "%s: %s", proto_str(doc, "image"),
 				       strerror(errno));
 	}
+	cell_io_setup(c, doc);
 	c->guest = calloc(json_array_size(guests), sizeof(*c->guest));
 	OB_ASSERT(c->guest);
 	json_array_foreach (guests, i, g) {
@@ -241,14 +251,10 @@ static int cell_start(struct cell *c, struct ob_err *e)
 static int cell_engine_start(struct cell *c, struct ob_err *e)
 {
 	int r = ksm_start(c->ksm, e);
-	pthread_condattr_t attr;
 
 	if (r || !(ksm_engine_steps(c->ksm) || cell_huge_steps(c)))
 		return r;
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&c->scan_cond, &attr);
-	pthread_condattr_destroy(&attr);
+	pthread_cond_init(&c->scan_cond, NULL);
 	r = pthread_create(&c->scanner, NULL, scanner_thread, c);
 	if (r)
 		return ob_fail(e, r, "cell %u: scanner thread: %s", c->number, strerror(r));
@@ -425,6 +431,7 @@ static void cell_exit(struct cell *c)
 		c->host.ops->unmap(&c->host, hva_of(c->budget), OB_PAGE_SIZE);
 	if (c->image_fd >= 0)
 		close(c->image_fd);
+	cell_io_exit(c);
 	free(c->kernel);
 	if (c->kvm.fd >= 0)
 		kvm_close(&c->kvm);
@@ -468,6 +475,7 @@ int cell_main(int argc, char **argv)
 	c.arena_ept = ob_arena_new("ept");
 	c.arena_ksm = ob_arena_new("ksm");
 	ob_mutex_init(&c.scan_lock, OB_RANK_SCAN);
+	ob_mutex_init(&c.wake_lock, OB_RANK_WAKE);
 	while (!quit && !proto_recv(CELL_FD_CONTROL, &doc, PROTO_NEVER)) {
 		json_t *answer = cell_answer(&c, doc, &quit);
 

@@ -21,6 +21,8 @@ struct cell_guest {
 	bool gone;		      /* it has ended, and its memory was given back */
 	struct agent_report last;     /* of one that is gone */
 	struct cell_kvmstat *kvmstat; /* NULL: this KVM has none */
+	struct ksm_io *io;	      /* NULL: no hints of what it reads */
+	uint32_t disk_digest;	      /* of its disk image (content.h) */
 };
 
 struct cell {
@@ -57,12 +59,31 @@ struct cell {
 	_Atomic unsigned int scan_wanted; /* so many want the lock: a mutex alone is not fair */
 	bool scan_quit;
 	bool paused;
+	bool io_hints;		   /* --io-hints, and the engine looks at them */
+	uint32_t kernel_digest;	   /* of what they boot (content.h) */
+	struct ob_mutex wake_lock; /* the scanner's rest ends early: woken */
+	pthread_cond_t wake_cond;
+	bool woken;
 	struct cell_wset *wset; /* the samplers; NULL: there are none */
 };
 
 /* Take the scanner's lock between two of its steps, before others; give it back. */
 void cell_scan_hold(struct cell *c);
 void cell_scan_release(struct cell *c);
+
+/*
+ * cell_io.c: hints at I/O time. Before any guest is made, and at the very end; a guest's hints before
+ * it is added to the engine, and after it was removed; and what its disk and loader say, before it
+ * runs.
+ */
+void cell_io_setup(struct cell *c, const json_t *doc);
+void cell_io_exit(struct cell *c);
+void cell_io_guest(struct cell *c, struct cell_guest *g);
+void cell_io_guest_exit(struct cell_guest *g);
+void cell_io_listen(struct cell *c, struct cell_guest *g);
+/* The scanner rests until @until_ns, its lock given up; true: it was woken before. */
+bool cell_io_rest(struct cell *c, uint64_t until_ns);
+void cell_io_wake(struct cell *c);
 
 /* cell_wset.c: samplers of all guests, if the set-up document asks for them; the thread that steps
  * them; no sampling while the cell is paused (the scanner's lock is held); the end, guests being

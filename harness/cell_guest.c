@@ -122,16 +122,19 @@ int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, s
 		goto destroy_vm;
 	}
 	track_open(c, g);
+	cell_io_guest(c, g);
 	r = ksm_add_guest(c->ksm, &(struct ksm_guest){
 					  .ept = &g->ept,
 					  .vm = g->id,
 					  .page_base = g->page_base,
 					  .track = g->tracked ? &g->track : NULL,
+					  .io = g->io,
 				  });
 	if (r) {
 		ob_fail(e, -r, "guest %u: merging: %s", g->id, strerror(-r));
 		goto exit_ept;
 	}
+	cell_io_listen(c, g);
 	cell_huge_guest(c, g);
 	cell_kvmstat_open(g);
 	g->vm->agent.count_arg = g;
@@ -140,6 +143,7 @@ int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, s
 
 exit_ept:
 	track_close(g);
+	cell_io_guest_exit(g);
 	ept_exit(&g->ept);
 destroy_vm:
 	vm_destroy(g->vm);
@@ -162,6 +166,7 @@ void cell_guest_destroy(struct cell *c, struct cell_guest *g)
 	cell_huge_guest_exit(g);
 	ksm_remove_guest(c->ksm, g->id);
 	track_close(g);
+	cell_io_guest_exit(g);
 	ept_exit(&g->ept);
 	vm_destroy(g->vm);
 	g->vm = NULL;

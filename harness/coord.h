@@ -152,6 +152,8 @@ int coord_sample(struct coord *c, bool full, struct ob_err *e);
 /* coord_wset.c: what cells are told about sampling (null: nothing), and what one says of a guest. */
 json_t *coord_wset_doc(const struct fleet_config *cfg);
 void coord_wset_take(struct coord *c, struct run_guest *g, const json_t *guest);
+/* coord_content.c: top shared content, from the last sample's meter. */
+void coord_content(struct coord *c);
 /* Bytes of a cell's page tables now. */
 uint64_t coord_page_tables(const struct coord_cell *k);
 /* All that is computed from the last sample. 0 or -errno with a line. */

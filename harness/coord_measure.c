@@ -434,5 +434,6 @@ int coord_finish(struct coord *c, struct ob_err *e)
 	latencies(c);
 	seconds_to_95(c);
 	sum_ksm(c);
+	coord_content(c);
 	return 0;
 }

@@ -181,6 +181,7 @@ static json_t *setup_doc(struct coord *c, unsigned int cell)
 			(json_int_t)cfg->huge_threshold);
 	OB_ASSERT(doc);
 	json_object_set_new(doc, "scan_gap_ms", json_integer((json_int_t)cfg->scan_gap_ms));
+	json_object_set_new(doc, "io_hints", json_boolean(cfg->io_hints));
 	json_object_set_new(doc, "working_set", coord_wset_doc(cfg));
 	setup_place(c, cell, doc);
 	return doc;

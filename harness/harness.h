@@ -50,6 +50,7 @@ struct fleet_config {
 	unsigned int ksm_cpu_percent; /* of one core, for all scanners; 0: no limit */
 	unsigned int scan_gap_ms;     /* rest between passes over settled guests; 0: the default */
 	struct wset_config wset;      /* --working-set */
+	bool io_hints;		      /* --io-hints: what guests read is merged at once */
 	/* What backs the guests' memory. */
 	enum ept_pages pages;
 	/* adaptive: pages that breaking a huge page must give back, of 512; else 0. */
@@ -136,6 +137,15 @@ struct run_pool {
 	uint64_t metadata_bytes;
 };
 
+/* A part of what is shared, by where it comes from (content.c). */
+#define RUN_CONTENT_NAME 64
+#define RUN_CONTENT_MAX	 17 /* 16, and one for the rest */
+struct run_content {
+	char what[RUN_CONTENT_NAME];  /* a file, "kernel", "not known" */
+	char image[RUN_CONTENT_NAME]; /* what it is in; "": nothing that we know of */
+	uint64_t frames, pages, bytes_saved;
+};
+
 /* Result of one run. All byte figures are of the last reading, taken with all guests parked. */
 struct run_result {
 	char sharing[16];
@@ -169,6 +179,8 @@ struct run_result {
 	unsigned int nodes;	  /* NUMA nodes that the guests were spread over */
 	unsigned int cells_bound; /* to their node; 0 with one node */
 	uint64_t saved_foreign;	  /* by frames that guests of two domains share: must be 0 */
+	struct run_content content[RUN_CONTENT_MAX]; /* hash engine: most saved first */
+	unsigned int ncontent;
 	struct run_sample *sample;
 	unsigned int nsamples;
 	struct result_kvmstat *kvm_stats; /* what KVM counted, over time; NULL: nothing */

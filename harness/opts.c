@@ -41,6 +41,7 @@ enum opts_key {
 	KEY_SCAN_GAP,
 	KEY_DOMAIN,
 	KEY_ACROSS,
+	KEY_IO_HINTS,
 	KEY_HELP,
 };
 
@@ -90,6 +91,9 @@ static const struct argp_option opts_many[] = {
 	 "no other --domain names; the name intra: each of them for itself (default: all together)", 0},
 	{"merge-across-nodes", KEY_ACROSS, NULL, 0,
 	 "one pool a domain, and not one on each NUMA node", 0},
+	{"io-hints", KEY_IO_HINTS, "on|off", 0,
+	 "with hash: merge what a guest reads from its disk at once, not when it is scanned (default "
+	 "on)", 0},
 	{"out", KEY_OUT, "DIR", 0,
 	 "folder for result.json and report.html (compare: default results/<time>)", 0},
 	{"inject", KEY_INJECT, "FAULT", OPTION_HIDDEN, NULL, 0},
@@ -384,6 +388,11 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 		ret = take_count(st, "--huge-threshold", arg, 1, EPT_UNIT_PAGES, &v);
 		c->huge_threshold = (unsigned int)v;
 		return ret;
+	case KEY_IO_HINTS:
+		c->io_hints = strcmp(arg, "on") == 0;
+		if (!c->io_hints && strcmp(arg, "off"))
+			return opts_bad(st, "--io-hints '%.40s': give on or off", arg);
+		return 0;
 	case KEY_GUEST:
 		if (strcmp(arg, "linux") == 0)
 			return opts_bad(st, "--guest linux: not available in this version; leave "
@@ -508,6 +517,7 @@ enum opts_outcome opts_parse(struct fleet_config *c, struct opts_given *given, c
 		.cell = FLEET_DEFAULT_CELL,
 		.warm_timeout = 120,
 		.ksm_cpu_percent = KSM_BUDGET_DEFAULT_PERCENT,
+		.io_hints = true,
 		.wset = {.samples = EPT_WSET_SAMPLES, .period_ns = EPT_WSET_PERIOD_NS},
 	};
 	if (compare) {

@@ -33,5 +33,7 @@ void report_guests(FILE *out, const json_t *doc);
 /* report_domain.c: nothing where no run has several domains. */
 void report_domains(FILE *out, const json_t *doc);
 void report_setting(FILE *out, const json_t *doc);
+/* report_content.c: nothing when there is nothing to say. */
+void report_content(FILE *out, const json_t *doc);
 
 #endif

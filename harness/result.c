@@ -217,6 +217,11 @@ static json_t *hash_json(const struct run_result *r)
 		{"sync_failed", k->sync_failed},
 		{"huge_broken", k->huge_broken},
 		{"huge_left_pages", k->huge_left},
+		{"io_hint_pages", k->io_hints},
+		{"io_dropped_pages", k->io_dropped},
+		{"io_void_pages", k->io_void},
+		{"io_merged_pages", k->io_merged},
+		{"io_missed_pages", k->io_missed},
 		{"freezes", k->freezes},
 		{"freeze_ns", k->freeze_ns},
 		{"freeze_max_ns", k->freeze_max_ns},
@@ -228,6 +233,26 @@ static json_t *hash_json(const struct run_result *r)
 	for (unsigned int i = 0; i < OB_ARRAY_SIZE(rows); i++)
 		json_object_set_new(o, rows[i].name, fig(r, rows[i].v));
 	return o;
+}
+
+/* Where the shared frames come from. */
+static json_t *content_json(const struct run_result *r)
+{
+	json_t *list = json_array();
+
+	for (unsigned int i = 0; i < r->ncontent; i++) {
+		const struct run_content *c = &r->content[i];
+		json_t *o = json_object();
+
+		json_object_set_new(o, "what", text(c->what, sizeof(c->what)));
+		json_object_set_new(o, "image",
+				    *c->image ? text(c->image, sizeof(c->image)) : json_null());
+		json_object_set_new(o, "frames", result_count(c->frames));
+		json_object_set_new(o, "pages", result_count(c->pages));
+		json_object_set_new(o, "bytes_saved", result_count(c->bytes_saved));
+		json_array_append_new(list, o);
+	}
+	return list;
 }
 
 /* What Linux KSM counted. */
@@ -323,6 +348,10 @@ static json_t *run_json(const struct run_result *r)
 	json_object_set_new(o, "huge_cpu_seconds", fig_time(r, r->huge_cpu_seconds));
 	json_object_set_new(o, "hash",
 			    strcmp(r->sharing, "hash") == 0 ? hash_json(r) : json_null());
+	json_object_set_new(o, "top_content",
+			    strcmp(r->sharing, "hash") == 0 && r->status != RUN_FAILED
+				    ? content_json(r)
+				    : json_null());
 	json_object_set_new(o, "kernel_ksm",
 			    strcmp(r->sharing, "kernel") == 0 ? kernel_json(r) : json_null());
 	for (unsigned int i = 0; r->status != RUN_FAILED && i < r->nsamples; i++)
@@ -367,6 +396,7 @@ static json_t *config_json(const struct fleet_config *c)
 	json_object_set_new(o, "merge_across_nodes", json_boolean(c->across_nodes));
 	json_object_set_new(o, "warm_timeout_seconds", json_integer(c->warm_timeout));
 	json_object_set_new(o, "inject", inject);
+	json_object_set_new(o, "io_hints", json_boolean(c->io_hints));
 	json_object_set_new(o, "working_set", result_wset_config_json(&c->wset));
 	json_object_set_new(o, "pages", json_string(ept_pages_name(c->pages)));
 	json_object_set_new(o, "huge_threshold",

@@ -42,6 +42,8 @@ json_t *result_domains_json(const struct run_result *r);
 json_t *result_numa_json(const struct run_result *r);
 /* table.c: the domains of the runs, when there are several. */
 void result_domains_print(FILE *out, const struct run_result *runs, unsigned int nruns);
+/* table_content.c: one line of what most of the shared memory is; none when nobody knows. */
+void table_content(FILE *out, const struct run_result *r);
 
 /* --- result_huge.c: --pages ------------------------------------------------------------------ */
 

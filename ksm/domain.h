@@ -128,7 +128,8 @@ int ksm_frame_abandon(struct ksm_domain *d, uint32_t first, uint32_t n);
 int ksm_frame_get(struct ksm_domain *d, uint32_t frame);
 /* One mapping less; each get, publish is followed by one put at some time. */
 void ksm_frame_put(struct ksm_domain *d, uint32_t frame);
-/* For index.c: is @frame in use, and does an index entry with this @tag speak of its content? */
+/* For index.c: is @frame in use, and does an index entry with this @tag speak of its content, or of
+ * where that came from? */
 bool ksm_frame_named(const struct ksm_domain *d, uint64_t frame, uint64_t tag);
 /* Name it so. By who fills or holds it. */
 void ksm_frame_name(struct ksm_domain *d, uint32_t frame, uint64_t tag);
@@ -195,6 +196,8 @@ bool ksm_index_claim(struct ksm_domain *d, const struct ksm_ref *ref, uint32_t f
 /* Insert an entry for @frame, which the caller fills or holds. -ENOSPC when its buckets are full of
  * frames. */
 int ksm_index_insert_frame(struct ksm_domain *d, uint64_t hash, uint32_t frame);
+/* The same under the key of the frame's origin (below), which it has. It keeps its other name. */
+int ksm_index_insert_origin(struct ksm_domain *d, uint32_t frame);
 /* Remove all entries of @hash's tag that name @frame. False: there was none. */
 bool ksm_index_remove(struct ksm_domain *d, uint64_t hash, uint32_t frame);
 /* Remove the hint of @page, which had this hash and has it no more. False: there was none (any
@@ -225,12 +228,20 @@ void ksm_again_ask(struct ksm_domain *d, uint64_t page);
 void ksm_again_take(struct ksm_domain *d, uint64_t page, uint64_t n, uint64_t *bitmap);
 
 /*
- * Where a frame's content was read from; 0: not known. Set by the cell that fills the frame, before
- * it publishes it, or kept as it was when that frame was last used: so who fills always sets it.
+ * Where a frame's content was read from (ksm.h). A frame that is not live has none: the first cell
+ * to know tells it, while it holds the frame, and the coordinator forgets it when it gives the frame
+ * back. So a frame has one origin in its life.
+ *
+ * An origin is also a name: the index has entries of frames under ksm_origin_key, beside those under
+ * the hash of their content. Only the frame's own origin may name it, so that whoever gives it back
+ * knows all its entries.
  */
-#define KSM_ORIGIN_NONE 0ULL
-void ksm_frame_set_origin(struct ksm_domain *d, uint32_t frame, uint64_t origin);
-uint64_t ksm_frame_origin(const struct ksm_domain *d, uint32_t frame);
+/* Tell where the content of @frame, which the caller holds, came from. False: it has another origin. */
+bool ksm_frame_tell_origin(struct ksm_domain *d, uint32_t frame, uint64_t origin);
+/* For reap.c: @frame is dying. Its name goes, and its origin. */
+void ksm_frame_forget_origin(struct ksm_domain *d, uint32_t frame);
+/* What an origin is looked up by: as good as a hash, and like all of them, no proof. */
+uint64_t ksm_origin_key(const struct ksm_domain *d, uint64_t origin);
 
 /* --- content: hash.c ----------------------------------------------------------------------- */
 

@@ -173,6 +173,24 @@ uint64_t ksm_step(struct ksm *k, uint64_t now_ns, uint64_t budget_pages)
 	return rest;
 }
 
+uint64_t ksm_hint_step(struct ksm *k, uint64_t budget_pages)
+{
+	uint64_t cpu, pages;
+
+	if (!k->started || !k->ops->hint_step)
+		return 0;
+	cpu = k->host->ops->thread_cpu_ns(k->host);
+	pages = k->ops->hint_step(k, budget_pages);
+	k->st.cpu_ns += k->host->ops->thread_cpu_ns(k->host) - cpu;
+	stats_show(k);
+	return pages;
+}
+
+bool ksm_engine_hints(const struct ksm *k)
+{
+	return k->ops->hint_step != NULL;
+}
+
 void ksm_stop(struct ksm *k)
 {
 	if (!k->started)

@@ -27,6 +27,8 @@
  * Where a huge page backs the window, nothing in it is merged until that is worth breaking it
  * (hash_huge.c).
  *
+ * Pages that a guest has just read from its disk are not waited for: hints name them (hash_io.c).
+ *
  * After a copy-on-write break the page has its own memory again, in front of the frame. The frame
  * is given back when a sync finds the break, and the page is a candidate again when it holds still.
  */
@@ -102,7 +104,7 @@ void hash_take_broken(struct ksm *k, struct hash *h, struct ksm_slot *s)
 	ob_free(g->arena, list);
 }
 
-static void hash_attach(struct ksm *k, struct ksm_slot *s, uint64_t now_ns)
+void hash_attach(struct ksm *k, struct ksm_slot *s)
 {
 	struct hash_guest *g = ob_alloc(k->arena, sizeof(*g));
 
@@ -114,7 +116,7 @@ static void hash_attach(struct ksm *k, struct ksm_slot *s, uint64_t now_ns)
 	s->priv = g;
 	ept_on_broken(s->g.ept, on_broken, g);
 	if (k->opts.budget)
-		ksm_budget_burst(k->opts.budget, now_ns, s->g.ept->pages);
+		ksm_budget_burst(k->opts.budget, k->host->ops->now_ns(k->host), s->g.ept->pages);
 }
 
 static void hash_remove(struct ksm *k, unsigned int slot)
@@ -199,7 +201,7 @@ static bool next_window(struct ksm *k, struct hash *h, uint64_t now_ns, struct k
 		if (!at->used)
 			continue;
 		if (!at->priv)
-			hash_attach(k, at, now_ns);
+			hash_attach(k, at);
 		if (!h->page)
 			hash_scan_begin(k, at, now_ns);
 		if (h->page >= at->g.ept->pages) {
@@ -254,7 +256,9 @@ static uint64_t hash_step(struct ksm *k, uint64_t now_ns, uint64_t budget)
 	struct ksm_slot *s;
 	uint64_t page, n;
 
-	for (uint64_t done = 0; done < budget; done += IDLE_WINDOW) {
+	/* Hints first, but half of the step is left to the scan. */
+	for (uint64_t done = hash_io_step(k, h, (budget + 1) / 2); done < budget;
+	     done += IDLE_WINDOW) {
 		if (!next_window(k, h, now_ns, &s, &page, &n))
 			return pass_end(k, h, now_ns);
 		done += hash_scan_window(k, h, s, page, n);
@@ -262,10 +266,16 @@ static uint64_t hash_step(struct ksm *k, uint64_t now_ns, uint64_t budget)
 	return 0;
 }
 
+static uint64_t hash_hint_step(struct ksm *k, uint64_t budget)
+{
+	return hash_io_step(k, k->priv, budget);
+}
+
 const struct ksm_engine_ops ksm_engine_hash = {
 	.name = "hash",
 	.start = hash_start,
 	.step = hash_step,
+	.hint_step = hash_hint_step,
 	.stop = hash_stop,
 	.remove = hash_remove,
 };

@@ -71,7 +71,8 @@ struct hash_guest {
 };
 
 struct hash {
-	unsigned int slot; /* where the pass is */
+	unsigned int slot;    /* where the pass is */
+	unsigned int io_slot; /* whose hints are next */
 	uint64_t page;
 	uint64_t pass_merged;		      /* pages merged or dropped in this pass */
 	uint64_t vma_room;		      /* mappings that we may still add */
@@ -97,6 +98,15 @@ void hash_take_broken(struct ksm *k, struct hash *h, struct ksm_slot *s);
 
 /* Carry out the plan of one window of the guest in @slot, batch by batch. Empties it. */
 void hash_merge(struct ksm *k, struct hash *h, struct ksm_slot *slot);
+
+/* Begin to keep what the engine needs of the guest in slot @s. */
+void hash_attach(struct ksm *k, struct ksm_slot *s);
+
+/*
+ * Look at up to about @budget pages that hints have named (hash_io.c). Returns how many: the rest of
+ * a step's budget is for scanning. 0: none wait.
+ */
+uint64_t hash_io_step(struct ksm *k, struct hash *h, uint64_t budget);
 
 /*
  * May the candidates of the window that begins at @page be merged? Not those of a huge page, unless

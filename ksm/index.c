@@ -16,10 +16,12 @@
  * The rules that make it safe:
  *
  *  - A frame entry is as good as the frame says: its state word carries the name of its content, 20
- *    bits of the tag (pool.c), and an entry whose frame is free, or of another name, is none. So no
+ *    bits of the tag (pool.c), and an entry whose frame is free, or of another name, is none; but for
+ *    one under the key of the frame's origin (notes.c), which is a name beside that. So no
  *    late hand (a cell that stops in the middle of moving an entry, and goes on when it has long
  *    been removed) can bring a frame back that is gone: what it writes is room for the next.
- *  - Hints may be lost: an insert that finds no room overwrites one. Entries of frames in use are
+ *  - Hints may be lost: an insert that finds no room overwrites one, and asks for that page to be
+ *    looked at again (ksm_again_ask), as its scanner looks at what changes only. Entries of frames in use are
  *    only ever removed, and before their frame becomes free: by the coordinator that reaps it, or by
  *    the cell that gives up filling it. What a cell that died leaves behind, ksm_index_sweep removes.
  *  - Two cells that insert the same tag at the same time may both succeed, in different entries.
@@ -153,6 +155,13 @@ static uint64_t victim_slot(const struct ksm_domain *d, const uint64_t at[2], ui
 	return KSM_NO_SLOT;
 }
 
+/* Nobody would look at the page again by himself: its scanner believes that the index knows it. */
+void ksm_index_lost(struct ksm_domain *d, uint64_t v)
+{
+	if (ksm_entry_kind(v) == KSM_HINT)
+		ksm_again_ask(d, ksm_entry_payload(v));
+}
+
 uint64_t ksm_index_put(struct ksm_domain *d, const uint64_t at[2], uint64_t v, bool *crowded)
 {
 	uint64_t slot, other, was;
@@ -175,8 +184,10 @@ uint64_t ksm_index_put(struct ksm_domain *d, const uint64_t at[2], uint64_t v, b
 			return KSM_NO_SLOT;
 		was = ksm_entry_read(d, slot);
 		if ((full ? !ksm_entry_is_frame(d, was) : ksm_entry_is_free(was)) &&
-		    ksm_entry_swap(d, slot, was, v))
+		    ksm_entry_swap(d, slot, was, v)) {
+			ksm_index_lost(d, was);
 			return slot;
+		}
 	}
 }
 
@@ -207,6 +218,14 @@ int ksm_index_insert_frame(struct ksm_domain *d, uint64_t hash, uint32_t frame)
 	OB_ASSERT(frame < d->frames);
 	ksm_frame_name(d, frame, hash);
 	return insert(d, hash, ksm_entry(KSM_FRAME, frame, hash));
+}
+
+int ksm_index_insert_origin(struct ksm_domain *d, uint32_t frame)
+{
+	uint64_t key = ksm_origin_key(d, ksm_domain_origin(d, frame));
+
+	OB_ASSERT(frame < d->frames);
+	return insert(d, key, ksm_entry(KSM_FRAME, frame, key));
 }
 
 /* Change a hint, which may be moved at this moment. */

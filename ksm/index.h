@@ -94,6 +94,8 @@ bool ksm_growth_moves(const struct ksm_domain *d, const struct ksm_growth *g, ui
 
 /* --- index.c ------------------------------------------------------------------------------- */
 
+/* Entry @v has been overwritten: if it was a hint, its page is to be looked at again. */
+void ksm_index_lost(struct ksm_domain *d, uint64_t v);
 /*
  * Put @v into the emptier of two buckets; where both are full, over an entry that nobody misses or a
  * hint. Says in @crowded that the table should grow. Returns the slot, KSM_NO_SLOT: frames

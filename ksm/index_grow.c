@@ -97,6 +97,8 @@ static uint64_t entry_move(struct ksm_domain *d, uint64_t slot, uint64_t v, cons
 			copy = ksm_index_put(d, at, v, &crowded);
 		if (copy == KSM_NO_SLOT && ksm_entry_kind(v) == KSM_FRAME)
 			return KSM_NO_SLOT;
+		if (copy == KSM_NO_SLOT)
+			ksm_index_lost(d, v);
 		if (ksm_entry_swap(d, slot, v, 0))
 			return copy;
 		now = ksm_entry_read(d, slot);
@@ -122,10 +124,11 @@ void ksm_index_settle(struct ksm_domain *d, uint64_t slot, uint64_t v)
 }
 
 /* Make room among the copies by dropping a hint. */
-static bool drop_fresh_hint(struct growing *w)
+static bool drop_fresh_hint(struct ksm_domain *d, struct growing *w)
 {
 	for (unsigned int i = 0; i < w->nfresh; i++) {
 		if (ksm_entry_kind(w->fresh[i]) == KSM_HINT) {
+			ksm_index_lost(d, w->fresh[i]);
 			w->fresh[i] = w->fresh[--w->nfresh];
 			return true;
 		}
@@ -139,7 +142,7 @@ static bool copy_out(struct ksm_domain *d, struct growing *w, uint64_t v, const 
 	bool first_new = at[0] == w->g.n, second_new = at[1] == w->g.n, crowded;
 
 	if ((first_new || second_new) &&
-	    (w->nfresh < KSM_BUCKET || (ksm_entry_kind(v) == KSM_FRAME && drop_fresh_hint(w)))) {
+	    (w->nfresh < KSM_BUCKET || (ksm_entry_kind(v) == KSM_FRAME && drop_fresh_hint(d, w)))) {
 		w->fresh[w->nfresh++] = v;
 		return true;
 	}
@@ -180,10 +183,14 @@ static void group_copy(struct ksm_domain *d, struct growing *w)
 			/* What is no entry of a frame any more is not taken along. */
 			if (ksm_entry_kind(v) == KSM_FRAME && !ksm_entry_is_frame(d, v))
 				ksm_entry_swap(d, old * KSM_BUCKET + x, v, 0);
-			else if (copy_out(d, w, v, at) || ksm_entry_kind(v) == KSM_HINT)
+			else if (copy_out(d, w, v, at))
 				w->copied[i] |= 1ULL << x;
-			else
+			else if (ksm_entry_kind(v) != KSM_HINT)
 				w->seen[i][x] = 0; /* looked at once more, later */
+			else {
+				w->copied[i] |= 1ULL << x;
+				ksm_index_lost(d, v);
+			}
 		}
 	}
 	for (unsigned int x = 0; x < KSM_BUCKET; x++)

@@ -98,14 +98,59 @@ void ksm_budget_burst(struct ksm_budget *b, uint64_t now_ns, uint64_t pages);
 uint64_t ksm_budget_wait(struct ksm_budget *b, uint64_t now_ns);
 /* @ns of CPU time were spent. Any thread. */
 void ksm_budget_charge(struct ksm_budget *b, uint64_t now_ns, uint64_t ns);
+/* --- origins: notes.c -------------------------------------------------------------------- */
+
+/*
+ * Where the content of a page came from, in one word: a file, and which of its pages. The file goes
+ * by a digest of its identity, KSM_ORIGIN_FILE_BITS long: two files may have the same, and whoever
+ * makes up a page may say what he likes. So an origin finds pages that are worth comparing, and
+ * names them in a report, and proves nothing.
+ */
+#define KSM_ORIGIN_NONE 0ULL
+enum ksm_origin_class {
+	KSM_ORIGIN_UNKNOWN = 0,
+	KSM_ORIGIN_DISK = 1,   /* block of a disk image */
+	KSM_ORIGIN_KERNEL = 2, /* page frame that a kernel is loaded to, of its ELF file */
+};
+#define KSM_ORIGIN_FILE_BITS 24
+#define KSM_ORIGIN_BLOCKS    (1ULL << 36)
+#define KSM_ORIGIN_CLASS(o)  ((enum ksm_origin_class)((o) >> 60))
+#define KSM_ORIGIN_FILE(o)   ((uint32_t)((o) >> 36) & ((1u << KSM_ORIGIN_FILE_BITS) - 1))
+#define KSM_ORIGIN_BLOCK(o)  ((o) & (KSM_ORIGIN_BLOCKS - 1))
+/* KSM_ORIGIN_NONE when @block is KSM_ORIGIN_BLOCKS or more. Bits of @file above are cut off. */
+uint64_t ksm_origin(enum ksm_origin_class cls, uint32_t file, uint64_t block);
+/* That of a frame. */
+uint64_t ksm_domain_origin(const struct ksm_domain *d, uint32_t frame);
+
+/* --- hints at I/O time: io_hint.c -------------------------------------------------------- */
+
+#define KSM_IO_RING 1024 /* runs of pages that wait in one guest's ring */
+
+/*
+ * The hints of one guest: made before it is added (struct ksm_guest), freed after it was removed.
+ * @wake (may be NULL) is called when hints begin to wait, by whoever gave them, with no lock held:
+ * the engine's next step should not be long in coming.
+ */
+struct ksm_io *ksm_io_new(struct ksm_domain *d, struct ob_arena *arena, void (*wake)(void *arg),
+			  void *wake_arg);
+void ksm_io_free(struct ksm_io *io);
+/* The guest's pages [page, page + n) hold what begins at @origin. Any thread; never waits; when the
+ * ring is full, the hint is dropped and counted. */
+void ksm_io_read(struct ksm_io *io, uint64_t page, uint64_t n, uint64_t origin);
+/* [origin, origin + n) has another content from now on: nothing is found by it any more, and hints
+ * of it that wait are void. */
+void ksm_io_written(struct ksm_io *io, uint64_t origin, uint64_t n);
 
 /* --- engines: engine.c ------------------------------------------------------------------- */
+
+struct ksm_io; /* io_hint.c */
 
 struct ksm_guest {
 	struct ept *ept;
 	unsigned int vm;	 /* fleet-wide number */
 	uint64_t page_base;	 /* fleet-wide number of its page 0: names a page in the index */
 	struct ept_track *track; /* says what was written; NULL: anything may have been */
+	struct ksm_io *io;	 /* says what was read from a disk; NULL: nothing is known */
 };
 
 struct ksm_stats {
@@ -132,6 +177,11 @@ struct ksm_stats {
 	uint64_t huge_broken; /* huge pages broken to merge in them */
 	uint64_t
 		huge_left; /* pages that would have been merged, but for the huge page; each pass */
+	uint64_t io_hints; /* pages named by hints (io_hint.c) */
+	uint64_t io_dropped; /* of them, dropped: there was no room */
+	uint64_t io_void; /* of them, void: page or block was written before they were looked at */
+	uint64_t io_merged; /* pages merged because of a hint */
+	uint64_t io_missed; /* pages that were to be, and had changed, or for which was no room */
 };
 
 struct ksm;
@@ -152,6 +202,11 @@ struct ksm_engine_ops {
 	 * ns, until the next step is worth it (0: go on at once). NULL: no work in this process.
 	 */
 	uint64_t (*step)(struct ksm *k, uint64_t now_ns, uint64_t budget_pages);
+	/*
+	 * Look at pages that hints have named, about @budget_pages of them, and at nothing else.
+	 * Returns how many it was. NULL: it looks at none.
+	 */
+	uint64_t (*hint_step)(struct ksm *k, uint64_t budget_pages);
 	/* Stop merging; what is merged stays. */
 	void (*stop)(struct ksm *k);
 	/*
@@ -172,7 +227,14 @@ int ksm_add_guest(struct ksm *k, const struct ksm_guest *g);
 void ksm_remove_guest(struct ksm *k, unsigned int vm);
 int ksm_start(struct ksm *k, struct ob_err *e);
 uint64_t ksm_step(struct ksm *k, uint64_t now_ns, uint64_t budget_pages);
+/*
+ * In the rest between two steps: look at what hints have named (struct ksm_io), about @budget_pages.
+ * Returns how many pages it was: 0, and there is nothing left to do.
+ */
+uint64_t ksm_hint_step(struct ksm *k, uint64_t budget_pages);
 void ksm_stop(struct ksm *k);
+/* Does the engine look at hints? */
+bool ksm_engine_hints(const struct ksm *k);
 /* Does the engine want ksm_step calls? */
 bool ksm_engine_steps(const struct ksm *k);
 /* Any thread. */

@@ -259,6 +259,13 @@ bool ksm_domain_frame_live(struct ksm_domain *d, uint32_t frame)
 	       (atomic_load(&d->state[frame]) & KSM_FRAME_STATE) == KSM_FRAME_LIVE;
 }
 
+static bool named_by_origin(const struct ksm_domain *d, uint32_t frame, uint64_t tag)
+{
+	uint64_t origin = ksm_domain_origin(d, frame);
+
+	return origin != KSM_ORIGIN_NONE && name_from(ksm_origin_key(d, origin)) == name_from(tag);
+}
+
 bool ksm_frame_named(const struct ksm_domain *d, uint64_t frame, uint64_t tag)
 {
 	uint32_t word;
@@ -266,7 +273,9 @@ bool ksm_frame_named(const struct ksm_domain *d, uint64_t frame, uint64_t tag)
 	if (frame >= d->frames || !ksm_touched(d->frame_touched, frame / KSM_CHUNK_FRAMES))
 		return false;
 	word = atomic_load(&d->state[frame]);
-	return (word & KSM_FRAME_STATE) != KSM_FRAME_FREE && name_of(word) == name_from(tag);
+	if ((word & KSM_FRAME_STATE) == KSM_FRAME_FREE)
+		return false;
+	return name_of(word) == name_from(tag) || named_by_origin(d, (uint32_t)frame, tag);
 }
 
 void ksm_frame_name(struct ksm_domain *d, uint32_t frame, uint64_t tag)

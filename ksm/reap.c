@@ -7,7 +7,8 @@
  * The order in which a frame goes, each step harmless should it be the last:
  *
  *	LIVE -> DYING, nobody holds it	no cell can get it any more
- *	its index entry goes		found by hashing its content, which nobody changes now
+ *	its index entry goes		found by hashing its content, which nobody changes now,
+ *					and by its origin, when that is known
  *	its block is punched		in runs, as neighbours often go together
  *	DYING -> FREE			a cell may fill it anew
  *
@@ -119,6 +120,7 @@ int64_t ksm_domain_reap(struct ksm_domain *d, uint64_t budget)
 			continue;
 		}
 		ksm_index_remove(d, ksm_hash(d, page), (uint32_t)at);
+		ksm_frame_forget_origin(d, (uint32_t)at);
 		b.frame[b.n++] = (uint32_t)at;
 		freed++;
 		if (b.n == BATCH) {

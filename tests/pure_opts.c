@@ -318,3 +318,22 @@ Test(opts, random_words)
 	}
 	cr_assert_gt(taken, 100);
 }
+
+Test(opts, io_hints)
+{
+	struct opts_given given;
+	struct fleet_config c;
+	char words[200];
+	struct ob_err e;
+
+	cr_assert_eq(parse(&c, &given, "fleet", words, sizeof(words), &e), OPTS_OK);
+	cr_assert(c.io_hints, "on where nothing is said");
+	cr_assert_eq(parse(&c, &given, "compare --io-hints off", words, sizeof(words), &e),
+		     OPTS_OK);
+	cr_assert(!c.io_hints);
+	cr_assert_eq(parse(&c, &given, "fleet --io-hints=on", words, sizeof(words), &e), OPTS_OK);
+	cr_assert(c.io_hints);
+	cr_assert_eq(parse(&c, &given, "fleet --io-hints maybe", words, sizeof(words), &e),
+		     OPTS_BAD);
+	cr_assert_str_eq(e.msg, "--io-hints 'maybe': give on or off");
+}
