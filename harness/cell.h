@@ -49,6 +49,7 @@ struct cell {
 	_Atomic unsigned int scan_wanted; /* so many want the lock: a mutex alone is not fair */
 	bool scan_quit;
 	bool paused;
+	bool stood;		/* for want of memory the guests stand still; merging goes on */
 	struct cell_wset *wset; /* the samplers; NULL: there are none */
 };
 

@@ -37,6 +37,7 @@ enum opts_key {
 	KEY_SAMPLE_PERIOD,
 	KEY_PAGES,
 	KEY_THRESHOLD,
+	KEY_HOST_MEM,
 	KEY_HELP,
 };
 
@@ -46,7 +47,7 @@ enum opts_key {
 	{"workload", KEY_WORKLOAD, "NAME[,NAME...]", 0, \
 	 "kv, filecache, churn, idle; or a memory workload, with up to two numbers: " \
 	 "counters:ORDER:MS, touch:PERCENT:SCATTER, writer:PAGES:US, unique:PAGES, same:PAGES, " \
-	 "first:WRITE, ping; guest i runs the i-th, round and round (default kv)", 0}, \
+	 "first:WRITE, ping, cowstorm:SECONDS:STORMS, probe:SECONDS:PAGES; guest i runs the i-th, round and round (default kv)", 0}, \
 	{"seconds", KEY_SECONDS, "S", 0, "measured time over warm guests (default 10)", 0}, \
 	{"seed", KEY_SEED, "N", 0, "of everything random (default 1)", 0}, \
 	{"json", KEY_JSON, "FILE", 0, "write the result there; - is standard output", 0}, \
@@ -78,6 +79,8 @@ static const struct argp_option opts_many[] = {
 	{"cell", KEY_CELL, "N", 0, "most guests in one process (default 8)", 0},
 	{"out", KEY_OUT, "DIR", 0,
 	 "folder for result.json and report.html (compare: default results/<time>)", 0},
+	{"host-mem", KEY_HOST_MEM, "SIZE", 0, "once merged, all guests are to live in so much of the "
+	 "host's memory (default: what it has)", 0},
 	{"inject", KEY_INJECT, "FAULT", OPTION_HIDDEN, NULL, 0},
 	{0},
 };
@@ -355,6 +358,10 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 		ret = take_count(st, "--huge-threshold", arg, 1, EPT_UNIT_PAGES, &v);
 		c->huge_threshold = (unsigned int)v;
 		return ret;
+	case KEY_HOST_MEM:
+		ret = opts_take_host_mem(c, arg, st->e);
+		st->explained |= ret != 0;
+		return ret ? EINVAL : 0;
 	case KEY_GUEST:
 		if (strcmp(arg, "linux") == 0)
 			return opts_bad(st, "--guest linux: not available in this version; leave "
@@ -431,7 +438,7 @@ static int opts_together(struct opts_state *st)
 		return EINVAL;
 	if (c->guests == 1 && c->nworkloads > 1)
 		return opts_bad(st, "--workload: %u names for one guest", c->nworkloads);
-	if (opts_together_pages(c, st->e)) {
+	if (opts_together_pages(c, st->e) || opts_together_host_mem(c, st->e)) {
 		st->explained = true;
 		return EINVAL;
 	}

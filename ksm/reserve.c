@@ -23,8 +23,8 @@
  *
  * Three marks: below two reserves the hook is asked, so that it has one reaction time to work in
  * while the other one is still there. Below one reserve it has not worked, and those who break are
- * held up: guests that stand take nothing, and lose nothing. Above three they go on; the distance
- * keeps them from stopping and going with each page. Merging goes on all the time, as it is what
+ * held up: guests that stand take nothing, and lose nothing. Above three they go on (the first of
+ * them above two); the distance keeps them from stopping and going with each page. Merging goes on all the time, as it is what
  * gives memory back.
  */
 #include "ksm/reserve.h"
@@ -39,6 +39,11 @@
 #define BREAKER_HALF_NS 1e9
 /* How late a reading comes is reckoned to be so much before any came late. */
 #define LATE_NS 10000000ULL
+/*
+ * Lateness counts half after so long. One reading that was very late must not hold guests up for a
+ * minute; what is late again and again stays in sight.
+ */
+#define LATE_HALF_NS 3e9
 /* Those who stood go on one after the other, not closer than this. */
 #define NEXT_NS 50000000ULL
 
@@ -102,8 +107,9 @@ static double grown(uint64_t now_ns, uint64_t own, uint64_t *window_ns, uint64_t
 
 static void measure(struct ksm_reserve *r, uint64_t now_ns, const struct ksm_reserve_reading *in)
 {
-	uint64_t gap = now_ns - r->last_ns;
+	uint64_t gap = r->seen ? now_ns - r->last_ns : 0;
 	double keep = exp2(-(double)gap / (double)r->opts.half_ns), rate;
+	double keep_late = exp2(-(double)gap / LATE_HALF_NS);
 
 	if (!r->seen) {
 		r->seen = true;
@@ -117,8 +123,8 @@ static void measure(struct ksm_reserve *r, uint64_t now_ns, const struct ksm_res
 	r->rate = at_least(r->rate * keep, rate);
 	if (rate > (double)r->rate_peak)
 		r->rate_peak = (uint64_t)rate;
-	r->late_ns = at_least(r->late_ns * keep, (double)gap - (double)r->look_ns);
-	r->act_ns *= keep;
+	r->late_ns = at_least(r->late_ns * keep_late, (double)gap - (double)r->look_ns);
+	r->act_ns *= keep_late;
 }
 
 /* Ask for what is missing, again when what was promised has not come in its time. */
@@ -249,6 +255,14 @@ static unsigned int let_go(struct ksm_reserve *r, uint64_t now_ns, struct ksm_br
 	return 1;
 }
 
+static bool all_stand(const struct ksm_breaker *b, unsigned int n)
+{
+	for (unsigned int i = 0; i < n; i++)
+		if (!b[i].absent && !b[i].stands)
+			return false;
+	return true;
+}
+
 unsigned int ksm_reserve_throttle(struct ksm_reserve *r, uint64_t now_ns, struct ksm_breaker *b,
 				  unsigned int n)
 {
@@ -269,5 +283,8 @@ unsigned int ksm_reserve_throttle(struct ksm_reserve *r, uint64_t now_ns, struct
 	}
 	if (r->state == KSM_RESERVE_GONE || (r->state == KSM_RESERVE_LOW && r->unmet))
 		return hold_up(r, now_ns, b, n);
-	return r->clear ? let_go(r, now_ns, b, n) : 0;
+	/* Where nobody goes, one may as soon as it is not low: he alone is slower than all were. */
+	if (r->clear || (r->state == KSM_RESERVE_OK && all_stand(b, n)))
+		return let_go(r, now_ns, b, n);
+	return 0;
 }

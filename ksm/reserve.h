@@ -18,7 +18,7 @@
 struct ksm_reserve_opts {
 	uint64_t rate_min; /* bytes a second: reckoned with before any storm was seen */
 	uint64_t rate_max; /* bytes a second: what this host can break at most, if it comes to it */
-	uint64_t half_ns;  /* what was measured counts half after so long */
+	uint64_t half_ns;  /* a rate that was measured counts half after so long */
 	uint64_t look_min_ns, look_max_ns; /* between two readings */
 };
 #define KSM_RESERVE_RATE_MIN (256ULL << 20) /* a CPU's worth: 15 us a break */
@@ -99,7 +99,7 @@ struct ksm_breaker {
  * After each step: who is to stand still? Changes `stands` and returns how many changed; the caller
  * sees to it. When low, and something is wanted that nobody promises: the fastest breakers until the
  * rest fits; when gone, all. Once it is clear they go on one after the other, who stood longest
- * first, each a reaction time after the one before.
+ * first, each a reaction time after the one before; where all stand, one goes on as soon as it is ok.
  */
 unsigned int ksm_reserve_throttle(struct ksm_reserve *r, uint64_t now_ns, struct ksm_breaker *b,
 				  unsigned int n);

@@ -191,16 +191,20 @@ Test(reserve, the_fastest_stand_first_and_go_on_one_by_one)
 	ksm_reserve_step(&r, now += MS, &in);
 	ksm_reserve_throttle(&r, now, b, 3);
 	cr_assert(b[0].stands && b[1].stands && b[2].stands);
-	in.available = 2 * r.bytes + OB_PAGE_SIZE;
-	cr_assert_eq(ksm_reserve_step(&r, now += MS, &in), KSM_RESERVE_OK);
-	cr_assert_eq(ksm_reserve_throttle(&r, now, b, 3), 0,
-		     "not yet: it would stop again at once");
-	in.available = OB_GIB;
 	b[2].absent = true;
-	ksm_reserve_step(&r, now += 100 * MS, &in);
-	cr_assert_eq(ksm_reserve_throttle(&r, now, b, 3), 1);
+	in.available = r.bytes * 3 / 2;
+	cr_assert_eq(ksm_reserve_step(&r, now += MS, &in), KSM_RESERVE_LOW);
+	cr_assert_eq(ksm_reserve_throttle(&r, now, b, 3), 0);
+	in.available = 2 * r.bytes + OB_MIB;
+	for (int i = 0; i < 100; i++)
+		cr_assert_eq(ksm_reserve_step(&r, now += MS, &in), KSM_RESERVE_OK);
+	cr_assert(!r.clear);
+	cr_assert_eq(ksm_reserve_throttle(&r, now, b, 3), 1, "all stand: one may go");
 	cr_assert(!b[1].stands, "it has stood longest");
-	cr_assert_eq(ksm_reserve_throttle(&r, now += MS, b, 3), 0, "one after the other");
+	cr_assert_eq(ksm_reserve_throttle(&r, now += 60 * MS, b, 3), 0,
+		     "not clear: the others would stop again at once");
+	in.available = OB_GIB;
+	ksm_reserve_step(&r, now, &in);
 	for (int i = 0; i < 100; i++, now += 20 * MS) {
 		ksm_reserve_step(&r, now, &in);
 		going += ksm_reserve_throttle(&r, now, b, 3);
