@@ -7,7 +7,8 @@
  * It fills a page with each guess, waits until they would have been merged, then writes one word to
  * each and times it. The measure it makes itself, of pages about which it knows: some that are there
  * twice in its own memory, so they are merged whoever else is about, and some that are nowhere else.
- * A guess took longer than halfway between the medians of the two: somebody holds it.
+ * A guess that took longer than the geometric mean of the two medians, which is well away from both,
+ * is held by somebody.
  *
  * For a score, half of the guesses are pages that every guest with the workload `same` holds, and
  * half are pages that nobody holds, in an order that the spy's judgement makes no use of. Right
@@ -136,6 +137,17 @@ static uint64_t median_of(struct guest *g, bool held, const uint64_t *took, uint
 	return median(scratch, n);
 }
 
+/* Rounded down; of what is below 2^62. */
+static uint64_t square_root(uint64_t v)
+{
+	uint64_t root = 0;
+
+	for (uint64_t bit = 1ULL << 30; bit; bit /= 2)
+		if ((root + bit) * (root + bit) <= v)
+			root += bit;
+	return root;
+}
+
 static void probe(struct guest *g)
 {
 	struct agent_report *r = g->report;
@@ -147,7 +159,7 @@ static void probe(struct guest *g)
 	twice = median(scratch, MEASURE_PAGES);
 	time_writes(g, ONCE, MEASURE_PAGES, scratch);
 	once = median(scratch, MEASURE_PAGES);
-	limit = once + (twice > once ? (twice - once) / 2 : 0);
+	limit = square_root(once * twice);
 	for (uint64_t i = 0; i < n; i++) {
 		bool guess = took[i] > limit;
 
