@@ -4,8 +4,11 @@
  * with room, on one with too little, and on one that they do not fit into at all.
  */
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "harness/bench_child.h"
 #include "kernel/base.h"
 #include "tests/cli.h"
 
@@ -124,5 +127,56 @@ Test(storm, a_fleet_that_never_fits_says_so, .timeout = 60)
 	cr_assert(strstr(str(r, "note"), "never fitted"), "%s", str(r, "note"));
 	cr_assert(json_is_null(json_object_get(json_object_get(r, "reserve"), "fits_seconds")));
 	cr_assert_eq(num(r, "reserve", "pauses"), 0);
+	cli_free(&c);
+}
+
+/* --- a limit that the kernel enforces -------------------------------------------------------- */
+
+static void put(const char *dir, const char *file, uint64_t v)
+{
+	char path[1300];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, file);
+	f = fopen(path, "we");
+	cr_assert(f, "%s", path);
+	fprintf(f, "%llu\n", (unsigned long long)v);
+	cr_assert_eq(fclose(f), 0, "%s: %llu", path, (unsigned long long)v);
+}
+
+/* Room for the fleet before it is merged, and little more: 265 MiB, measured. */
+#define LIMIT (274 * OB_MIB)
+
+/* In a memory cgroup that ends whoever passes its limit nobody is ended. */
+Test(storm, a_memory_cgroup_is_not_run_into, .timeout = 120)
+{
+	struct bench_cgroup g;
+	char above[1100];
+	const json_t *r;
+	struct cli c;
+
+	NEED_KVM();
+	if (!bench_cgroup_open(&g))
+		cr_skip_test("no memory cgroup to be had here (root)");
+	put(g.dir, g.v2 ? "memory.max" : "memory.limit_in_bytes", LIMIT);
+	put(g.dir, "cgroup.procs", (uint64_t)getpid());
+	cli_run(&c,
+		"fleet --guests 4 --cell 1 --mem 64M --workload cowstorm:8 --seconds 30 --quiet",
+		true, 90);
+	snprintf(above, sizeof(above), "%s", g.dir);
+	*strrchr(above, '/') = '\0';
+	put(above, "cgroup.procs", (uint64_t)getpid());
+	bench_cgroup_close(&g);
+
+	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
+	r = run_of(&c);
+	cr_assert_str_eq(str(r, "status"), "ok");
+	cr_assert_eq(num(r, "cells_lost", NULL), 0);
+	/* The limit is what was looked at. */
+	cr_assert_gt(num(r, "reserve", "available_min_bytes"), 0);
+	cr_assert_lt(num(r, "reserve", "available_min_bytes"), (json_int_t)LIMIT / 4);
+	cr_assert_gt(json_real_value(json_object_get(json_object_get(r, "reserve"), "low_seconds")),
+		     0);
+	all_stormed(r, 64);
 	cli_free(&c);
 }
