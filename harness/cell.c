@@ -106,6 +106,14 @@ static void cell_stand(struct cell *c, bool stand)
 		c->guest[i].beat_ns = 0;
 	}
 	c->stood = stand;
+	if (!c->wset)
+		return;
+	/* A cell that is paused holds this lock already. */
+	if (!c->paused)
+		cell_scan_hold(c);
+	cell_wset_pause(c, stand);
+	if (!c->paused)
+		cell_scan_release(c);
 }
 
 /* {"cells": [those that are to stand]} */

@@ -58,8 +58,9 @@ void cell_scan_hold(struct cell *c);
 void cell_scan_release(struct cell *c);
 
 /* cell_wset.c: samplers of all guests, if the set-up document asks for them; the thread that steps
- * them; no sampling while the cell is paused (the scanner's lock is held); the end, guests being
- * there still and the scanner's lock not held; and what a sample says of a guest. */
+ * them; no sampling while the cell is paused or its guests stand (counted; the scanner's lock is
+ * held); the end, guests being there still and the scanner's lock not held; and what a sample says
+ * of a guest. */
 int cell_wset_setup(struct cell *c, const json_t *doc, struct ob_err *e);
 int cell_wset_start(struct cell *c, struct ob_err *e);
 void cell_wset_pause(struct cell *c, bool pause);

@@ -117,7 +117,7 @@ int coord_guard_start(struct coord *c, struct ob_err *e);
 uint64_t coord_guard_look(struct coord *c);
 /* Its figures into the result. */
 void coord_guard_finish(struct coord *c);
-/* Is all well, as far as memory goes? @note (at least 100 bytes) says what is to be said, "" nothing. */
+/* Is all well, as far as memory goes? @note (at least 100 bytes): what there is to say, or "". */
 bool coord_guard_judge(const struct coord *c, char *note, size_t n);
 void coord_guard_free(struct coord *c);
 

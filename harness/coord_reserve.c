@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * coord_reserve.c: the coordinator's side of the guard against storms (ksm/reserve.h): it reads what
- * the host has left, lets the reserve judge, and has guests stand still when there is no other way.
+ * coord_reserve.c: the coordinator's side of the guard against storms (ksm/reserve.h): it reads
+ * what the host has left, lets the reserve judge, and has guests stand still when there is no other
+ * way.
  *
  * Breaks are seen where they show first. A page's copy is memory of the cell's process at once (its
  * resident anonymous memory, /proc/PID/statm); that a frame lost a holder is known only when a sync
@@ -12,14 +13,14 @@
  *	--host-mem less what the cells hold of their own and what the pool holds
  *
  * What stands still is a cell with all its guests: that is what can be told apart by one cheap
- * reading. Its scanner goes on, and so does merging, which is what brings memory back. Nobody is ever
- * ended for want of memory: a guest that stands loses nothing.
+ * reading. Its scanner goes on, and so does merging, which is what brings memory back. Nobody is
+ * ever ended for want of memory: a guest that stands loses nothing.
  *
  * All of it is done by the thread that waits in coord.c. A reading that comes late, since a sample
  * took its time, is a late reading, and makes the reserve larger.
  *
- * Guests move into --host-mem: they fill their memory before anything is merged, so the limit counts
- * from the moment when they first fit in, with the reserve to spare.
+ * Guests move into --host-mem: they fill their memory before anything is merged, so the limit
+ * counts from the moment when they first fit in, with the reserve to spare.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -18,14 +18,14 @@
  *
  * First touches count like breaks: they take the host's memory just the same.
  *
- * Memory that merging gives back makes `own` fall. What breaks meanwhile is hidden by that much, but
- * it is the difference that the host has to find.
+ * Memory that merging gives back makes `own` fall. What breaks meanwhile is hidden by that much,
+ * but it is the difference that the host has to find.
  *
  * Three marks: below two reserves the hook is asked, so that it has one reaction time to work in
  * while the other one is still there. Below one reserve it has not worked, and those who break are
  * held up: guests that stand take nothing, and lose nothing. Above three they go on (the first of
- * them above two); the distance keeps them from stopping and going with each page. Merging goes on all the time, as it is what
- * gives memory back.
+ * them above two); the distance keeps them from stopping and going with each page. Merging goes on
+ * all the time, as it is what gives memory back.
  */
 #include "ksm/reserve.h"
 

@@ -77,7 +77,7 @@ void ksm_reserve_on_low(struct ksm_reserve *r, ksm_reserve_fn fn, void *arg);
 /* Take a reading of the moment @now_ns, which does not go back. */
 enum ksm_reserve_state ksm_reserve_step(struct ksm_reserve *r, uint64_t now_ns,
 					const struct ksm_reserve_reading *in);
-/* Somebody was held up, and it took so long until he stood: part of the reaction time from now on. */
+/* Somebody was held up, and it took so long until he stood: part of the reaction time now. */
 void ksm_reserve_acted(struct ksm_reserve *r, uint64_t ns);
 
 /*
@@ -97,9 +97,10 @@ struct ksm_breaker {
 
 /*
  * After each step: who is to stand still? Changes `stands` and returns how many changed; the caller
- * sees to it. When low, and something is wanted that nobody promises: the fastest breakers until the
- * rest fits; when gone, all. Once it is clear they go on one after the other, who stood longest
- * first, each a reaction time after the one before; where all stand, one goes on as soon as it is ok.
+ * sees to it. When low, and something is wanted that nobody promises: the fastest breakers until
+ * the rest fits; when gone, all. Once it is clear they go on one after the other, who stood longest
+ * first, each a reaction time after the one before; where all stand, one goes on as soon as it is
+ * ok.
  */
 unsigned int ksm_reserve_throttle(struct ksm_reserve *r, uint64_t now_ns, struct ksm_breaker *b,
 				  unsigned int n);

@@ -153,8 +153,8 @@ static uint64_t passes(struct town *t, enum who w)
 }
 
 /*
- * Everything that will be merged has been: there is no more for three passes, and what must be merged,
- * @least pages of the spy, is.
+ * Everything that will be merged has been: there is no more for three passes, and what must be
+ * merged, @least pages of the spy, is.
  */
 static void settle(struct town *t, uint64_t least)
 {

@@ -86,7 +86,8 @@ Test(storm, everything_breaks_and_is_merged_again, .timeout = 120)
 	cli_free(&c);
 }
 
-/* 256 MiB of guests that live in 220, the pool included: they are held up before it is passed, and all get done. */
+/* 256 MiB of guests that live in 220, the pool included: they are held up before it is passed, and
+ * all get done. */
 Test(storm, guests_are_held_up_before_the_host_runs_out, .timeout = 120)
 {
 	const json_t *r;
