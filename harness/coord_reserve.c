@@ -39,6 +39,8 @@
 #define ASK_MS	     30000
 /* Stopping and going on may alternate quickly: no more lines than one in so long. */
 #define LINE_NS (2 * OB_NS_PER_SEC)
+/* Who stands for so long when the run ends did not get on: the run is degraded. */
+#define STUCK_NS (3 * OB_NS_PER_SEC)
 
 struct coord_guard {
 	struct ksm_reserve reserve;
@@ -268,6 +270,9 @@ void coord_guard_finish(struct coord *c)
 	out->react_seconds = (double)g->reserve.react_ns / OB_NS_PER_SEC;
 	out->low_seconds = (double)g->reserve.low_ns / OB_NS_PER_SEC;
 	out->stood_seconds = (double)g->stood_ns / OB_NS_PER_SEC;
+	for (unsigned int i = 0; i < c->ncells; i++)
+		if (g->stands[i] && coord_now(c) - g->cell[i].since_ns > STUCK_NS)
+			out->stuck_guests += c->cell[i].n;
 }
 
 bool coord_guard_judge(const struct coord *c, char *note, size_t n)
@@ -284,8 +289,8 @@ bool coord_guard_judge(const struct coord *c, char *note, size_t n)
 			 table_bytes(b, (int64_t)r->host_mem));
 		return false;
 	}
-	if (r->standing_guests) {
-		snprintf(note, n, "%u guests stand still for want of memory", r->standing_guests);
+	if (r->stuck_guests) {
+		snprintf(note, n, "%u guests stand still for want of memory", r->stuck_guests);
 		return false;
 	}
 	if (r->host_mem && r->fits_seconds < 0) {

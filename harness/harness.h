@@ -124,6 +124,7 @@ struct run_reserve {
 	double react_seconds, low_seconds, stood_seconds;
 	unsigned int pauses;	      /* a cell was made to stand still */
 	unsigned int standing_guests; /* at the end */
+	unsigned int stuck_guests;    /* of them, for seconds: the run is degraded */
 };
 
 /* Result of one run. All byte figures are of the last reading, taken with all guests parked. */

@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * work_storm.c: cowstorm, the worst that guests can do to a host that has merged them: memory that is
- * the same in all of them is left alone until it is shared, then each guest writes one word into
- * every page, as fast as it can, and each write takes a page of its own. All write the same, so what
- * they hold afterwards can be merged again. Then they verify every page, and go on verifying.
+ * work_storm.c: cowstorm, the worst that guests can do to a host that has merged them: memory that
+ * is the same in all of them is left alone until it is shared, then each guest writes one word into
+ * every page, as fast as it can, and each write takes a page of its own. Then they verify every
+ * page, and go on verifying.
  *
- * Storm n writes n. A page holds the words of its generator, but for one, which is the number of the
- * last storm that has come by: the round, and one more where this round has been already.
+ * The first storm, and each second one after it, writes the same in all guests, so what they hold
+ * afterwards can be merged again. In the others each guest writes what no other does: that memory
+ * does not come back.
+ *
+ * A page holds the words of its generator, but for one, which is of the last storm that has come by:
+ * the round, and one more where this round has been already.
  */
 #include "workloads/microguest/mg.h"
 
@@ -29,15 +33,22 @@ static void storm_init(struct guest *g)
 	g->mem.idle_since = clock_ns(g);
 }
 
+/* What is written by the storm with this number, from 1 on; 0: none has come yet. */
+static uint64_t word_of(const struct guest *g, uint64_t storm)
+{
+	return storm % 2 || !storm ? storm : gen_key(g->cfg.seed, TAG_STORM + storm);
+}
+
 static void check(struct guest *g, uint64_t page)
 {
 	const struct mem_work *m = &g->mem;
-	uint64_t start = gen_start(m->key, page, 0), storms = m->round + (page < m->at);
+	uint64_t start = gen_start(m->key, page, 0);
+	uint64_t word = word_of(g, m->round + (page < m->at));
 	const uint64_t *w = area_page(g, page);
 
 	barrier();
 	for (unsigned int i = 0; i < PAGE_WORDS; i++) {
-		uint64_t expect = i == STORM_WORD ? storms : gen_word(start, i), got = w[i];
+		uint64_t expect = i == STORM_WORD ? word : gen_word(start, i), got = w[i];
 
 		if (got != expect) {
 			agent_mismatch(g, w + i, expect, got, AGENT_KIND_AREA);
@@ -62,13 +73,13 @@ static void verify(struct guest *g)
 static void write_all(struct guest *g)
 {
 	struct mem_work *m = &g->mem;
-	uint64_t begin = rdtsc(), before, now = begin;
+	uint64_t begin = rdtsc(), before, now = begin, word = word_of(g, m->round + 1);
 
 	while (m->at < g->area.pages) {
 		volatile uint64_t *w = area_page(g, m->at) + STORM_WORD;
 
 		before = now;
-		*w = m->round + 1;
+		*w = word;
 		m->at++;
 		now = rdtsc();
 		g->report->lat[lat_bucket(cycles_ns(g, now - before))]++;
