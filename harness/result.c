@@ -285,7 +285,10 @@ static json_t *reserve_json(const struct run_result *r)
 	json_object_set_new(o, "largest_bytes", fig(r, v->bytes_max));
 	json_object_set_new(o, "react_seconds", fig_time(r, v->react_seconds));
 	json_object_set_new(o, "break_bytes_per_second_peak", fig(r, v->break_rate_peak));
-	json_object_set_new(o, "available_min_bytes", fig(r, v->available_min));
+	/* A run that ended at once was never looked at. */
+	json_object_set_new(o, "available_min_bytes",
+			    v->available_min == UINT64_MAX ? json_null()
+							   : fig(r, v->available_min));
 	json_object_set_new(o, "low_seconds", fig_time(r, v->low_seconds));
 	json_object_set_new(o, "pauses", fig(r, v->pauses));
 	json_object_set_new(o, "stood_seconds", fig_time(r, v->stood_seconds));

@@ -52,13 +52,6 @@ static uint64_t or_default(uint64_t v, uint64_t otherwise)
 	return v ? v : otherwise;
 }
 
-const char *ksm_reserve_state_name(enum ksm_reserve_state s)
-{
-	static const char *const names[] = {"ok", "low", "gone"};
-
-	return names[s];
-}
-
 void ksm_reserve_init(struct ksm_reserve *r, const struct ksm_reserve_opts *opts)
 {
 	const struct ksm_reserve_opts none = {0}, *o = opts ? opts : &none;

@@ -39,7 +39,6 @@ enum ksm_reserve_state {
 	KSM_RESERVE_LOW,  /* less than two reserves are left: reclaim */
 	KSM_RESERVE_GONE, /* less than one: reclaim comes too late, nobody may break any more */
 };
-const char *ksm_reserve_state_name(enum ksm_reserve_state s);
 
 /*
  * Called with the bytes that are wanted; returns how many of them will be available within the

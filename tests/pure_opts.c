@@ -128,6 +128,11 @@ Test(opts, all_of_them)
 	cr_expect_eq(c.cell, 5);
 	cr_expect_str_eq(c.kernel_path, "k");
 	cr_expect_str_eq(c.image_path, "i");
+	cr_expect_eq(c.host_mem_bytes, 0, "what the host has");
+	cr_assert_eq(parse(&c, &g, "compare --host-mem 1G --workload cowstorm:5:2,probe:0:16",
+			   words, sizeof(words), &e),
+		     OPTS_OK, "%s", e.msg);
+	cr_expect_eq(c.host_mem_bytes, OB_GIB);
 	cr_assert_eq(parse(&c, &g,
 			   "fleet --inject lose-break --inject flip-frame --warm-timeout 9 --quiet "
 			   "--out d --control none",
