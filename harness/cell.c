@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "harness/proto.h"
+#include "harness/topo.h"
 
 /* Take the lock from the scanner between two steps. */
 void cell_scan_hold(struct cell *c)
@@ -149,31 +150,58 @@ static int cell_open_shared(struct cell *c, const json_t *doc, struct ob_err *e)
 	void *p;
 	int r;
 
+	const json_t *domain = json_object_get(doc, "domain");
+
 	c->meter_pages = proto_u64(doc, "fleet_pages");
-	c->frames = proto_u64(doc, "frames");
-	size = (c->meter_pages + c->frames) * sizeof(uint64_t);
+	c->meter_frames = proto_u64(doc, "fleet_frames");
+	c->frames = proto_u64(domain, "frames");
+	c->frame_base = proto_u64(domain, "frame_base");
+	snprintf(c->domain_name, sizeof(c->domain_name), "%s", proto_str(domain, "name"));
+	size = (c->meter_pages + c->meter_frames) * sizeof(uint64_t);
 	r = c->host.ops->map_shared(&c->host, CELL_FD_METER, size, &p);
 	if (r)
 		return ob_fail(e, -r, "cell %u: meter: %s", c->number, strerror(-r));
 	c->meter = p;
-	c->frame_pfn = c->meter + c->meter_pages;
+	c->frame_pfn = c->meter + c->meter_pages + c->frame_base;
+	r = c->host.ops->map_shared(&c->host, CELL_FD_BUDGET, OB_PAGE_SIZE, &p);
+	if (r)
+		return ob_fail(e, -r, "cell %u: CPU budget: %s", c->number, strerror(-r));
+	c->budget = p;
 	if (!c->frames)
 		return 0;
-	r = ksm_domain_open(&c->host, CELL_FD_POOL, CELL_FD_META, c->number, c->arena_ksm,
-			    &c->domain);
+	r = ksm_domain_open(&c->host, CELL_FD_POOL, CELL_FD_META,
+			    (unsigned int)proto_u64(domain, "cell"), c->arena_ksm, &c->domain);
 	return r ? ob_fail(e, -r, "cell %u: pool: %s", c->number, strerror(-r)) : 0;
+}
+
+/* Not being bound costs time and nothing else: the coordinator says so. */
+static void cell_bind(struct cell *c, unsigned int node)
+{
+	struct topo *t = NULL;
+	struct ob_err e;
+
+	if (topo_open(&t, &e) || topo_bind(t, node, &e))
+		snprintf(c->unbound, sizeof(c->unbound), "%.*s", (int)sizeof(c->unbound) - 1,
+			 e.msg);
+	topo_close(t);
 }
 
 static int cell_setup(struct cell *c, const json_t *doc, struct ob_err *e)
 {
 	const struct ksm_engine_ops *engine = ksm_engine_find(proto_str(doc, "sharing"));
-	const struct ksm_opts opts = {.inject = (unsigned int)proto_u64(doc, "inject")};
+	struct ksm_opts opts = {
+		.inject = (unsigned int)proto_u64(doc, "inject"),
+		.pass_gap_ns = proto_u64(doc, "scan_gap_ms") * OB_NS_PER_MS,
+	};
 	const json_t *guests = json_object_get(doc, "guests"), *g;
 	size_t i;
 	int r;
 
 	OB_ASSERT(engine);
 	c->number = (unsigned int)proto_u64(doc, "cell");
+	/* Before anything that takes memory, and before any thread. */
+	if (json_object_get(doc, "node"))
+		cell_bind(c, (unsigned int)proto_u64(doc, "node"));
 	r = cell_huge_setup(c, doc, e);
 	if (!r)
 		r = kvm_open(&c->kvm, e);
@@ -182,6 +210,7 @@ static int cell_setup(struct cell *c, const json_t *doc, struct ob_err *e)
 	r = cell_open_shared(c, doc, e);
 	if (r)
 		return r;
+	opts.budget = c->budget;
 	r = ksm_new(&c->ksm, engine, &c->host, c->domain, &opts, c->arena_ksm);
 	if (r)
 		return ob_fail(e, -r, "cell %u: merging: %s", c->number, strerror(-r));
@@ -227,7 +256,7 @@ static json_t *reply_setup(struct cell *c)
 		json_array_append_new(guests, json_pack("{s:I,s:o}", "id",
 							(json_int_t)c->guest[i].id, "ram", ram));
 	}
-	return json_pack("{s:o}", "guests", guests);
+	return json_pack("{s:o,s:s}", "guests", guests, "unbound", c->unbound);
 }
 
 static int cell_start(struct cell *c, struct ob_err *e)
@@ -329,7 +358,10 @@ static json_t *reply_sample(struct cell *c, const json_t *doc)
 	for (unsigned int i = 0; i < c->nguests; i++) {
 		struct cell_guest *g = &c->guest[i];
 
-		r = meter ? ksm_meter_guest(&g->ept, g->page_base, c->meter + g->page_base) : 0;
+		cell_guest_give_back(c, g);
+		r = meter ? ksm_meter_guest(&g->ept, g->page_base, c->frame_base,
+					    c->meter + g->page_base)
+			  : 0;
 		if (!r && full && c->paused)
 			r = check_frames(c, g, &wrong);
 		if (r) {
@@ -424,8 +456,11 @@ static void cell_exit(struct cell *c)
 	if (c->domain)
 		ksm_domain_close(c->domain);
 	if (c->meter)
-		c->host.ops->unmap(&c->host, hva_of(c->meter),
-				   ob_align_up((c->meter_pages + c->frames) * 8, OB_PAGE_SIZE));
+		c->host.ops->unmap(
+			&c->host, hva_of(c->meter),
+			ob_align_up((c->meter_pages + c->meter_frames) * 8, OB_PAGE_SIZE));
+	if (c->budget)
+		c->host.ops->unmap(&c->host, hva_of(c->budget), OB_PAGE_SIZE);
 	if (c->image_fd >= 0)
 		close(c->image_fd);
 	free(c->kernel);

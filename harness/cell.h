@@ -11,17 +11,23 @@ struct cell_guest {
 	uint64_t page_base; /* its first page among those of the fleet */
 	struct vm *vm;
 	struct ept ept;
+	struct ept_track track; /* what it writes, for the merge engine */
+	bool tracked;
 	struct ept_builder builder; /* with --pages adaptive; e is NULL: none */
 	int console_fd;
 	/* Watchdog: when its heartbeat last changed, by its CPU time and by the clock. */
 	uint64_t beat, beat_cpu_ns, beat_ns;
 	bool running;
+	bool gone;		      /* it has ended, and its memory was given back */
+	struct agent_report last;     /* of one that is gone */
 	struct cell_kvmstat *kvmstat; /* NULL: this KVM has none */
 };
 
 struct cell {
 	unsigned int number;
-	bool ready; /* all guests are made */
+	char domain_name[DOMAIN_NAME_SIZE];
+	char unbound[200]; /* why it is not bound to its node; "": it is, or there is one node */
+	bool ready;	   /* all guests are made */
 	struct ob_host host;
 	enum ept_pages pages;
 	struct ept_huge_rule huge_rule;
@@ -32,11 +38,13 @@ struct cell {
 	struct io_worker *worker;
 	struct ksm_domain *domain; /* NULL: the engine needs none */
 	struct ksm *ksm;
+	struct ksm_budget *budget; /* shared with the other cells */
 	struct cell_guest *guest;
 	unsigned int nguests;
 	uint64_t *meter;     /* the fleet's meter words */
 	uint64_t *frame_pfn; /* behind them: host frame of each pool frame, from the coordinator */
-	uint64_t meter_pages, frames;
+	uint64_t meter_pages, meter_frames;
+	uint64_t frames, frame_base; /* of our pool; its first frame among those of the meter */
 	const char *kvm_mode; /* how KVM maps memory here; NULL: not looked yet (cell_ept.c) */
 	int image_fd;
 	void *kernel;
@@ -74,6 +82,9 @@ int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, s
 void cell_guest_destroy(struct cell *c, struct cell_guest *g);
 /* Stop a guest whose heartbeat has not changed although it had the CPU. */
 void cell_guest_watch(struct cell *c, struct cell_guest *g);
+/* If it has ended by itself: give all its memory and its frames back. Not while the caller holds
+ * the scanner's lock, unless the cell is paused. */
+void cell_guest_give_back(struct cell *c, struct cell_guest *g);
 /* Its state for a sample; @full adds latencies, mismatches and the last console line. */
 json_t *cell_guest_sample(struct cell *c, struct cell_guest *g, bool full);
 

@@ -63,7 +63,7 @@ int coord_guard_start(struct coord *c, struct ob_err *e)
 					      .rate_max = n * CPU_RATE_MAX};
 	struct coord_guard *g;
 
-	if (!c->domain)
+	if (!c->npools)
 		return 0;
 	g = calloc(1, sizeof(*g));
 	OB_ASSERT(g);
@@ -147,11 +147,14 @@ static uint64_t could_break(const struct coord *c, uint64_t own)
 /* Under --host-mem: what is left of it. UINT64_MAX as long as the fleet has not fitted in. */
 static uint64_t host_mem_left(struct coord *c, uint64_t own, uint64_t now)
 {
-	uint64_t limit = c->cfg->host_mem_bytes, pool = 0;
+	uint64_t limit = c->cfg->host_mem_bytes, pool = 0, blocks;
 	struct run_reserve *out = &c->out->reserve;
 
-	if (!limit || c->host.ops->file_blocks(&c->host, c->pool_fd, &pool))
+	if (!limit)
 		return UINT64_MAX;
+	for (unsigned int i = 0; i < c->npools; i++)
+		if (!c->host.ops->file_blocks(&c->host, c->pool[i].pool_fd, &blocks))
+			pool += blocks;
 	if (out->fits_seconds < 0) {
 		if (own + pool + 3 * c->guard->reserve.bytes > limit)
 			return UINT64_MAX;

@@ -38,6 +38,10 @@ enum opts_key {
 	KEY_PAGES,
 	KEY_THRESHOLD,
 	KEY_HOST_MEM,
+	KEY_KSM_CPU,
+	KEY_SCAN_GAP,
+	KEY_DOMAIN,
+	KEY_ACROSS,
 	KEY_HELP,
 };
 
@@ -46,7 +50,7 @@ enum opts_key {
 	{"mem", KEY_MEM, "SIZE", 0, "memory of each guest: 16M, 1G (default 64M)", 0}, \
 	{"workload", KEY_WORKLOAD, "NAME[,NAME...]", 0, \
 	 "kv, filecache, churn, idle; or a memory workload, with up to two numbers: " \
-	 "counters:ORDER:MS, touch:PERCENT:SCATTER, writer:PAGES:US, unique:PAGES, same:PAGES, " \
+	 "counters:ORDER:MS, touch:PERCENT:SCATTER, writer:PAGES:US, unique:PAGES, same:PAGES:CONTENTS, " \
 	 "first:WRITE, ping, cowstorm:SECONDS:STORMS, probe:SECONDS:PAGES; " \
 	 "guest i runs the i-th, round and round (default kv)", 0}, \
 	{"seconds", KEY_SECONDS, "S", 0, "measured time over warm guests (default 10)", 0}, \
@@ -78,6 +82,16 @@ static const struct argp_option opts_many[] = {
 	 "off, hash (our merging) or kernel (Linux KSM; needs root). fleet: one, default hash. "
 	 "compare: several, default off,hash,kernel; off, the control, is always run", 0},
 	{"cell", KEY_CELL, "N", 0, "most guests in one process (default 8)", 0},
+	{"ksm-cpu", KEY_KSM_CPU, "PERCENT", 0,
+	 "CPU that our merging may take on this host, of one core, after a burst for guests that are "
+	 "new (default 5; 0: no limit)", 0},
+	{"scan-gap", KEY_SCAN_GAP, "MS", 0,
+	 "how long our merging rests between passes over settled guests (default 250)", 0},
+	{"domain", KEY_DOMAIN, "NAME[:GUESTS]", 0,
+	 "guests that may share with each other and with no others: a:0-3,8; without GUESTS all that "
+	 "no other --domain names; the name intra: each of them for itself (default: all together)", 0},
+	{"merge-across-nodes", KEY_ACROSS, NULL, 0,
+	 "one pool a domain, and not one on each NUMA node", 0},
 	{"out", KEY_OUT, "DIR", 0,
 	 "folder for result.json and report.html (compare: default results/<time>)", 0},
 	{"host-mem", KEY_HOST_MEM, "SIZE", 0, "once merged, all guests are to live in so much of the "
@@ -334,6 +348,14 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 		ret = take_count(st, "--cell", arg, 1, FLEET_MAX_GUESTS, &v);
 		c->cell = (unsigned int)v;
 		return ret;
+	case KEY_KSM_CPU:
+		ret = take_count(st, "--ksm-cpu", arg, 0, KSM_BUDGET_MAX_PERCENT, &v);
+		c->ksm_cpu_percent = (unsigned int)v;
+		return ret;
+	case KEY_SCAN_GAP:
+		ret = take_count(st, "--scan-gap", arg, 1, 3600000, &v);
+		c->scan_gap_ms = (unsigned int)v;
+		return ret;
 	case KEY_SECONDS:
 		ret = take_count(st, "--seconds", arg, 1, OPTS_MAX_SECONDS, &v);
 		c->seconds = (unsigned int)v;
@@ -355,6 +377,13 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 	case KEY_PAGES:
 		st->explained |= opts_take_pages(c, arg, st->e) != 0;
 		return c->pages == EPT_PAGES_NMODES ? EINVAL : 0;
+	case KEY_DOMAIN:
+		ret = domain_opts_take(&c->domains, arg, st->e);
+		st->explained |= ret != 0;
+		return -ret;
+	case KEY_ACROSS:
+		c->across_nodes = true;
+		return 0;
 	case KEY_THRESHOLD:
 		ret = take_count(st, "--huge-threshold", arg, 1, EPT_UNIT_PAGES, &v);
 		c->huge_threshold = (unsigned int)v;
@@ -452,11 +481,10 @@ static int opts_together(struct opts_state *st)
 		c->sharing[0] = off;
 		c->nsharing++;
 	}
-	if ((c->guests + c->cell - 1) / c->cell > KSM_MAX_CELLS)
-		return opts_bad(
-			st,
-			"--guests %u with --cell %u are more than %d cells; give a larger --cell",
-			c->guests, c->cell, KSM_MAX_CELLS);
+	if (opts_together_domains(c, st->given, st->e)) {
+		st->explained = true;
+		return EINVAL;
+	}
 	return 0;
 }
 
@@ -487,6 +515,7 @@ enum opts_outcome opts_parse(struct fleet_config *c, struct opts_given *given, c
 		.seed = 1,
 		.cell = FLEET_DEFAULT_CELL,
 		.warm_timeout = 120,
+		.ksm_cpu_percent = KSM_BUDGET_DEFAULT_PERCENT,
 		.wset = {.samples = EPT_WSET_SAMPLES, .period_ns = EPT_WSET_PERIOD_NS},
 	};
 	if (compare) {

@@ -151,6 +151,10 @@ static const struct {
 } stats_field[] = {
 	{"passes", offsetof(struct ksm_stats, passes), false},
 	{"hashed", offsetof(struct ksm_stats, hashed_pages), false},
+	{"dirty", offsetof(struct ksm_stats, dirty_pages), false},
+	{"asked", offsetof(struct ksm_stats, asked_pages), false},
+	{"volatile", offsetof(struct ksm_stats, volatile_pages), false},
+	{"budget_rests", offsetof(struct ksm_stats, budget_rests), false},
 	{"candidates", offsetof(struct ksm_stats, candidates), false},
 	{"frames", offsetof(struct ksm_stats, frames_made), false},
 	{"merged", offsetof(struct ksm_stats, merged_pages), false},

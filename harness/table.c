@@ -341,5 +341,6 @@ void table_print(FILE *out, const struct fleet_config *c, const struct run_resul
 	row(&t, "  wrong host frames", cell_frames, false);
 	row(&t, "status", cell_status, false);
 	fputc('\n', out);
+	result_domains_print(out, runs, nruns);
 	notes(&t);
 }

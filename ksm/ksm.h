@@ -10,6 +10,8 @@
 #ifndef OVERBOOK_KSM_KSM_H
 #define OVERBOOK_KSM_KSM_H
 
+#include <stdatomic.h>
+
 #include "ept/ept.h"
 
 /* --- domain: pool.c and index.c ---------------------------------------------------------- */
@@ -74,6 +76,29 @@ int ksm_domain_flip(struct ksm_domain *d, uint64_t seed);
 typedef uint64_t (*ksm_hash_fn)(const void *page, const void *secret);
 ksm_hash_fn ksm_hash_pick(void);
 
+/* --- how much CPU merging may take: budget.c ------------------------------------------------ */
+
+#define KSM_BUDGET_MAX_PERCENT	   6400 /* 64 cores */
+#define KSM_BUDGET_DEFAULT_PERCENT 5
+
+/*
+ * An account of CPU time, in memory that all cells share; no pointers, and no lock. All fields are
+ * budget.c's.
+ */
+struct ksm_budget {
+	_Atomic uint64_t percent; /* of one core; 0: no limit */
+	_Atomic uint64_t credited_ns, burst_end_ns;
+	_Atomic int64_t credit_ns, burst_ns;
+};
+/* Before anybody uses it. Times are of one clock for all cells (now_ns of the host). */
+void ksm_budget_init(struct ksm_budget *b, unsigned int percent, uint64_t now_ns);
+/* A guest of @pages pages has come: an advance to look at all of it. */
+void ksm_budget_burst(struct ksm_budget *b, uint64_t now_ns, uint64_t pages);
+/* How long to rest before spending; 0: go on. Any thread. */
+uint64_t ksm_budget_wait(struct ksm_budget *b, uint64_t now_ns);
+/* @ns of CPU time were spent. Any thread. */
+void ksm_budget_charge(struct ksm_budget *b, uint64_t now_ns, uint64_t ns);
+
 /* --- engines: engine.c ------------------------------------------------------------------- */
 
 struct ksm_guest {
@@ -84,8 +109,13 @@ struct ksm_guest {
 };
 
 struct ksm_stats {
-	uint64_t passes; /* full passes over all guests */
+	uint64_t passes;      /* full passes over all guests */
+	uint64_t dirty_pages; /* pages that the tracker said were written */
+	uint64_t
+		asked_pages; /* pages that another holder of their content asked to look at again */
 	uint64_t hashed_pages;
+	uint64_t volatile_pages; /* pages hashed that had changed since the pass before */
+	uint64_t budget_rests;	 /* steps not done because the CPU budget was used up */
 	uint64_t candidates;	 /* pages whose hash stayed the same */
 	uint64_t frames_made;	 /* frames filled by this cell */
 	uint64_t merged_pages;	 /* pages replaced by a frame, again and again */
@@ -110,6 +140,7 @@ struct ksm_opts {
 	unsigned int inject;  /* enum ksm_inject */
 	uint64_t step_pages;  /* pages looked at in one step, default 512 */
 	uint64_t pass_gap_ns; /* rest between passes once a pass finds little, default 250 ms */
+	struct ksm_budget *budget; /* whoever else spends from it; NULL: no limit */
 };
 
 struct ksm_engine_ops {
@@ -205,7 +236,7 @@ bool ksm_settled(struct ksm_settle *s, const struct ksm_sysfs_counters *c);
 #define KSM_METER_UNTOUCHED 0ULL
 #define KSM_METER_ZERO	    1ULL
 #define KSM_METER_PFN	    (1ULL << 60) /* | host frame number */
-#define KSM_METER_FRAME	    (2ULL << 60) /* | frame of the pool */
+#define KSM_METER_FRAME	    (2ULL << 60) /* | frame_base + frame of the pool */
 #define KSM_METER_OWN	    (3ULL << 60) /* | fleet-wide page: memory of its own, pfn not known */
 #define KSM_METER_KIND(w)   ((w) >> 60)
 #define KSM_METER_VALUE(w)  ((w) & ((1ULL << 60) - 1))
@@ -223,8 +254,12 @@ struct ksm_meter_result {
 	uint64_t shared_pages;	     /* pages whose frame has more than one page */
 };
 
-/* Write the words of one guest: syncs, and looks at every page. 0 or -errno. */
-int ksm_meter_guest(struct ept *e, uint64_t page_base, uint64_t *words);
+/*
+ * Write the words of one guest: syncs, and looks at every page. @page_base is its first page among those
+ * of the fleet, @frame_base its pool's first frame among those of all pools that are counted together:
+ * equal frame numbers of two pools are not the same memory. 0 or -errno.
+ */
+int ksm_meter_guest(struct ept *e, uint64_t page_base, uint64_t frame_base, uint64_t *words);
 /* Count. -EINVAL: a word that is none; -ENOMEM. */
 int ksm_meter_count(const struct ksm_meter_vm *vm, unsigned int nvms, struct ksm_meter_result *out);
 

@@ -161,6 +161,12 @@ Test(opts, compare_has_its_control)
 		     OPTS_OK);
 	cr_assert_eq(c.nsharing, 2);
 	cr_expect_str_eq(c.sharing[0]->name, "hash");
+	cr_assert_eq(c.ksm_cpu_percent, 5);
+	cr_assert_eq(c.scan_gap_ms, 0);
+	cr_assert_eq(parse(&c, &g, "fleet --ksm-cpu 0 --scan-gap 1000", words, sizeof(words), &e),
+		     OPTS_OK);
+	cr_assert_eq(c.ksm_cpu_percent, 0);
+	cr_assert_eq(c.scan_gap_ms, 1000);
 }
 
 Test(opts, bad_lines)
@@ -183,6 +189,9 @@ Test(opts, bad_lines)
 		{"fleet --seed x", "--seed"},
 		{"fleet --cell 0", "--cell"},
 		{"fleet --cell 1 --guests 4096", "cells"},
+		{"fleet --ksm-cpu 6401", "6400"},
+		{"fleet --ksm-cpu 5%", "--ksm-cpu '5%'"},
+		{"fleet --scan-gap 0", "--scan-gap 0"},
 		{"fleet --workload kv,frob", "frob"},
 		{"fleet --workload kv,", "empty name"},
 		{"fleet --workload touch:101", "at most 100"},

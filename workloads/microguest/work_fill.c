@@ -3,7 +3,8 @@
  * work_fill.c: memory that is full and hardly used: unique (no page is like any other, in this
  * guest or another) and same (page i is the same in every guest of the fleet). All of it is
  * verified, a little at a time, and param pages a second are rewritten, in turn; in the guests of
- * same each with the same content, only not at the same moment.
+ * same each with the same content, only not at the same moment. With param2, same has so many contents
+ * only, over and over: then pages are alike within one guest too.
  *
  * No table of versions is needed: a page's version is the number of rounds of rewriting, and one
  * more when its turn in this round is over.
@@ -16,24 +17,31 @@
 #define STEPS_SECOND  10
 #define VERIFIED_STEP 64 /* pages */
 
+/* Which of the contents a page has. */
+static uint64_t content(const struct guest *g, uint64_t page)
+{
+	return g->cfg.param2 ? page % g->cfg.param2 : page;
+}
+
 static void fill(struct guest *g, uint64_t key)
 {
 	area_param(g, "param", g->cfg.param, 0, 100000);
-	area_param(g, "param2", g->cfg.param2, 0, 0);
 	g->mem.key = key;
 	for (uint64_t i = 0; i < g->area.pages; i++) {
-		gen_fill(area_page(g, i), key, i, 0);
+		gen_fill(area_page(g, i), key, content(g, i), 0);
 		g->report->heartbeat += i % 64 == 0;
 	}
 }
 
 static void unique_init(struct guest *g)
 {
+	area_param(g, "param2", g->cfg.param2, 0, 0);
 	fill(g, gen_key(g->cfg.seed, TAG_UNIQUE));
 }
 
 static void same_init(struct guest *g)
 {
+	area_param(g, "param2", g->cfg.param2, 0, UINT64_MAX);
 	fill(g, gen_key(g->cfg.common, TAG_SAME));
 }
 
@@ -45,9 +53,10 @@ static void check(struct guest *g, uint64_t page)
 	unsigned int bad;
 
 	barrier();
-	bad = gen_check(w, m->key, page, version, &got);
+	bad = gen_check(w, m->key, content(g, page), version, &got);
 	if (bad < PAGE_WORDS)
-		agent_mismatch(g, w + bad, gen_word(gen_start(m->key, page, version), bad), got,
+		agent_mismatch(g, w + bad,
+			       gen_word(gen_start(m->key, content(g, page), version), bad), got,
 			       AGENT_KIND_AREA);
 }
 
@@ -76,7 +85,7 @@ static void fill_step(struct guest *g)
 	m->due %= STEPS_SECOND;
 	for (; n; n--) {
 		check(g, m->at);
-		gen_fill(area_page(g, m->at), m->key, m->at, m->round + 1);
+		gen_fill(area_page(g, m->at), m->key, content(g, m->at), m->round + 1);
 		g->report->written_pages++;
 		if (++m->at == g->area.pages) {
 			m->at = 0;
