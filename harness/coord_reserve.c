@@ -39,6 +39,8 @@
 #define ASK_MS	     30000
 /* Stopping and going on may alternate quickly: no more lines than one in so long. */
 #define LINE_NS (2 * OB_NS_PER_SEC)
+/* Merging gets an advance on its budget no more often than this. */
+#define BURST_NS OB_NS_PER_SEC
 /* Who stands for so long when the run ends did not get on: the run is degraded. */
 #define STUCK_NS (3 * OB_NS_PER_SEC)
 
@@ -53,6 +55,7 @@ struct coord_guard {
 	uint64_t line_ns; /* when a line was written */
 	uint64_t stood_ns;
 	unsigned int standing; /* cells */
+	uint64_t burst_ns;     /* when merging last got an advance */
 };
 
 int coord_guard_start(struct coord *c, struct ob_err *e)
@@ -236,6 +239,18 @@ static void tell(struct coord *c, uint64_t now)
 	say(c, now, guests);
 }
 
+/* Memory is low: what merging could bring back is worth more than the CPU that it takes. */
+static void hurry(struct coord *c, uint64_t own)
+{
+	struct coord_guard *g = c->guard;
+	uint64_t now = c->host.ops->now_ns(&c->host);
+
+	if (!c->budget || (g->burst_ns && now - g->burst_ns < BURST_NS))
+		return;
+	g->burst_ns = now;
+	ksm_budget_burst(c->budget, now, own / OB_PAGE_SIZE);
+}
+
 uint64_t coord_guard_look(struct coord *c)
 {
 	struct coord_guard *g = c->guard;
@@ -251,7 +266,8 @@ uint64_t coord_guard_look(struct coord *c)
 		g->stood_ns += now - g->last_ns;
 	g->last_ns = now;
 	read_host(c, now, &in);
-	ksm_reserve_step(&g->reserve, now, &in);
+	if (ksm_reserve_step(&g->reserve, now, &in) != KSM_RESERVE_OK)
+		hurry(c, in.own);
 	if (ksm_reserve_throttle(&g->reserve, now, g->cell, c->ncells))
 		tell(c, now);
 	g->next_ns = now + g->reserve.look_ns;
