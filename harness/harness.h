@@ -55,8 +55,9 @@ struct fleet_config {
 	enum ept_pages pages;
 	/* adaptive: pages that breaking a huge page must give back, of 512; else 0. */
 	unsigned int huge_threshold;
-	const char *json_path; /* --json FILE, or NULL; "-" is standard output */
-	const char *out_dir;   /* results/<run> of compare; NULL: none */
+	uint64_t host_mem_bytes; /* --host-mem; 0: what the host has */
+	const char *json_path;	 /* --json FILE, or NULL; "-" is standard output */
+	const char *out_dir;	 /* results/<run> of compare; NULL: none */
 	const char *kernel_path, *image_path;
 	bool quiet;
 	int console_fd; /* run: where the guests' consoles go; 0 or less: a file per guest */
@@ -119,6 +120,21 @@ struct run_guest {
 	struct run_wset wset;	/* --working-set */
 };
 
+/* The guard against storms (ksm/reserve.h), over the measured time. */
+struct run_reserve {
+	bool on;		   /* the engine has a pool */
+	uint64_t bytes, bytes_max; /* the reserve at the end, and at its largest */
+	uint64_t break_rate_peak;  /* bytes a second */
+	uint64_t available_min;	   /* bytes */
+	uint64_t host_mem;	   /* --host-mem; 0: not given */
+	uint64_t over_bytes;	   /* so much of it was passed; 0: never */
+	double fits_seconds;	   /* --host-mem counts from then on; negative: never */
+	double react_seconds, low_seconds, stood_seconds;
+	unsigned int pauses;	      /* a cell was made to stand still */
+	unsigned int standing_guests; /* at the end */
+	unsigned int stuck_guests;    /* of them, for seconds: the run is degraded */
+};
+
 /* A sharing domain. Bytes as in struct run_result, of this domain's guests alone. */
 struct run_domain {
 	char name[DOMAIN_NAME_SIZE];
@@ -171,8 +187,9 @@ struct run_result {
 	uint64_t frame_check_errors; /* shared pages whose host frame is not their pool frame's */
 	struct ksm_stats ksm;	     /* hash engine: sum over cells */
 	struct ksm_sysfs_counters kernel_ksm; /* kernel engine: at the end */
-	struct run_guest *guest;	      /* [guests] */
-	struct run_domain *domain;	      /* [ndomains] */
+	struct run_reserve reserve;
+	struct run_guest *guest;   /* [guests] */
+	struct run_domain *domain; /* [ndomains] */
 	unsigned int ndomains;
 	struct run_pool *pool; /* [npools]; none but under hash */
 	unsigned int npools;

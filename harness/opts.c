@@ -37,6 +37,7 @@ enum opts_key {
 	KEY_SAMPLE_PERIOD,
 	KEY_PAGES,
 	KEY_THRESHOLD,
+	KEY_HOST_MEM,
 	KEY_KSM_CPU,
 	KEY_SCAN_GAP,
 	KEY_DOMAIN,
@@ -51,7 +52,8 @@ enum opts_key {
 	{"workload", KEY_WORKLOAD, "NAME[,NAME...]", 0, \
 	 "kv, filecache, churn, idle; or a memory workload, with up to two numbers: " \
 	 "counters:ORDER:MS, touch:PERCENT:SCATTER, writer:PAGES:US, unique:PAGES, same:PAGES:CONTENTS, " \
-	 "first:WRITE, ping; guest i runs the i-th, round and round (default kv)", 0}, \
+	 "first:WRITE, ping, cowstorm:SECONDS:STORMS, probe:SECONDS:PAGES; " \
+	 "guest i runs the i-th, round and round (default kv)", 0}, \
 	{"seconds", KEY_SECONDS, "S", 0, "measured time over warm guests (default 10)", 0}, \
 	{"seed", KEY_SEED, "N", 0, "of everything random (default 1)", 0}, \
 	{"json", KEY_JSON, "FILE", 0, "write the result there; - is standard output", 0}, \
@@ -96,6 +98,8 @@ static const struct argp_option opts_many[] = {
 	 "on)", 0},
 	{"out", KEY_OUT, "DIR", 0,
 	 "folder for result.json and report.html (compare: default results/<time>)", 0},
+	{"host-mem", KEY_HOST_MEM, "SIZE", 0, "once merged, all guests are to live in so much of the "
+	 "host's memory (default: what it has)", 0},
 	{"inject", KEY_INJECT, "FAULT", OPTION_HIDDEN, NULL, 0},
 	{0},
 };
@@ -393,6 +397,10 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 		if (!c->io_hints && strcmp(arg, "off"))
 			return opts_bad(st, "--io-hints '%.40s': give on or off", arg);
 		return 0;
+	case KEY_HOST_MEM:
+		ret = opts_take_host_mem(c, arg, st->e);
+		st->explained |= ret != 0;
+		return ret ? EINVAL : 0;
 	case KEY_GUEST:
 		if (strcmp(arg, "linux") == 0)
 			return opts_bad(st, "--guest linux: not available in this version; leave "
@@ -469,7 +477,7 @@ static int opts_together(struct opts_state *st)
 		return EINVAL;
 	if (c->guests == 1 && c->nworkloads > 1)
 		return opts_bad(st, "--workload: %u names for one guest", c->nworkloads);
-	if (opts_together_pages(c, st->e)) {
+	if (opts_together_pages(c, st->e) || opts_together_host_mem(c, st->e)) {
 		st->explained = true;
 		return EINVAL;
 	}

@@ -307,6 +307,33 @@ static void figures_set(json_t *o, const struct run_result *r)
 	json_object_set_new(o, "latency", lat);
 }
 
+static json_t *reserve_json(const struct run_result *r)
+{
+	const struct run_reserve *v = &r->reserve;
+	json_t *o;
+
+	if (!v->on)
+		return json_null();
+	o = json_object();
+	json_object_set_new(o, "bytes", fig(r, v->bytes));
+	json_object_set_new(o, "largest_bytes", fig(r, v->bytes_max));
+	json_object_set_new(o, "react_seconds", fig_time(r, v->react_seconds));
+	json_object_set_new(o, "break_bytes_per_second_peak", fig(r, v->break_rate_peak));
+	/* A run that ended at once was never looked at. */
+	json_object_set_new(o, "available_min_bytes",
+			    v->available_min == UINT64_MAX ? json_null()
+							   : fig(r, v->available_min));
+	json_object_set_new(o, "low_seconds", fig_time(r, v->low_seconds));
+	json_object_set_new(o, "pauses", fig(r, v->pauses));
+	json_object_set_new(o, "stood_seconds", fig_time(r, v->stood_seconds));
+	json_object_set_new(o, "standing_guests", fig(r, v->standing_guests));
+	json_object_set_new(o, "host_mem_bytes", v->host_mem ? fig(r, v->host_mem) : json_null());
+	json_object_set_new(o, "over_bytes", v->host_mem ? fig(r, v->over_bytes) : json_null());
+	json_object_set_new(o, "fits_seconds",
+			    v->host_mem ? fig_time(r, v->fits_seconds) : json_null());
+	return o;
+}
+
 static json_t *run_json(const struct run_result *r)
 {
 	json_t *o = json_object(), *integrity = json_object();
@@ -346,6 +373,7 @@ static json_t *run_json(const struct run_result *r)
 	json_object_set_new(o, "huge",
 			    r->status == RUN_FAILED ? json_null() : result_huge_json(&huge));
 	json_object_set_new(o, "huge_cpu_seconds", fig_time(r, r->huge_cpu_seconds));
+	json_object_set_new(o, "reserve", reserve_json(r));
 	json_object_set_new(o, "hash",
 			    strcmp(r->sharing, "hash") == 0 ? hash_json(r) : json_null());
 	json_object_set_new(o, "top_content",
@@ -401,6 +429,8 @@ static json_t *config_json(const struct fleet_config *c)
 	json_object_set_new(o, "pages", json_string(ept_pages_name(c->pages)));
 	json_object_set_new(o, "huge_threshold",
 			    c->huge_threshold ? json_integer(c->huge_threshold) : json_null());
+	json_object_set_new(o, "host_mem_bytes",
+			    c->host_mem_bytes ? result_count(c->host_mem_bytes) : json_null());
 	json_object_set_new(o, "guest", json_string("microguest"));
 	json_object_set_new(o, "kernel", result_file_json(c->kernel_path));
 	json_object_set_new(o, "image", result_file_json(c->image_path));

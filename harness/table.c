@@ -193,6 +193,41 @@ static void cell_wset(const struct table *t, const struct run_result *r, char *b
 		table_bytes(buf, (int64_t)bytes);
 }
 
+static void cell_reserve(const struct table *t, const struct run_result *r, char *buf, size_t n)
+{
+	char bytes[24];
+
+	(void)t;
+	if (r->reserve.on)
+		snprintf(buf, n, "%s", table_bytes(bytes, (int64_t)r->reserve.bytes_max));
+}
+
+static void cell_available(const struct table *t, const struct run_result *r, char *buf, size_t n)
+{
+	char bytes[24];
+
+	(void)t;
+	if (r->reserve.on && r->reserve.available_min <= INT64_MAX)
+		snprintf(buf, n, "%s", table_bytes(bytes, (int64_t)r->reserve.available_min));
+}
+
+static void cell_low(const struct table *t, const struct run_result *r, char *buf, size_t n)
+{
+	(void)t;
+	if (r->reserve.on)
+		snprintf(buf, n, "%.1f s / %.1f s", r->reserve.low_seconds,
+			 r->reserve.stood_seconds);
+}
+
+/* Was memory ever short in one of the runs? */
+static bool was_low(const struct run_result *runs, unsigned int nruns)
+{
+	for (unsigned int i = 0; i < nruns; i++)
+		if (runs[i].reserve.low_seconds > 0)
+			return true;
+	return false;
+}
+
 static void cell_status(const struct table *t, const struct run_result *r, char *buf, size_t n)
 {
 	(void)t;
@@ -289,6 +324,11 @@ void table_print(FILE *out, const struct fleet_config *c, const struct run_resul
 	if (c->pages != EPT_PAGES_4K) {
 		row(&t, "in huge pages", cell_huge, true);
 		row(&t, "  broken / built", cell_broken, true);
+	}
+	if (c->host_mem_bytes || was_low(runs, nruns)) {
+		row(&t, "reserve for breaks, most", cell_reserve, true);
+		row(&t, "  least available", cell_available, true);
+		row(&t, "  low / guests stood", cell_low, true);
 	}
 	row(&t, t.off ? "guest ops/s (of off)" : "guest ops/s", cell_ops, true);
 	row(&t, "latency p50", cell_p50, true);

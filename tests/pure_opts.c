@@ -128,6 +128,11 @@ Test(opts, all_of_them)
 	cr_expect_eq(c.cell, 5);
 	cr_expect_str_eq(c.kernel_path, "k");
 	cr_expect_str_eq(c.image_path, "i");
+	cr_expect_eq(c.host_mem_bytes, 0, "what the host has");
+	cr_assert_eq(parse(&c, &g, "compare --host-mem 1G --workload cowstorm:5:2,probe:0:16",
+			   words, sizeof(words), &e),
+		     OPTS_OK, "%s", e.msg);
+	cr_expect_eq(c.host_mem_bytes, OB_GIB);
 	cr_assert_eq(parse(&c, &g,
 			   "fleet --inject lose-break --inject flip-frame --warm-timeout 9 --quiet "
 			   "--out d --control none",
@@ -200,6 +205,12 @@ Test(opts, bad_lines)
 		{"compare --sharing off,hash,off", "twice"},
 		{"fleet --sharing off --inject flip-frame", "--sharing hash"},
 		{"fleet --inject frob", "skip-compare"},
+		{"fleet --host-mem 1K", "at least 8M"},
+		{"fleet --host-mem much", "not a size"},
+		{"fleet --host-mem 64M --sharing off", "--sharing hash"},
+		{"run --host-mem 64M", "--host-mem"},
+		{"fleet --workload cowstorm:0", "at least 1"},
+		{"fleet --workload probe:1:8", "at least 16"},
 		{"fleet --guest linux", "not available in this version"},
 		{"fleet --guest bsd", "microguest"},
 		{"fleet --frob", "--frob"},
