@@ -175,13 +175,17 @@ uint64_t ksm_step(struct ksm *k, uint64_t now_ns, uint64_t budget_pages)
 
 uint64_t ksm_hint_step(struct ksm *k, uint64_t budget_pages)
 {
-	uint64_t cpu, pages;
+	uint64_t cpu, pages, now = k->host->ops->now_ns(k->host);
 
-	if (!k->started || !k->ops->hint_step)
+	if (!k->started || !k->ops->hint_step ||
+	    (k->opts.budget && ksm_budget_wait(k->opts.budget, now)))
 		return 0;
 	cpu = k->host->ops->thread_cpu_ns(k->host);
 	pages = k->ops->hint_step(k, budget_pages);
-	k->st.cpu_ns += k->host->ops->thread_cpu_ns(k->host) - cpu;
+	cpu = k->host->ops->thread_cpu_ns(k->host) - cpu;
+	k->st.cpu_ns += cpu;
+	if (k->opts.budget)
+		ksm_budget_charge(k->opts.budget, now, cpu);
 	stats_show(k);
 	return pages;
 }

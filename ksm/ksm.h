@@ -229,7 +229,7 @@ int ksm_start(struct ksm *k, struct ob_err *e);
 uint64_t ksm_step(struct ksm *k, uint64_t now_ns, uint64_t budget_pages);
 /*
  * In the rest between two steps: look at what hints have named (struct ksm_io), about @budget_pages.
- * Returns how many pages it was: 0, and there is nothing left to do.
+ * Returns how many pages it was: 0, and there is nothing left to do, or the CPU budget is used up.
  */
 uint64_t ksm_hint_step(struct ksm *k, uint64_t budget_pages);
 void ksm_stop(struct ksm *k);
