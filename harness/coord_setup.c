@@ -121,6 +121,8 @@ static json_t *setup_doc(struct coord *c, unsigned int cell)
 			(json_int_t)cfg->huge_threshold);
 	OB_ASSERT(doc);
 	json_object_set_new(doc, "scan_gap_ms", json_integer((json_int_t)cfg->scan_gap_ms));
+	json_object_set_new(doc, "max_pause_ns",
+			    json_integer((json_int_t)(cfg->max_pause_us * OB_NS_PER_US)));
 	json_object_set_new(doc, "working_set", coord_wset_doc(cfg));
 	return doc;
 }

@@ -27,7 +27,8 @@
 #define FLEET_MAX_GUESTS    4096
 #define FLEET_MAX_MODES	    8
 #define FLEET_MAX_WORKLOADS 16
-#define FLEET_DEFAULT_CELL  8 /* measured: docs/benchmarks.md, part cells */
+#define FLEET_DEFAULT_PAUSE 500 /* us */
+#define FLEET_DEFAULT_CELL  8	/* measured: docs/benchmarks.md, part cells */
 
 /* --- options: opts.c --------------------------------------------------------------------- */
 
@@ -45,6 +46,7 @@ struct fleet_config {
 	unsigned int inject;	      /* enum ksm_inject */
 	unsigned int ksm_cpu_percent; /* of one core, for all scanners; 0: no limit */
 	unsigned int scan_gap_ms;     /* rest between passes over settled guests; 0: the default */
+	unsigned int max_pause_us;    /* a guest stands still for merging so long at most */
 	struct wset_config wset;      /* --working-set */
 	/* What backs the guests' memory. */
 	enum ept_pages pages;
