@@ -39,6 +39,7 @@ enum opts_key {
 	KEY_THRESHOLD,
 	KEY_KSM_CPU,
 	KEY_SCAN_GAP,
+	KEY_MAX_PAUSE,
 	KEY_HELP,
 };
 
@@ -83,6 +84,9 @@ static const struct argp_option opts_many[] = {
 	 "new (default 5; 0: no limit)", 0},
 	{"scan-gap", KEY_SCAN_GAP, "MS", 0,
 	 "how long our merging rests between passes over settled guests (default 250)", 0},
+	{"max-pause", KEY_MAX_PAUSE, "US", 0,
+	 "how long our merging may have a guest stand still at a time, in microseconds (default 500)",
+	 0},
 	{"out", KEY_OUT, "DIR", 0,
 	 "folder for result.json and report.html (compare: default results/<time>)", 0},
 	{"inject", KEY_INJECT, "FAULT", OPTION_HIDDEN, NULL, 0},
@@ -345,6 +349,10 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 		ret = take_count(st, "--scan-gap", arg, 1, 3600000, &v);
 		c->scan_gap_ms = (unsigned int)v;
 		return ret;
+	case KEY_MAX_PAUSE:
+		ret = take_count(st, "--max-pause", arg, OPTS_MIN_PAUSE, OPTS_MAX_PAUSE, &v);
+		c->max_pause_us = (unsigned int)v;
+		return ret;
 	case KEY_SECONDS:
 		ret = take_count(st, "--seconds", arg, 1, OPTS_MAX_SECONDS, &v);
 		c->seconds = (unsigned int)v;
@@ -495,6 +503,7 @@ enum opts_outcome opts_parse(struct fleet_config *c, struct opts_given *given, c
 		.cell = FLEET_DEFAULT_CELL,
 		.warm_timeout = 120,
 		.ksm_cpu_percent = KSM_BUDGET_DEFAULT_PERCENT,
+		.max_pause_us = FLEET_DEFAULT_PAUSE,
 		.wset = {.samples = EPT_WSET_SAMPLES, .period_ns = EPT_WSET_PERIOD_NS},
 	};
 	if (compare) {

@@ -16,6 +16,8 @@
 #define OPTS_MAX_MEM	 (1024 * OB_GIB)
 #define OPTS_MAX_SECONDS 86400
 #define OPTS_MAX_WARM	 86400
+#define OPTS_MIN_PAUSE	 20 /* us */
+#define OPTS_MAX_PAUSE	 1000000
 #define OPTS_MAX_SOCKET	 sizeof(((struct sockaddr_un *)0)->sun_path)
 
 enum opts_outcome {
