@@ -112,8 +112,9 @@ static void fill(struct ksm *k, struct hash *h, struct ksm_slot *s, struct hash_
 	if (!r)
 		frames = hash_frames(k, h, p->frame, n);
 	if (r && !h->full) {
-		/* The pool's file system is full, or the host is out of memory for it. */
-		h->full = true;
+		/* The pool's file system is full, or the host is out of memory for it: for all frames of this
+		 * pass. Of a page that cannot be read (-EFAULT) that is not said. */
+		h->full = r != -EFAULT;
 		if (!h->fill_warned)
 			ob_warn("the pool takes no more frames (%s), merging less", strerror(-r));
 		h->fill_warned = true;
