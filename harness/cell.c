@@ -201,6 +201,7 @@ static int cell_setup(struct cell *c, const json_t *doc, struct ob_err *e)
 	struct ksm_opts opts = {
 		.inject = (unsigned int)proto_u64(doc, "inject"),
 		.pass_gap_ns = proto_u64(doc, "scan_gap_ms") * OB_NS_PER_MS,
+		.max_pause_ns = proto_u64(doc, "max_pause_ns"),
 	};
 	const json_t *guests = json_object_get(doc, "guests"), *g;
 	size_t i;

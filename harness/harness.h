@@ -28,7 +28,8 @@
 #define FLEET_MAX_GUESTS    4096
 #define FLEET_MAX_MODES	    8
 #define FLEET_MAX_WORKLOADS 16
-#define FLEET_DEFAULT_CELL  8 /* measured: docs/benchmarks.md, part cells */
+#define FLEET_DEFAULT_PAUSE 500 /* us */
+#define FLEET_DEFAULT_CELL  8	/* measured: docs/benchmarks.md, part cells */
 _Static_assert(FLEET_MAX_GUESTS == DOMAIN_MAX_GUESTS, "every guest may be named");
 
 /* --- options: opts.c --------------------------------------------------------------------- */
@@ -49,6 +50,7 @@ struct fleet_config {
 	unsigned int inject;	      /* enum ksm_inject */
 	unsigned int ksm_cpu_percent; /* of one core, for all scanners; 0: no limit */
 	unsigned int scan_gap_ms;     /* rest between passes over settled guests; 0: the default */
+	unsigned int max_pause_us;    /* a guest stands still for merging so long at most */
 	struct wset_config wset;      /* --working-set */
 	bool io_hints;		      /* --io-hints: what guests read is merged at once */
 	/* What backs the guests' memory. */

@@ -43,6 +43,7 @@ enum opts_key {
 	KEY_DOMAIN,
 	KEY_ACROSS,
 	KEY_IO_HINTS,
+	KEY_MAX_PAUSE,
 	KEY_HELP,
 };
 
@@ -96,6 +97,9 @@ static const struct argp_option opts_many[] = {
 	{"io-hints", KEY_IO_HINTS, "on|off", 0,
 	 "with hash: merge what a guest reads from its disk at once, not when it is scanned (default "
 	 "on)", 0},
+	{"max-pause", KEY_MAX_PAUSE, "US", 0,
+	 "how long our merging may have a guest stand still at a time, in microseconds (default 500)",
+	 0},
 	{"out", KEY_OUT, "DIR", 0,
 	 "folder for result.json and report.html (compare: default results/<time>)", 0},
 	{"host-mem", KEY_HOST_MEM, "SIZE", 0, "once merged, all guests are to live in so much of the "
@@ -360,6 +364,10 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 		ret = take_count(st, "--scan-gap", arg, 1, 3600000, &v);
 		c->scan_gap_ms = (unsigned int)v;
 		return ret;
+	case KEY_MAX_PAUSE:
+		ret = take_count(st, "--max-pause", arg, OPTS_MIN_PAUSE, OPTS_MAX_PAUSE, &v);
+		c->max_pause_us = (unsigned int)v;
+		return ret;
 	case KEY_SECONDS:
 		ret = take_count(st, "--seconds", arg, 1, OPTS_MAX_SECONDS, &v);
 		c->seconds = (unsigned int)v;
@@ -526,6 +534,7 @@ enum opts_outcome opts_parse(struct fleet_config *c, struct opts_given *given, c
 		.warm_timeout = 120,
 		.ksm_cpu_percent = KSM_BUDGET_DEFAULT_PERCENT,
 		.io_hints = true,
+		.max_pause_us = FLEET_DEFAULT_PAUSE,
 		.wset = {.samples = EPT_WSET_SAMPLES, .period_ns = EPT_WSET_PERIOD_NS},
 	};
 	if (compare) {

@@ -19,6 +19,8 @@
 #define OPTS_KSM_NO_DOMAINS \
 	"Linux KSM keeps no domains apart, it merges all that is marked mergeable"
 #define OPTS_MAX_SOCKET sizeof(((struct sockaddr_un *)0)->sun_path)
+#define OPTS_MIN_PAUSE	20 /* us */
+#define OPTS_MAX_PAUSE	1000000
 
 enum opts_outcome {
 	OPTS_OK,

@@ -192,6 +192,53 @@ static json_t *sample_json(const struct run_sample *s)
 	return o;
 }
 
+static uint64_t lat_count(const uint64_t lat[KSM_LAT_BUCKETS])
+{
+	uint64_t n = 0;
+
+	for (unsigned int b = 0; b < KSM_LAT_BUCKETS; b++)
+		n += lat[b];
+	return n;
+}
+
+/* Upper bounds of a histogram's buckets; null when there is nothing in it. */
+static void lat_set(json_t *o, const struct run_result *r, const uint64_t lat[KSM_LAT_BUCKETS])
+{
+	static const struct {
+		const char *name;
+		double part;
+	} parts[] = {{"p50_ns", 0.5}, {"p99_ns", 0.99}, {"p999_ns", 0.999}, {"max_ns", 1}};
+	bool any = lat_count(lat) > 0;
+
+	json_object_set_new(o, "count", fig(r, lat_count(lat)));
+	for (unsigned int i = 0; i < OB_ARRAY_SIZE(parts); i++)
+		json_object_set_new(o, parts[i].name,
+				    any ? fig(r, ksm_lat_part(lat, parts[i].part)) : json_null());
+}
+
+/* How long guests stood still for merging, and why for longer than they should. */
+static json_t *pauses_json(const struct run_result *r)
+{
+	const struct ksm_pauses *p = &r->ksm.pauses;
+	json_t *o = json_object(), *late = json_object();
+
+	lat_set(o, r, p->pause);
+	for (unsigned int i = 0; i < KSM_NLATE; i++)
+		json_object_set_new(late, ksm_late_name((enum ksm_late)i), fig(r, p->late[i]));
+	json_object_set_new(o, "late", late);
+	return o;
+}
+
+/* Calls that other guests' faults may have waited for. */
+static json_t *stalls_json(const struct run_result *r)
+{
+	json_t *o = json_object();
+
+	lat_set(o, r, r->ksm.pauses.stall);
+	json_object_set_new(o, "sum_ns", fig(r, r->ksm.stall_ns));
+	return o;
+}
+
 /* What our engine counted. */
 static json_t *hash_json(const struct run_result *r)
 {
@@ -222,6 +269,10 @@ static json_t *hash_json(const struct run_result *r)
 		{"io_void_pages", k->io_void},
 		{"io_merged_pages", k->io_merged},
 		{"io_missed_pages", k->io_missed},
+		{"deferred_pages", k->deferred},
+		{"restored_pages", k->restored},
+		{"map_failed_runs", k->map_failed},
+		{"fill_failed_pages", k->fill_failed},
 		{"freezes", k->freezes},
 		{"freeze_ns", k->freeze_ns},
 		{"freeze_max_ns", k->freeze_max_ns},
@@ -232,6 +283,8 @@ static json_t *hash_json(const struct run_result *r)
 
 	for (unsigned int i = 0; i < OB_ARRAY_SIZE(rows); i++)
 		json_object_set_new(o, rows[i].name, fig(r, rows[i].v));
+	json_object_set_new(o, "pauses", pauses_json(r));
+	json_object_set_new(o, "stalls", stalls_json(r));
 	return o;
 }
 
@@ -423,6 +476,7 @@ static json_t *config_json(const struct fleet_config *c)
 	json_object_set_new(o, "domains", result_domain_config_json(c));
 	json_object_set_new(o, "merge_across_nodes", json_boolean(c->across_nodes));
 	json_object_set_new(o, "warm_timeout_seconds", json_integer(c->warm_timeout));
+	json_object_set_new(o, "max_pause_us", json_integer(c->max_pause_us));
 	json_object_set_new(o, "inject", inject);
 	json_object_set_new(o, "io_hints", json_boolean(c->io_hints));
 	json_object_set_new(o, "working_set", result_wset_config_json(&c->wset));

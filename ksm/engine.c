@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define DEFAULT_STEP_PAGES 512
+#define DEFAULT_MAX_PAUSE  (500 * OB_NS_PER_US)
 
 static int off_start(struct ksm *k, struct ob_err *e)
 {
@@ -60,6 +61,8 @@ int ksm_new(struct ksm **out, const struct ksm_engine_ops *ops, struct ob_host *
 		k->opts.step_pages = DEFAULT_STEP_PAGES;
 	if (!k->opts.pass_gap_ns)
 		k->opts.pass_gap_ns = 250 * OB_NS_PER_MS;
+	if (!k->opts.max_pause_ns)
+		k->opts.max_pause_ns = DEFAULT_MAX_PAUSE;
 	ob_mutex_init(&k->lock, OB_RANK_KSM);
 	*out = k;
 	return 0;

@@ -163,6 +163,9 @@ Test(opts, compare_has_its_control)
 	cr_expect_str_eq(c.sharing[0]->name, "hash");
 	cr_assert_eq(c.ksm_cpu_percent, 5);
 	cr_assert_eq(c.scan_gap_ms, 0);
+	cr_assert_eq(c.max_pause_us, 500);
+	cr_assert_eq(parse(&c, &g, "compare --max-pause 50", words, sizeof(words), &e), OPTS_OK);
+	cr_assert_eq(c.max_pause_us, 50);
 	cr_assert_eq(parse(&c, &g, "fleet --ksm-cpu 0 --scan-gap 1000", words, sizeof(words), &e),
 		     OPTS_OK);
 	cr_assert_eq(c.ksm_cpu_percent, 0);
@@ -192,6 +195,9 @@ Test(opts, bad_lines)
 		{"fleet --ksm-cpu 6401", "6400"},
 		{"fleet --ksm-cpu 5%", "--ksm-cpu '5%'"},
 		{"fleet --scan-gap 0", "--scan-gap 0"},
+		{"fleet --max-pause 19", "20"},
+		{"fleet --max-pause 1000001", "1000000"},
+		{"fleet --max-pause 1ms", "--max-pause '1ms'"},
 		{"fleet --workload kv,frob", "frob"},
 		{"fleet --workload kv,", "empty name"},
 		{"fleet --workload touch:101", "at most 100"},
