@@ -18,6 +18,8 @@ json_t *result_count(uint64_t v);
 json_t *result_file_json(const char *path);
 /* "heap" and the like, for enum agent_kind; "unknown" for what a guest made up. */
 const char *result_kind_name(uint64_t kind);
+/* @bytes of metadata for each touched page; negative: there are none. */
+double result_meta_per_page(const struct run_result *r, uint64_t bytes);
 /* Write @len bytes so that a reader finds all or nothing of them; "-" is standard output. */
 int result_write_text(const char *text, size_t len, const char *path, struct ob_err *e);
 /* Make folder @path and those above it. 0 or -errno with a line. */
