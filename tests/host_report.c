@@ -170,8 +170,8 @@ Test(report, page)
 		cr_expect(strstr(html, "<svg") && strstr(html, "</svg>") && !strstr(html, "<?xml"));
 		/* The second plot has areas of what was saved, and a panel for what merged only. */
 		cr_expect(strstr(html, "<h3>Over time</h3>\n<svg"));
-		cr_expect(strstr(strstr(html, "<h3>Over time</h3>"), ">hash</tspan>"));
-		cr_expect(!strstr(strstr(html, "<h3>Over time</h3>"), ">off</tspan>"));
+		cr_expect(strstr(strstr(html, "<h3>Over time</h3>"), ">hash</text>"));
+		cr_expect(!strstr(strstr(html, "<h3>Over time</h3>"), ">off</text>"));
 	}
 	/* Each guest's part, of the run that saved something. */
 	cr_expect(strstr(html, "<h2>By guest</h2>"));
