@@ -59,19 +59,36 @@ struct ksm_stopwatch ksm_cost_begin(struct ob_host *host, struct ksm_stats *st, 
 	return w;
 }
 
+/* CPU time since the last reading, which this one becomes. */
+static uint64_t lap(struct ksm_stopwatch *w)
+{
+	uint64_t now = w->host->ops->thread_cpu_ns(w->host), ns = now - w->ns;
+
+	w->ns = now;
+	return ns - OB_MIN(w->read_ns, ns);
+}
+
+void ksm_cost_note(struct ksm_stats *st, enum ksm_cost_kind kind, uint64_t ns, uint64_t ops)
+{
+	st->cost[kind].ns += ns;
+	st->cost[kind].ops += ops;
+}
+
 void ksm_cost_add(struct ksm_stopwatch *w, enum ksm_cost_kind kind, uint64_t ops)
 {
-	struct ksm_cost *c = &w->st->cost[kind];
-	uint64_t now;
+	uint64_t ns;
 
 	if (!w->running)
 		return;
-	now = w->host->ops->thread_cpu_ns(w->host);
-	if (ops) {
-		c->ns += now - w->ns - OB_MIN(w->read_ns, now - w->ns);
-		c->ops += ops;
-	}
-	w->ns = now;
+	ns = lap(w);
+	if (ops)
+		ksm_cost_note(w->st, kind, ns, ops);
+}
+
+void ksm_cost_more(struct ksm_stopwatch *w, enum ksm_cost_kind kind)
+{
+	if (w->running)
+		ksm_cost_note(w->st, kind, lap(w), 0);
 }
 
 bool ksm_cost_sampled(uint64_t n)

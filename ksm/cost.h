@@ -21,6 +21,10 @@ struct ksm_stopwatch ksm_cost_begin(struct ob_host *host, struct ksm_stats *st, 
  * them: into something that is not counted. Same thread as the start.
  */
 void ksm_cost_add(struct ksm_stopwatch *w, enum ksm_cost_kind kind, uint64_t ops);
+/* The same, more time for operations that are counted elsewhere: of a batch, to thaw it. */
+void ksm_cost_more(struct ksm_stopwatch *w, enum ksm_cost_kind kind);
+/* @ops operations took @ns, as somebody else has measured: of one thread that was not preempted. */
+void ksm_cost_note(struct ksm_stats *st, enum ksm_cost_kind kind, uint64_t ns, uint64_t ops);
 /* Is the n-th window one of those that are measured? One of 8 is. */
 bool ksm_cost_sampled(uint64_t n);
 

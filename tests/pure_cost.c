@@ -30,6 +30,13 @@ Test(cost, time_goes_where_it_was_spent)
 	cr_assert_eq(ksm_cost_each(&st.cost[KSM_COST_LOOK]), 3);
 	cr_assert_lt(ksm_cost_each(&st.cost[KSM_COST_ZERO]), 0, "never done: no cost, not 0");
 
+	/* Two parts of one operation. */
+	fake_host_advance_cpu(h, 8);
+	ksm_cost_add(&w, KSM_COST_FREEZE, 1);
+	fake_host_advance_cpu(h, 4);
+	ksm_cost_more(&w, KSM_COST_FREEZE);
+	cr_assert_eq(ksm_cost_each(&st.cost[KSM_COST_FREEZE]), 12);
+
 	/* Wall time is none of it. */
 	w = ksm_cost_begin(h, &st, true);
 	fake_host_advance(h, 1000000);
@@ -39,7 +46,9 @@ Test(cost, time_goes_where_it_was_spent)
 	w = ksm_cost_begin(h, &st, false);
 	fake_host_advance_cpu(h, 500);
 	ksm_cost_add(&w, KSM_COST_MAKE, 5);
+	ksm_cost_more(&w, KSM_COST_MAKE);
 	cr_assert_eq(st.cost[KSM_COST_MAKE].ops, 0);
+	cr_assert_eq(st.cost[KSM_COST_MAKE].ns, 0);
 	fake_host_free(h);
 }
 
