@@ -2,12 +2,11 @@
 /*
  * cost.c: what each operation of the engine `hash` costs, in CPU time of the scanner's thread.
  *
- * Wall time will not do: on a busy host the scanner waits for a CPU far longer than it works, in the
- * middle of anything. To read the clock of a thread is a system call, though, about as long as it
- * takes to hash a page. So work that comes in small pieces is measured in one window of 8 only, the
- * windows chosen as if at random so that no pass always meets the same; what is long enough to carry
- * a clock (freezing, mapping) can be measured each time. Either way an average is of what was
- * measured, and the engine's counters say how often an operation was done.
+ * Wall time will not do: on a busy host the scanner waits for a CPU far longer than it works, in
+ * the middle of anything. To read the clock of a thread is a system call, though, that takes longer
+ * than hashing a page. So work is measured in one window (one batch) of 8 only, chosen as if at
+ * random so that no pass always meets the same. An average is of what was measured; the engine's
+ * counters say how often an operation was done.
  */
 #include "ksm/cost.h"
 

@@ -23,9 +23,9 @@
  * table.
  *
  * Each VM's part takes a second pass, as the s-th part of a frame can only be charged when s is
- * known. A VM with p of its s pages is charged p/s of the frame and saves p - p/s: of that p - 1 are
- * copies that it holds itself, and 1 - p/s is owed to others. Over the VMs these add up to s - v and
- * v - 1. To have it add up to the byte, a frame is cut in 2^32 units, of which its very first page
+ * known. A VM with p of its s pages is charged p/s of the frame and saves p - p/s: of that p - 1
+ * are copies that it holds itself, and 1 - p/s is owed to others. Over the VMs these add up to s - v
+ * and v - 1. To have it add up to the byte, a frame is cut in 2^32 units, of which its very first page
  * takes what does not divide, and units become bytes in one running sum over all VMs.
  */
 #include <errno.h>

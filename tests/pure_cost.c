@@ -115,7 +115,7 @@ Test(cost, names)
 	}
 }
 
-/* Every word of the statistics, costs included, comes through to the coordinator, and cells add up. */
+/* Every word of the statistics, costs included, comes through to the coordinator; cells add up. */
 Test(cost, cells_add_up)
 {
 	uint64_t in[sizeof(struct ksm_stats) / 8], out[OB_ARRAY_SIZE(in)];
