@@ -416,3 +416,30 @@ Test(hash_scan, costs_are_those_of_the_windows_measured)
 	cr_assert_eq(c[KSM_COST_HASH].ns + c[KSM_COST_LOOK].ns + c[KSM_COST_SKIP].ns, 0);
 	unmake(&x);
 }
+
+/* Breaks that are found are counted where they are found, and nowhere else. */
+Test(hash_scan, costs_of_breaks_found)
+{
+	struct ksm_stats st;
+	struct fix x;
+
+	make(&x, NULL, true);
+	fill_all(&x, PAGES);
+	run_for(&x, 2 * OB_NS_PER_SEC);
+	st = stats(&x);
+	cr_assert_eq(st.cost[KSM_COST_RELEASE].ops, 0, "none was broken");
+	for (uint32_t round = 1; round <= 8; round++) {
+		for (uint64_t p = 0; p < PAGES; p += 3)
+			fill(&x, 0, p, 900000 * round + (uint32_t)p);
+		run_for(&x, 2 * OB_NS_PER_SEC);
+		for (uint64_t p = 0; p < PAGES; p += 3)
+			fill(&x, 0, p, (uint32_t)(1 + p));
+		run_for(&x, 2 * OB_NS_PER_SEC);
+	}
+	st = stats(&x);
+	cr_assert_geq(st.broken, 8 * PAGES / 3);
+	cr_assert_gt(st.cost[KSM_COST_RELEASE].ops, 0);
+	cr_assert_lt(st.cost[KSM_COST_RELEASE].ops, st.broken / 2, "a part is measured");
+	check_content(&x);
+	unmake(&x);
+}
