@@ -192,6 +192,32 @@ Test(meter, each_vm_is_charged_its_part)
 	cr_assert_eq(s[1].zero, OB_PAGE_SIZE);
 }
 
+/* So many frames cut by eleven that what does not divide would be bytes by now. */
+Test(meter, parts_add_up_however_many_frames)
+{
+	enum { VMS = 11, FRAMES = 60000 };
+	uint64_t *words = calloc(FRAMES, sizeof(*words)), resident = 0, inter = 0;
+	struct ksm_meter_share s[VMS];
+	struct ksm_meter_vm vm[VMS];
+	struct ksm_meter_result r;
+
+	cr_assert(words);
+	for (uint64_t i = 0; i < FRAMES; i++)
+		words[i] = KSM_METER_FRAME | i;
+	for (unsigned int v = 0; v < VMS; v++)
+		vm[v] = (struct ksm_meter_vm){words, FRAMES};
+	cr_assert_eq(ksm_meter_shares(vm, VMS, &r, s), 0);
+	for (unsigned int v = 0; v < VMS; v++) {
+		cr_assert_lt((double)s[v].resident, FRAMES * 4096.0 / VMS + 1.01);
+		cr_assert_gt((double)s[v].resident, FRAMES * 4096.0 / VMS - 1.01);
+		resident += s[v].resident;
+		inter += s[v].inter;
+	}
+	cr_assert_eq(resident, FRAMES * OB_PAGE_SIZE);
+	cr_assert_eq(inter, r.inter * OB_PAGE_SIZE);
+	free(words);
+}
+
 Test(meter, words_that_nobody_writes_are_refused)
 {
 	uint64_t bad[] = {2, 1ULL << 59, 4ULL << 60, UINT64_MAX};
