@@ -105,7 +105,9 @@ static uint64_t merge_cpu_ns(struct coord *c)
 
 /* --- what backs the guests --------------------------------------------------------------- */
 
-int coord_count(struct coord *c, unsigned int domain, struct ksm_meter_result *m)
+/* Of one domain (UINT_MAX: of all), with each guest's part in @share unless that is NULL. */
+static int count_meter(struct coord *c, unsigned int domain, struct ksm_meter_result *m,
+		       struct ksm_meter_share *share)
 {
 	struct ksm_meter_vm *vm = calloc(c->cfg->guests, sizeof(*vm));
 	unsigned int n = 0;
@@ -118,8 +120,27 @@ int coord_count(struct coord *c, unsigned int domain, struct ksm_meter_result *m
 				.words = c->meter + c->guest[i].page_base,
 				.pages = c->guest[i].pages,
 			};
-	r = ksm_meter_count(vm, n, m);
+	r = ksm_meter_shares(vm, n, m, share);
 	free(vm);
+	return r;
+}
+
+int coord_count(struct coord *c, unsigned int domain, struct ksm_meter_result *m)
+{
+	return count_meter(c, domain, m, NULL);
+}
+
+/* The whole fleet; the last time with each guest's part. */
+static int count_all(struct coord *c, bool last, struct ksm_meter_result *m)
+{
+	struct ksm_meter_share *share = last ? calloc(c->cfg->guests, sizeof(*share)) : NULL;
+	int r;
+
+	OB_ASSERT(share || !last);
+	r = count_meter(c, UINT_MAX, m, share);
+	for (unsigned int i = 0; share && !r && i < c->cfg->guests; i++)
+		c->out->guest[i].share = share[i];
+	free(share);
 	return r;
 }
 
@@ -228,20 +249,26 @@ static void metadata(struct coord *c)
 	struct run_result *out = c->out;
 
 	out->metadata_ours = out->metadata_kernel = 0;
+	out->metadata_map = out->metadata_items = 0;
 	for (unsigned int i = 0; i < c->ncells; i++) {
 		struct coord_cell *k = &c->cell[i];
-		uint64_t regions = 0, tables = coord_page_tables(k), ours = 0, kernel = 0;
+		uint64_t regions = 0, tables = coord_page_tables(k), ours = 0, kernel = 0,
+			 items = 0;
 
 		if (k->fd < 0)
 			continue;
 		for (unsigned int g = 0; g < k->n; g++)
 			regions += c->guest[k->guest[g]].nram;
-		if (c->npools)
+		if (c->npools) {
 			ours += k->ept_bytes + k->ksm.meta_bytes;
+			out->metadata_map += k->ept_bytes;
+		}
 		if (c->npools && k->vmas > regions)
 			kernel += (k->vmas - regions) * VMA_BYTES;
 		if (c->driving)
-			kernel += ksm_rmap_items(k->pid) * RMAP_ITEM_BYTES;
+			items = ksm_rmap_items(k->pid) * RMAP_ITEM_BYTES;
+		kernel += items;
+		out->metadata_items += items;
 		/* Page tables that have grown since the engine was switched on. */
 		if ((c->npools || c->driving) && tables > k->page_tables_t0)
 			kernel += tables - k->page_tables_t0;
@@ -298,7 +325,7 @@ int coord_sample(struct coord *c, bool full, struct ob_err *e)
 		return r;
 	/* What the guests did they did until they were parked. */
 	now = c->end_ns ? c->end_ns : coord_now(c);
-	r = coord_count(c, UINT_MAX, &m);
+	r = count_all(c, full, &m);
 	if (r)
 		return ob_fail(e, -r, "counting shared pages: %s", strerror(-r));
 	s = new_sample(c);
@@ -307,7 +334,10 @@ int coord_sample(struct coord *c, bool full, struct ob_err *e)
 	result_kvmstat_end(out->kvm_stats, s->t);
 	s->touched_bytes = m.touched * OB_PAGE_SIZE;
 	s->resident_bytes = m.frames * OB_PAGE_SIZE + pool_extra_bytes(c, &m);
-	s->saved_bytes = (m.zero + m.intra + m.inter) * OB_PAGE_SIZE;
+	s->saved_zero = m.zero * OB_PAGE_SIZE;
+	s->saved_intra = m.intra * OB_PAGE_SIZE;
+	s->saved_inter = m.inter * OB_PAGE_SIZE;
+	s->saved_bytes = s->saved_zero + s->saved_intra + s->saved_inter;
 	s->merge_cpu_ns = c->t0_ns ? merge_cpu_ns(c) : 0;
 	for (unsigned int i = 0; i < c->cfg->guests; i++) {
 		s->ops += out->guest[i].ops;
@@ -316,9 +346,9 @@ int coord_sample(struct coord *c, bool full, struct ob_err *e)
 	}
 	out->touched_bytes = s->touched_bytes;
 	out->resident_bytes = s->resident_bytes;
-	out->saved_zero = m.zero * OB_PAGE_SIZE;
-	out->saved_intra = m.intra * OB_PAGE_SIZE;
-	out->saved_inter = m.inter * OB_PAGE_SIZE;
+	out->saved_zero = s->saved_zero;
+	out->saved_intra = s->saved_intra;
+	out->saved_inter = s->saved_inter;
 	return 0;
 }
 

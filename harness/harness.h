@@ -94,6 +94,7 @@ void opts_workload_words(const char *name, char *buf, size_t n);
 struct run_sample {
 	double t; /* seconds from the engine switched on; negative before */
 	uint64_t touched_bytes, resident_bytes, saved_bytes; /* saved: zero + intra + inter */
+	uint64_t saved_zero, saved_intra, saved_inter;	     /* bytes */
 	uint64_t ops;					     /* of all guests since boot */
 	uint64_t checked_pages, mismatches;
 	uint64_t merge_cpu_ns;
@@ -118,8 +119,9 @@ struct run_guest {
 	uint64_t state_pages[EPT_NSTATES];
 	struct ept_huge_stats huge; /* all 0 with pages of 4 KiB */
 	struct agent_mismatch mismatch[AGENT_MISMATCHES];
-	unsigned int nmismatch; /* of those filled in */
-	struct run_wset wset;	/* --working-set */
+	unsigned int nmismatch;	      /* of those filled in */
+	struct run_wset wset;	      /* --working-set */
+	struct ksm_meter_share share; /* of what is resident and saved */
 };
 
 /* The guard against storms (ksm/reserve.h), over the measured time. */
@@ -177,6 +179,9 @@ struct run_result {
 	int64_t saved_bytes;			       /* net: zero + intra + inter - metadata */
 	uint64_t saved_zero, saved_intra, saved_inter; /* bytes */
 	uint64_t metadata_ours, metadata_kernel;       /* bytes that sharing itself costs */
+	uint64_t metadata_map;			       /* of ours: the page-state maps */
+	uint64_t
+		metadata_items; /* of the kernel's: items of KSM, one a page scanned; 0: not told */
 	double merge_cpu_seconds;
 	double huge_cpu_seconds;    /* of building huge pages, in none of the others */
 	double merge_seconds_to_95; /* negative: never (nothing was merged) */

@@ -143,6 +143,12 @@ const char *proto_str(const json_t *o, const char *key)
 	return s ? s : "";
 }
 
+#define COST(name, kind)                                                                  \
+	{"ns_" name, offsetof(struct ksm_stats, cost[KSM_COST_##kind].ns), false},        \
+	{                                                                                 \
+		"ops_" name, offsetof(struct ksm_stats, cost[KSM_COST_##kind].ops), false \
+	}
+
 /* Every counter of struct ksm_stats but the histograms: all are 64 bits wide. */
 static const struct {
 	const char *key;
@@ -181,6 +187,18 @@ static const struct {
 	{"fill_failed", offsetof(struct ksm_stats, fill_failed), false},
 	{"restored", offsetof(struct ksm_stats, restored), false},
 	{"stall_ns", offsetof(struct ksm_stats, stall_ns), false},
+	COST("skip", SKIP),
+	COST("sync", SYNC),
+	COST("hash", HASH),
+	COST("look", LOOK),
+	COST("freeze", FREEZE),
+	COST("compare", COMPARE),
+	COST("make", MAKE),
+	COST("share_run", SHARE_RUN),
+	COST("share_one", SHARE_ONE),
+	COST("remerge", REMERGE),
+	COST("zero", ZERO),
+	COST("release", RELEASE),
 };
 _Static_assert(sizeof(stats_field) / sizeof(stats_field[0]) ==
 		       (sizeof(struct ksm_stats) - sizeof(struct ksm_pauses)) / 8,

@@ -43,6 +43,7 @@ static const char page_style[] =
 	".bars{display:grid;grid-template-columns:5.5rem 1fr;gap:.5rem .8rem;align-items:center}\n"
 	".bar{display:flex;height:1.5rem;border-radius:.25rem;overflow:hidden}\n"
 	".bar span{display:block;height:100%}\n"
+	".slim{height:.8rem;min-width:9rem;margin-top:.35rem}\n"
 	".key span{display:inline-block;width:.8rem;height:.8rem;border-radius:.15rem;"
 	"margin:0 .35rem 0 1rem;vertical-align:-.08rem}\n"
 	".key span:first-child{margin-left:0}\n"
@@ -204,10 +205,13 @@ int report_write(const json_t *doc, const char *path, struct ob_err *e)
 	fputs("<h2>Resident memory over time</h2>\n", out);
 	report_plot(out, doc);
 	report_bars(out, doc);
+	report_split(out, doc);
 	report_figures(out, doc);
 	fputs(page_reading, out);
 	report_domains(out, doc);
 	report_content(out, doc);
+	report_shares(out, doc);
+	report_costs(out, doc);
 	report_guests(out, doc);
 	report_setting(out, doc);
 	fputs("<p class=\"dim small\">Everything above, every raw sample and more: "

@@ -23,8 +23,25 @@ const char *report_colour(const char *sharing, size_t index);
 /* Text with everything escaped that HTML would read. */
 void report_text(FILE *out, const char *s);
 
+/* What becomes of touched memory, in the order of bars and areas. The paths are those of a run, a
+ * sample, and a guest's share alike. (report_body.c) */
+#define REPORT_PARTS 4
+struct report_part {
+	const char *path, *label, *colour;
+};
+extern const struct report_part report_parts[REPORT_PARTS];
+
+/* report_gnuplot.c: run gnuplot on a whole program, flushed to a file that can be read again. The
+ * output (the caller's to free), with "<svg" in it; or NULL with a sentence in @why. */
+char *report_gnuplot(FILE *program, const char **why);
 /* report_plot.c: resident memory over time as an SVG element, or a sentence that says why not. */
 void report_plot(FILE *out, const json_t *doc);
+/* The same of the parts of touched memory, of the runs that merged; nothing when none did. */
+void report_split(FILE *out, const json_t *doc);
+/* report_share.c: each guest's part; report_cost.c: what operations cost. Nothing where a document
+ * has nothing of it. */
+void report_shares(FILE *out, const json_t *doc);
+void report_costs(FILE *out, const json_t *doc);
 /* report_body.c */
 void report_verdict(FILE *out, const json_t *doc);
 void report_bars(FILE *out, const json_t *doc);

@@ -9,7 +9,7 @@
 
 #include "harness/report.h"
 
-enum cell_kind { CELL_BYTES, CELL_COUNT, CELL_SECONDS, CELL_US };
+enum cell_kind { CELL_BYTES, CELL_COUNT, CELL_REAL, CELL_SECONDS, CELL_US };
 
 struct figure_row {
 	const char *label;
@@ -29,6 +29,10 @@ static const struct figure_row figure_rows[] = {
 	{"across VMs", "saved.inter", CELL_BYTES, "sub"},
 	{"Metadata, ours", "metadata.ours", CELL_BYTES, ""},
 	{"Metadata, the kernel's", "metadata.kernel", CELL_BYTES, ""},
+	{"ours, bytes a touched page", "metadata_bytes_per_page.merging", CELL_REAL, "sub"},
+	{"with the page-state map", "metadata_bytes_per_page.with_map", CELL_REAL, "sub"},
+	{"KSM's items, bytes a touched page", "metadata_bytes_per_page.kernel_items", CELL_REAL,
+	 "sub"},
 	{"Working set, estimated", "working_set_bytes", CELL_BYTES, ""},
 	{"Guest operations a second", "ops_per_second", CELL_COUNT, "main"},
 	{"latency, median", "latency.p50_us", CELL_US, "sub"},
@@ -72,6 +76,9 @@ static void cell(FILE *out, double v, enum cell_kind kind)
 		break;
 	case CELL_COUNT:
 		grouped(out, v);
+		break;
+	case CELL_REAL:
+		fprintf(out, "%.1f", v);
 		break;
 	case CELL_SECONDS:
 		fprintf(out, v < 10 ? "%.2f s" : "%.1f s", v);
@@ -168,17 +175,17 @@ void report_verdict(FILE *out, const json_t *doc)
 	}
 }
 
+const struct report_part report_parts[REPORT_PARTS] = {
+	{"resident_bytes", "resident", "#8a929e"},
+	{"saved.inter", "saved across VMs", "#2f7fd1"},
+	{"saved.intra", "saved within one VM", "#2f9e8f"},
+	{"saved.zero", "saved as zero pages", "#d9a72e"},
+};
+
 /* Where the touched memory went, a bar a mode: held, and saved by each of the three ways. */
 void report_bars(FILE *out, const json_t *doc)
 {
-	static const struct {
-		const char *path, *label, *colour;
-	} parts[] = {
-		{"resident_bytes", "resident", "#8a929e"},
-		{"saved.inter", "saved across VMs", "#2f7fd1"},
-		{"saved.intra", "saved within one VM", "#2f9e8f"},
-		{"saved.zero", "saved as zero pages", "#d9a72e"},
-	};
+	const struct report_part *parts = report_parts;
 	const json_t *run;
 	double most = 0;
 	char buf[24];
@@ -187,14 +194,14 @@ void report_bars(FILE *out, const json_t *doc)
 	json_array_foreach (json_object_get(doc, "runs"), i, run) {
 		double sum = 0;
 
-		for (size_t p = 0; p < OB_ARRAY_SIZE(parts); p++)
+		for (size_t p = 0; p < REPORT_PARTS; p++)
 			sum += fmax(0, report_num(run, parts[p].path));
 		most = fmax(most, sum);
 	}
 	if (most <= 0)
 		return;
 	fputs("<h2>Where the touched memory went</h2>\n<p class=\"key small dim\">", out);
-	for (size_t p = 0; p < OB_ARRAY_SIZE(parts); p++)
+	for (size_t p = 0; p < REPORT_PARTS; p++)
 		fprintf(out, "<span style=\"background:%s\"></span>%s", parts[p].colour,
 			parts[p].label);
 	fputs("</p>\n<div class=\"bars\">\n", out);
@@ -202,7 +209,7 @@ void report_bars(FILE *out, const json_t *doc)
 		fputs("<div>", out);
 		report_text(out, report_str(run, "sharing"));
 		fputs("</div><div class=\"bar\">", out);
-		for (size_t p = 0; p < OB_ARRAY_SIZE(parts); p++) {
+		for (size_t p = 0; p < REPORT_PARTS; p++) {
 			double v = report_num(run, parts[p].path);
 
 			if (!(v > 0))

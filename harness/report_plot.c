@@ -1,29 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * report_plot.c: resident memory over time, a line a sharing mode, drawn by gnuplot as SVG.
- *
- * gnuplot is started directly, without a shell and without the user's start-up files; its program,
- * with the data in it, is its standard input (a memory file, so that neither side can wait for the
- * other), and the SVG is what it writes. Colours of text and axes are left to the page
- * (currentColor), so that the plot is readable on light and dark ground. Whatever goes wrong with
- * gnuplot costs the plot and no more: a sentence stands in its place.
+ * report_plot.c: memory over time. Two plots: what is resident, a line a sharing mode; and what has
+ * become of the touched memory, an area for each way to save it, a panel a mode that merges.
+ * gnuplot draws them (report_gnuplot.c) from the samples of the document.
  */
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
-#include <poll.h>
-#include <signal.h>
-#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "harness/report.h"
 
-#define PLOT_TIMEOUT_S	30
-#define PLOT_MAX_BYTES	(8 << 20)
 #define PLOT_MAX_POINTS 1500 /* a line; more cannot be seen */
 
 /* A word inside double quotes in gnuplot: what could end or steer the string is left out. */
@@ -129,97 +115,25 @@ static bool plot_program(FILE *out, const json_t *doc)
 	return points > 1;
 }
 
-/* All that comes out of @fd, until its end, the limit or the deadline. NULL on the latter two. */
-static char *plot_read(int fd)
+/* Run one of the programs below. NULL, with a sentence in @why, when there is no plot. */
+static char *plot_draw(const json_t *doc, bool (*write)(FILE *, const json_t *), const char **why)
 {
-	size_t cap = 64 << 10, n = 0;
-	char *buf = malloc(cap);
-	struct timespec now;
-	time_t deadline;
+	FILE *program = tmpfile();
+	char *svg = NULL;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	deadline = now.tv_sec + PLOT_TIMEOUT_S;
-	while (buf) {
-		struct pollfd p = {.fd = fd, .events = POLLIN};
-		ssize_t got;
-
-		clock_gettime(CLOCK_MONOTONIC, &now);
-		if (now.tv_sec >= deadline || cap > PLOT_MAX_BYTES)
-			break;
-		if (poll(&p, 1, 1000) <= 0)
-			continue;
-		got = read(fd, buf + n, cap - n - 1);
-		if (got == 0) {
-			buf[n] = '\0';
-			return buf;
-		}
-		if (got < 0 && errno != EINTR)
-			break;
-		n += got > 0 ? (size_t)got : 0;
-		if (n + 1 == cap) {
-			char *more = realloc(buf, cap * 2);
-
-			if (!more)
-				break;
-			buf = more;
-			cap *= 2;
-		}
-	}
-	free(buf);
-	return NULL;
-}
-
-/* Run gnuplot on @program. Its output (the caller's to free), or NULL with a sentence in @why. */
-static char *plot_run(int program, const char **why)
-{
-	static char gnuplot[] = "gnuplot", defaults[] = "-d";
-	char *const argv[] = {gnuplot, defaults, NULL};
-	posix_spawn_file_actions_t fa;
-	int fds[2], status = 0, ret;
-	char *svg;
-	pid_t pid;
-
-	*why = "there is no room to start gnuplot";
-	if (pipe2(fds, O_CLOEXEC) != 0)
-		return NULL;
-	OB_ASSERT(posix_spawn_file_actions_init(&fa) == 0);
-	OB_ASSERT(posix_spawn_file_actions_adddup2(&fa, program, STDIN_FILENO) == 0);
-	OB_ASSERT(posix_spawn_file_actions_adddup2(&fa, fds[1], STDOUT_FILENO) == 0);
-	OB_ASSERT(posix_spawn_file_actions_addopen(&fa, STDERR_FILENO, "/dev/null", O_WRONLY, 0) ==
-		  0);
-	ret = posix_spawnp(&pid, gnuplot, &fa, NULL, argv, environ);
-	posix_spawn_file_actions_destroy(&fa);
-	close(fds[1]);
-	if (ret) {
-		close(fds[0]);
-		*why = ret == ENOENT ? "gnuplot is not installed (apt-get install gnuplot-nox)"
-				     : "gnuplot could not be started";
-		return NULL;
-	}
-	svg = plot_read(fds[0]);
-	close(fds[0]);
-	if (!svg)
-		kill(pid, SIGKILL);
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	if (svg && WIFEXITED(status) && WEXITSTATUS(status) == 0 && strstr(svg, "<svg"))
-		return svg;
-	free(svg);
-	*why = "gnuplot failed";
-	return NULL;
+	*why = "there are too few samples";
+	if (program && write(program, doc) && fflush(program) == 0)
+		svg = report_gnuplot(program, why);
+	if (program)
+		fclose(program);
+	return svg;
 }
 
 void report_plot(FILE *out, const json_t *doc)
 {
-	const char *why = "there are too few samples";
-	char *svg = NULL;
-	FILE *program = tmpfile();
+	const char *why;
+	char *svg = plot_draw(doc, plot_program, &why);
 
-	if (program && plot_program(program, doc) && fflush(program) == 0 &&
-	    lseek(fileno(program), 0, SEEK_SET) == 0)
-		svg = plot_run(fileno(program), &why);
-	if (program)
-		fclose(program);
 	if (svg) {
 		fputs(strstr(svg, "<svg"), out); /* what is before it is for a file of its own */
 		fputs("\n<p class=\"dim small\">Dashed: what the guests have touched. Lines begin "
@@ -229,6 +143,95 @@ void report_plot(FILE *out, const json_t *doc)
 	} else {
 		fprintf(out, "<p class=\"dim\">No plot: %s. The samples are in result.json.</p>\n",
 			why);
+	}
+	free(svg);
+}
+
+/* --- the split --------------------------------------------------------------------------- */
+
+/* Has it merged anything at any time? */
+static bool split_has(const json_t *run)
+{
+	const json_t *s;
+	size_t i;
+
+	json_array_foreach (json_object_get(run, "samples"), i, s)
+		if (report_num(s, "saved.intra") > 0 || report_num(s, "saved.inter") > 0)
+			return true;
+	return false;
+}
+
+/* t, then the parts, each on top of those before it. */
+static void split_block(FILE *out, const json_t *run, size_t nr, double unit)
+{
+	const json_t *samples = json_object_get(run, "samples"), *s;
+	size_t n = json_array_size(samples), step = n / PLOT_MAX_POINTS + 1, i;
+
+	fprintf(out, "$s%zu << EOD\n", nr);
+	json_array_foreach (samples, i, s) {
+		double t = report_num(s, "t"), sum = 0;
+
+		if ((i % step && i + 1 != n) || !isfinite(t))
+			continue;
+		fprintf(out, "%.6g 0", t);
+		for (size_t p = 0; p < REPORT_PARTS; p++) {
+			sum += fmax(0, report_num(s, report_parts[p].path));
+			fprintf(out, " %.8g", isfinite(sum) ? sum / unit : 0);
+		}
+		fputc('\n', out);
+	}
+	fputs("EOD\n", out);
+}
+
+static bool split_program(FILE *out, const json_t *doc)
+{
+	const json_t *runs = json_object_get(doc, "runs"), *run;
+	struct plot_range x = plot_extent(runs);
+	double unit = x.most >= 2.0 * (double)OB_GIB ? (double)OB_GIB : (double)OB_MIB;
+	size_t i, panels = 0;
+
+	json_array_foreach (runs, i, run) {
+		if (!split_has(run))
+			continue;
+		split_block(out, run, i, unit);
+		panels++;
+	}
+	if (!panels || x.t1 <= x.t0 || x.most <= 0)
+		return false;
+	fprintf(out,
+		"set terminal svg size 900,%d dynamic noenhanced font 'system-ui,sans-serif,13' "
+		"name 'saved' linewidth 1\nset encoding utf8\nunset key\n"
+		"set border 3 lc rgb '#8a929e'\nset tics nomirror out scale 0.5 front\n"
+		"set style fill solid 1 noborder\nset xlabel 'seconds' offset 0,0.4\n"
+		"set yrange [0:%.6g]\nset xrange [%.6g:%.6g]\nset ylabel '%s'\n"
+		"set multiplot layout 1,%zu\n",
+		panels > 2 ? 260 : 300, x.most / unit * 1.04, x.t0, x.t1,
+		unit == (double)OB_GIB ? "GiB" : "MiB", panels);
+	json_array_foreach (runs, i, run) {
+		if (!split_has(run))
+			continue;
+		fputs("set title \"", out);
+		plot_word(out, report_str(run, "sharing"));
+		fputs("\" offset 0,-0.5\nplot ", out);
+		for (size_t p = 0; p < REPORT_PARTS; p++)
+			fprintf(out, "%s$s%zu using 1:%zu:%zu with filledcurves lc rgb '%s'",
+				p ? ", " : "", i, p + 2, p + 3, report_parts[p].colour);
+		fputc('\n', out);
+	}
+	fputs("unset multiplot\n", out);
+	return true;
+}
+
+void report_split(FILE *out, const json_t *doc)
+{
+	const char *why;
+	char *svg = plot_draw(doc, split_program, &why);
+
+	/* That there is no gnuplot was said at the first plot. */
+	if (svg) {
+		fputs("<h3>Over time</h3>\n", out);
+		fputs(strstr(svg, "<svg"), out);
+		fputc('\n', out);
 	}
 	free(svg);
 }

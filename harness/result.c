@@ -148,10 +148,31 @@ static json_t *mismatches_json(const struct run_guest *g)
 	return list;
 }
 
+static json_t *saved_json(const struct run_result *r, uint64_t zero, uint64_t intra, uint64_t inter)
+{
+	json_t *o = json_object();
+
+	json_object_set_new(o, "zero", fig(r, zero));
+	json_object_set_new(o, "intra", fig(r, intra));
+	json_object_set_new(o, "inter", fig(r, inter));
+	return o;
+}
+
 /* What Linux KSM has merged at a moment is not ours to know. */
 static json_t *shared_count(const struct run_result *r, uint64_t pages)
 {
 	return strcmp(r->sharing, "kernel") ? result_count(pages) : json_null();
+}
+
+/* A guest's part in what is resident and saved. */
+static json_t *share_json(const struct run_result *r, const struct ksm_meter_share *s)
+{
+	json_t *o = json_object();
+
+	json_object_set_new(o, "touched_bytes", fig(r, s->touched));
+	json_object_set_new(o, "resident_bytes", fig(r, s->resident));
+	json_object_set_new(o, "saved", saved_json(r, s->zero, s->intra, s->inter));
+	return o;
 }
 
 static json_t *guest_json(const struct run_result *r, const struct run_guest *g)
@@ -171,13 +192,14 @@ static json_t *guest_json(const struct run_result *r, const struct run_guest *g)
 	json_object_set_new(o, "written_pages", fig(r, g->written_pages));
 	json_object_set_new(o, "disk_pages", fig(r, g->disk_pages));
 	json_object_set_new(o, "state_pages", states_json(r, g->state_pages));
+	json_object_set_new(o, "share", share_json(r, &g->share));
 	json_object_set_new(o, "working_set", result_wset_json(r, g));
 	json_object_set_new(o, "huge",
 			    r->status == RUN_FAILED ? json_null() : result_huge_json(&g->huge));
 	return o;
 }
 
-static json_t *sample_json(const struct run_sample *s)
+static json_t *sample_json(const struct run_result *r, const struct run_sample *s)
 {
 	json_t *o = json_object();
 
@@ -185,6 +207,8 @@ static json_t *sample_json(const struct run_sample *s)
 	json_object_set_new(o, "touched_bytes", result_count(s->touched_bytes));
 	json_object_set_new(o, "resident_bytes", result_count(s->resident_bytes));
 	json_object_set_new(o, "saved_bytes", result_count(s->saved_bytes));
+	json_object_set_new(o, "saved",
+			    saved_json(r, s->saved_zero, s->saved_intra, s->saved_inter));
 	json_object_set_new(o, "ops", result_count(s->ops));
 	json_object_set_new(o, "checked_pages", result_count(s->checked_pages));
 	json_object_set_new(o, "mismatches", result_count(s->mismatches));
@@ -239,6 +263,23 @@ static json_t *stalls_json(const struct run_result *r)
 	return o;
 }
 
+/* What one operation of each kind took. */
+static json_t *costs_json(const struct run_result *r)
+{
+	json_t *o = json_object();
+
+	for (unsigned int i = 0; i < KSM_NCOSTS; i++) {
+		const struct ksm_cost *c = &r->ksm.cost[i];
+		json_t *kind = json_object();
+
+		json_object_set_new(kind, "measured", fig(r, c->ops));
+		json_object_set_new(kind, "cpu_ns", fig(r, c->ns));
+		json_object_set_new(kind, "each_ns", fig_time(r, ksm_cost_each(c)));
+		json_object_set_new(o, ksm_cost_name((enum ksm_cost_kind)i), kind);
+	}
+	return o;
+}
+
 /* What our engine counted. */
 static json_t *hash_json(const struct run_result *r)
 {
@@ -285,6 +326,7 @@ static json_t *hash_json(const struct run_result *r)
 		json_object_set_new(o, rows[i].name, fig(r, rows[i].v));
 	json_object_set_new(o, "pauses", pauses_json(r));
 	json_object_set_new(o, "stalls", stalls_json(r));
+	json_object_set_new(o, "costs", costs_json(r));
 	return o;
 }
 
@@ -330,11 +372,21 @@ static json_t *kernel_json(const struct run_result *r)
 	return o;
 }
 
+/* User metadata, and KSM's items, for each page that a guest has touched: what it costs to know of a
+ * page. Negative: there is nothing of that kind here. */
+double result_meta_per_page(const struct run_result *r, uint64_t bytes)
+{
+	uint64_t pages = r->touched_bytes / OB_PAGE_SIZE;
+
+	return bytes && pages ? (double)bytes / (double)pages : -1;
+}
+
 /* All that may be compared with another run: null as a whole when it failed. */
 static void figures_set(json_t *o, const struct run_result *r)
 {
 	bool failed = r->status == RUN_FAILED;
-	json_t *saved = json_object(), *meta = json_object(), *lat = json_object();
+	json_t *meta = json_object(), *lat = json_object();
+	json_t *page = json_object();
 
 	json_object_set_new(o, "boot_seconds", fig_time(r, r->boot_seconds));
 	json_object_set_new(o, "warm_seconds", fig_time(r, r->warm_seconds));
@@ -344,14 +396,20 @@ static void figures_set(json_t *o, const struct run_result *r)
 	json_object_set_new(o, "resident_bytes", fig(r, r->resident_bytes));
 	json_object_set_new(o, "resident_bytes_kernel", fig(r, r->resident_bytes_kernel));
 	json_object_set_new(o, "saved_bytes", failed ? json_null() : json_integer(r->saved_bytes));
-	json_object_set_new(saved, "zero", fig(r, r->saved_zero));
-	json_object_set_new(saved, "intra", fig(r, r->saved_intra));
-	json_object_set_new(saved, "inter", fig(r, r->saved_inter));
-	json_object_set_new(o, "saved", saved);
+	json_object_set_new(o, "saved",
+			    saved_json(r, r->saved_zero, r->saved_intra, r->saved_inter));
 	json_object_set_new(o, "metadata_bytes", fig(r, r->metadata_ours + r->metadata_kernel));
 	json_object_set_new(meta, "ours", fig(r, r->metadata_ours));
 	json_object_set_new(meta, "kernel", fig(r, r->metadata_kernel));
 	json_object_set_new(o, "metadata", meta);
+	json_object_set_new(
+		page, "merging",
+		fig_time(r, result_meta_per_page(r, r->metadata_ours - r->metadata_map)));
+	json_object_set_new(page, "with_map",
+			    fig_time(r, result_meta_per_page(r, r->metadata_ours)));
+	json_object_set_new(page, "kernel_items",
+			    fig_time(r, result_meta_per_page(r, r->metadata_items)));
+	json_object_set_new(o, "metadata_bytes_per_page", page);
 	json_object_set_new(o, "merge_cpu_seconds", fig_time(r, r->merge_cpu_seconds));
 	json_object_set_new(o, "merge_seconds_to_95", fig_time(r, r->merge_seconds_to_95));
 	json_object_set_new(o, "ops_per_second", fig_time(r, r->ops_per_second));
@@ -436,7 +494,7 @@ static json_t *run_json(const struct run_result *r)
 	json_object_set_new(o, "kernel_ksm",
 			    strcmp(r->sharing, "kernel") == 0 ? kernel_json(r) : json_null());
 	for (unsigned int i = 0; r->status != RUN_FAILED && i < r->nsamples; i++)
-		json_array_append_new(samples, sample_json(&r->sample[i]));
+		json_array_append_new(samples, sample_json(r, &r->sample[i]));
 	json_object_set_new(o, "numa", result_numa_json(r));
 	json_object_set_new(o, "domains", result_domains_json(r));
 	json_object_set_new(o, "guest_list", guests);

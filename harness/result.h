@@ -18,6 +18,12 @@ json_t *result_count(uint64_t v);
 json_t *result_file_json(const char *path);
 /* "heap" and the like, for enum agent_kind; "unknown" for what a guest made up. */
 const char *result_kind_name(uint64_t kind);
+/* @bytes of metadata for each touched page; negative: there are none. */
+double result_meta_per_page(const struct run_result *r, uint64_t bytes);
+/* table_cost.c: "272 ns", "1.5 us"; returns @buf, at least 24 bytes. And the costs of a run, nothing
+ * when none was measured. */
+char *result_ns(char *buf, size_t n, double ns);
+void table_costs(FILE *out, const struct run_result *r);
 /* Write @len bytes so that a reader finds all or nothing of them; "-" is standard output. */
 int result_write_text(const char *text, size_t len, const char *path, struct ob_err *e);
 /* Make folder @path and those above it. 0 or -errno with a line. */

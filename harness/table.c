@@ -6,6 +6,7 @@
  */
 #include <math.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "harness/result.h"
@@ -94,6 +95,38 @@ static void cell_ops(const struct table *t, const struct run_result *r, char *bu
 			 100 * r->ops_per_second / t->off->ops_per_second);
 	else
 		snprintf(buf, n, "%.0f", r->ops_per_second);
+}
+
+/* What the guest that saves least saves, and the one that saves most, both in the unit of the
+ * latter; before metadata. */
+static void cell_by_guest(const struct table *t, const struct run_result *r, char *buf, size_t n)
+{
+	uint64_t least = UINT64_MAX, most = 0;
+	char bytes[24];
+
+	(void)t;
+	for (unsigned int i = 0; r->guest && i < r->guests; i++) {
+		const struct ksm_meter_share *s = &r->guest[i].share;
+
+		least = OB_MIN(least, s->zero + s->intra + s->inter);
+		most = OB_MAX(most, s->zero + s->intra + s->inter);
+	}
+	if (!most)
+		return;
+	table_bytes(bytes, (int64_t)most);
+	snprintf(buf, n, "%.1f, %s", strtod(bytes, NULL) * (double)least / (double)most, bytes);
+}
+
+/* What it takes to know of a page: our tables for merging, or KSM's items. */
+static void cell_meta_page(const struct table *t, const struct run_result *r, char *buf, size_t n)
+{
+	double each = result_meta_per_page(r, strcmp(r->sharing, "kernel")
+						      ? r->metadata_ours - r->metadata_map
+						      : r->metadata_items);
+
+	(void)t;
+	if (each >= 0)
+		snprintf(buf, n, "%.1f B", each);
 }
 
 static void latency(double us, char *buf, size_t n)
@@ -355,8 +388,10 @@ void table_print(FILE *out, const struct fleet_config *c, const struct run_resul
 	row(&t, "  zero pages", cell_zero, true);
 	row(&t, "  within one VM", cell_intra, true);
 	row(&t, "  across VMs", cell_inter, true);
+	row(&t, "  by guest: least, most", cell_by_guest, true);
 	row(&t, "metadata, ours", cell_meta_ours, true);
 	row(&t, "metadata, kernel's", cell_meta_kernel, true);
+	row(&t, "metadata a touched page", cell_meta_page, true);
 	if (c->wset.samples)
 		row(&t, "working set, estimated", cell_wset, true);
 
@@ -388,5 +423,7 @@ void table_print(FILE *out, const struct fleet_config *c, const struct run_resul
 	result_domains_print(out, runs, nruns);
 	for (unsigned int i = 0; i < nruns; i++)
 		table_content(out, &runs[i]);
+	for (unsigned int i = 0; i < nruns; i++)
+		table_costs(out, &runs[i]);
 	notes(&t);
 }

@@ -40,6 +40,7 @@
  */
 #include <string.h>
 
+#include "ksm/cost.h"
 #include "ksm/hash_engine.h"
 
 /* A page has held still when it was not written for so long. Less, while the guest is new. */
@@ -319,9 +320,15 @@ uint64_t hash_scan_window(struct ksm *k, struct hash *h, struct ksm_slot *s, uin
 	struct ob_page view[HASH_WINDOW];
 	uint8_t state[HASH_WINDOW];
 	uint16_t list[HASH_WINDOW];
-	unsigned int count = choose(k, s, page, n, list, still);
+	uint64_t broken = k->st.broken, hashed;
+	struct ksm_stopwatch watch;
+	unsigned int count;
 	int r;
 
+	watch = ksm_cost_begin(k->host, &k->st,
+			       ksm_cost_sampled(s->g.page_base + page + g->collects));
+	count = choose(k, s, page, n, list, still);
+	ksm_cost_add(&watch, KSM_COST_SKIP, n - count);
 	if (!count)
 		return 0;
 	r = look(s, page, list, count, view);
@@ -337,9 +344,12 @@ uint64_t hash_scan_window(struct ksm *k, struct hash *h, struct ksm_slot *s, uin
 		h->sync_warned = true;
 		return count;
 	}
+	ksm_cost_add(&watch, KSM_COST_SYNC, count);
 	hash_take_broken(k, h, s);
+	ksm_cost_add(&watch, KSM_COST_RELEASE, k->st.broken - broken);
 	ept_states(s->g.ept, page, n, state, NULL);
 	h->ncand = h->nplan = 0;
+	hashed = k->st.hashed_pages;
 	for (unsigned int i = 0; i < count; i++) {
 		if (state[list[i]] == EPT_PRIVATE && view[list[i]].present) {
 			examine(k, h, s, page + list[i], bit_get(still, list[i]));
@@ -349,10 +359,13 @@ uint64_t hash_scan_window(struct ksm *k, struct hash *h, struct ksm_slot *s, uin
 		/* What is out for a moment comes back without being written. */
 		bit_put(g->pending, page + list[i], state[list[i]] == EPT_PRIVATE);
 	}
+	ksm_cost_add(&watch, KSM_COST_HASH, k->st.hashed_pages - hashed);
 	if (!h->ncand || !hash_may_merge(k, h, s, page))
 		return count;
+	ksm_cost_add(&watch, KSM_COST_LOOK, 0);
 	for (unsigned int i = 0; i < h->ncand; i++)
 		hash_consider(k, h, s, &h->cand[i]);
+	ksm_cost_add(&watch, KSM_COST_LOOK, h->ncand);
 	if (!h->nplan)
 		return count;
 	for (unsigned int i = 0; i < h->nplan; i++)

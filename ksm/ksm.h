@@ -173,6 +173,34 @@ struct ksm_pauses {
 	uint64_t stall[KSM_LAT_BUCKETS]; /* calls that change mappings while other guests run */
 };
 
+/* --- what each operation costs: cost.c ------------------------------------------------------- */
+
+enum ksm_cost_kind {
+	KSM_COST_SKIP,	    /* a page passed over: not written, not asked for */
+	KSM_COST_SYNC,	    /* a page whose backing was read from the kernel */
+	KSM_COST_HASH,	    /* a page hashed */
+	KSM_COST_LOOK,	    /* a candidate looked up in the index */
+	KSM_COST_FREEZE,    /* a batch: to freeze its pages and to let them go again */
+	KSM_COST_COMPARE,   /* a page checked while frozen: compared, or hashed again */
+	KSM_COST_MAKE,	    /* a frame filled and published */
+	KSM_COST_SHARE_RUN, /* a page mapped to its frame, in a run of several */
+	KSM_COST_SHARE_ONE, /* the same, alone */
+	KSM_COST_REMERGE,   /* the same, of a page that had broken off before */
+	KSM_COST_ZERO,	    /* a zero page dropped */
+	KSM_COST_RELEASE,   /* a break found: its frame given back */
+	KSM_NCOSTS,
+};
+
+/* CPU time that @ops operations of one kind took together. Only a part of them is measured. */
+struct ksm_cost {
+	uint64_t ns, ops;
+};
+/* For machines, "share_run"; and for a person, "page merged, in a run". */
+const char *ksm_cost_name(enum ksm_cost_kind kind);
+const char *ksm_cost_text(enum ksm_cost_kind kind);
+/* ns of one operation; negative when none was measured. */
+double ksm_cost_each(const struct ksm_cost *c);
+
 struct ksm_stats {
 	uint64_t passes;      /* full passes over all guests */
 	uint64_t dirty_pages; /* pages that the tracker said were written */
@@ -208,6 +236,7 @@ struct ksm_stats {
 	uint64_t restored; /* pages merged where that took no mapping more: old runs, made whole */
 	uint64_t stall_ns; /* of all calls that change mappings while other guests run */
 	struct ksm_pauses pauses;
+	struct ksm_cost cost[KSM_NCOSTS];
 };
 
 struct ksm;
@@ -354,5 +383,21 @@ struct ksm_meter_result {
 int ksm_meter_guest(struct ept *e, uint64_t page_base, uint64_t frame_base, uint64_t *words);
 /* Count. -EINVAL: a word that is none; -ENOMEM. */
 int ksm_meter_count(const struct ksm_meter_vm *vm, unsigned int nvms, struct ksm_meter_result *out);
+
+/*
+ * One VM's part, in bytes. Each page of a frame with s pages is charged the s-th part of it, as the
+ * kernel's Pss does: that is @resident. What is saved within the VM is what it would save were it
+ * alone on the host; what others add to that is saved across VMs. So
+ *	touched = resident + zero + intra + inter
+ * for each VM, and each of the five, summed over all VMs, is that of the whole, to the byte (for
+ * resident: frames * OB_PAGE_SIZE).
+ */
+struct ksm_meter_share {
+	uint64_t touched, resident, zero, intra, inter;
+};
+/* Count, and say the part of each VM in @share (@nvms of them; NULL: not wanted). Takes twice the
+ * time. -EINVAL also when they have 16 TiB or more. */
+int ksm_meter_shares(const struct ksm_meter_vm *vm, unsigned int nvms, struct ksm_meter_result *out,
+		     struct ksm_meter_share *share);
 
 #endif

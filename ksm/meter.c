@@ -21,6 +21,12 @@
  * VM than the page before saves across, one in the same VM saves within. That is all that an entry
  * has to remember, and 16 bytes are enough for it; most of what a count costs is the memory of this
  * table.
+ *
+ * Each VM's part takes a second pass, as the s-th part of a frame can only be charged when s is
+ * known. A VM with p of its s pages is charged p/s of the frame and saves p - p/s: of that p - 1
+ * are copies that it holds itself, and 1 - p/s is owed to others. Over the VMs these add up to s - v
+ * and v - 1. To have it add up to the byte, a frame is cut in 2^32 units, of which its very first page
+ * takes what does not divide, and units become bytes in one running sum over all VMs.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -28,6 +34,7 @@
 #include "ksm/ksm.h"
 
 #define CHUNK 512
+#define UNITS (1ULL << 32) /* of a frame, to be charged to its pages */
 
 static uint64_t page_word(const struct ob_page *p, enum ept_state state, uint64_t frame,
 			  uint64_t fleet_page)
@@ -80,7 +87,7 @@ int ksm_meter_guest(struct ept *e, uint64_t page_base, uint64_t frame_base, uint
 struct seen {
 	uint64_t key;
 	uint32_t last_vm; /* counts from 1; 0: no page of it was met yet */
-	bool shared;	  /* more than one page was */
+	uint32_t pages;
 };
 
 struct seen_table {
@@ -110,14 +117,14 @@ static struct seen *table_get(struct seen_table *t, uint64_t key)
 /* One more page of frame @s, in VM @v: what it adds to the count. */
 static void count_page(struct ksm_meter_result *out, struct seen *s, unsigned int v)
 {
+	s->pages++;
 	if (!s->last_vm) {
 		s->last_vm = v + 1;
 		out->frames++;
 		out->pool_frames += KSM_METER_KIND(s->key) == KSM_METER_KIND(KSM_METER_FRAME);
 		return;
 	}
-	out->shared_pages += s->shared ? 1 : 2;
-	s->shared = true;
+	out->shared_pages += s->pages == 2 ? 2 : 1;
 	if (s->last_vm == v + 1) {
 		out->intra++;
 	} else {
@@ -132,7 +139,49 @@ static bool word_valid(uint64_t w)
 				       KSM_METER_KIND(w) <= KSM_METER_KIND(KSM_METER_OWN));
 }
 
-int ksm_meter_count(const struct ksm_meter_vm *vm, unsigned int nvms, struct ksm_meter_result *out)
+/* The second pass over one VM: it is the @turn-th, counted on from those of the first pass. Returns
+ * the units that it is charged. */
+static uint64_t charge_vm(struct seen_table *t, const struct ksm_meter_vm *vm, uint32_t nvms,
+			  uint32_t turn, struct ksm_meter_share *out)
+{
+	uint64_t units = 0;
+
+	for (uint64_t i = 0; i < vm->pages; i++) {
+		uint64_t w = vm->words[i];
+		struct seen *s;
+
+		out->touched += w == KSM_METER_UNTOUCHED ? 0 : OB_PAGE_SIZE;
+		out->zero += w == KSM_METER_ZERO ? OB_PAGE_SIZE : 0;
+		if (w <= KSM_METER_ZERO)
+			continue;
+		s = table_get(t, w);
+		units += UNITS / s->pages;
+		if (s->last_vm <= nvms)
+			units += UNITS % s->pages;
+		out->intra += s->last_vm == turn ? OB_PAGE_SIZE : 0;
+		s->last_vm = turn;
+	}
+	return units;
+}
+
+static void charge(struct seen_table *t, const struct ksm_meter_vm *vm, unsigned int nvms,
+		   struct ksm_meter_share *share)
+{
+	uint64_t sum = 0, bytes = 0;
+
+	for (unsigned int v = 0; v < nvms; v++) {
+		struct ksm_meter_share *out = &share[v];
+
+		*out = (struct ksm_meter_share){0};
+		sum += charge_vm(t, &vm[v], nvms, nvms + v + 1, out);
+		out->resident = sum / (UNITS / OB_PAGE_SIZE) - bytes;
+		bytes += out->resident;
+		out->inter = out->touched - out->resident - out->zero - out->intra;
+	}
+}
+
+int ksm_meter_shares(const struct ksm_meter_vm *vm, unsigned int nvms, struct ksm_meter_result *out,
+		     struct ksm_meter_share *share)
 {
 	struct seen_table t;
 	uint64_t pages = 0;
@@ -146,6 +195,9 @@ int ksm_meter_count(const struct ksm_meter_vm *vm, unsigned int nvms, struct ksm
 				return -EINVAL;
 		}
 	}
+	/* The sums below are in 64 bits: 16 TiB of guests. */
+	if (share && pages >= UNITS)
+		return -EINVAL;
 	/* Sized by what there could be and not by what there is: readings of one fleet then ask the
 	 * allocator for the same size each time, and get the same memory. */
 	r = table_init(&t, pages);
@@ -163,6 +215,13 @@ int ksm_meter_count(const struct ksm_meter_vm *vm, unsigned int nvms, struct ksm
 				count_page(out, table_get(&t, w), v);
 		}
 	}
+	if (share)
+		charge(&t, vm, nvms, share);
 	free(t.at);
 	return 0;
+}
+
+int ksm_meter_count(const struct ksm_meter_vm *vm, unsigned int nvms, struct ksm_meter_result *out)
+{
+	return ksm_meter_shares(vm, nvms, out, NULL);
 }

@@ -226,6 +226,11 @@ void fake_host_advance(struct ob_host *h, uint64_t ns)
 	atomic_fetch_add(&fake_of(h)->now, ns);
 }
 
+uint64_t fake_host_cpu(struct ob_host *h)
+{
+	return op_thread_cpu_ns(h);
+}
+
 void fake_host_advance_cpu(struct ob_host *h, uint64_t ns)
 {
 	atomic_fetch_add(&fake_of(h)->cpu, ns);

@@ -152,6 +152,7 @@ void fake_host_advance(struct ob_host *h, uint64_t ns);
 void fake_host_advance_cpu(struct ob_host *h, uint64_t ns);
 /* Somebody else gets the CPU of the thread, once. */
 void fake_host_preempt(struct ob_host *h);
+uint64_t fake_host_cpu(struct ob_host *h);
 
 /* Limit of mappings (default 65530) and how many there are besides guest RAM (default 100). */
 void fake_host_vma_limit(struct ob_host *h, uint64_t limit, uint64_t others);

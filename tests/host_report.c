@@ -113,10 +113,16 @@ static json_t *document(enum run_status second)
 		r[i].sample = calloc(50, sizeof(*r[i].sample));
 		cr_assert(r[i].guest && r[i].sample);
 		strcpy(r[i].guest[1].reason, "\"><img alt=x>");
+		strcpy(r[i].guest[1].workload, "<b>kv");
+		r[i].guest[1].share = (struct ksm_meter_share){
+			.touched = 96 * OB_MIB, .resident = 48 * OB_MIB, .inter = 48 * OB_MIB};
+		if (i)
+			r[i].ksm.cost[KSM_COST_SHARE_RUN] = (struct ksm_cost){6000, 4};
 		for (int s = 0; s < 50; s++) {
 			r[i].sample[s].t = s / 10.0 - 1;
 			r[i].sample[s].touched_bytes = r[i].touched_bytes;
 			r[i].sample[s].resident_bytes = r[i].resident_bytes;
+			r[i].sample[s].saved_inter = r[i].saved_inter;
 		}
 	}
 	doc = result_json(&c, r, 2, second);
@@ -160,8 +166,20 @@ Test(report, page)
 	/* Nothing is fetched. */
 	cr_expect(!strstr(html, "src=") && !strstr(html, "href=\"http") &&
 		  !strstr(html, "url(http") && !strstr(html, "@import") && !strstr(html, "<link"));
-	if (have_gnuplot())
+	if (have_gnuplot()) {
 		cr_expect(strstr(html, "<svg") && strstr(html, "</svg>") && !strstr(html, "<?xml"));
+		/* The second plot has areas of what was saved, and a panel for what merged only. */
+		cr_expect(strstr(html, "<h3>Over time</h3>\n<svg"));
+		cr_expect(strstr(strstr(html, "<h3>Over time</h3>"), ">hash</text>"));
+		cr_expect(!strstr(strstr(html, "<h3>Over time</h3>"), ">off</text>"));
+	}
+	/* Each guest's part, of the run that saved something. */
+	cr_expect(strstr(html, "<h2>By guest</h2>"));
+	cr_expect(strstr(html, "<td>96.0 MiB</td><td>48.0 MiB</td><td>48.0 MiB</td><td>0 B</td>"));
+	cr_expect(!strstr(html, "<b>kv"));
+	cr_expect(strstr(html, "<h2>What one operation costs</h2>"));
+	cr_expect(strstr(html, "<th>page shared, in a run</th><td>1.5 us</td><td>4 times</td>"));
+	cr_expect(!strstr(html, "<th>page hashed</th>"), "nothing was measured of it");
 	free(html);
 	json_decref(doc);
 }
@@ -196,6 +214,7 @@ Test(report, failed_run)
 
 	cr_expect(strstr(html, "None of its figures may be used"));
 	cr_expect(!strstr(html, "50 % less"), "no verdict from a run that failed");
+	cr_expect(!strstr(html, "By guest") && !strstr(html, "one operation"));
 	free(html);
 	json_decref(doc);
 }
@@ -247,6 +266,12 @@ Test(report, strange_documents)
 		"1\",\"runs\":[1,{},[],{\"samples\":[1,{\"t\":\"x\"},{\"t\":1}],"
 		"\"sharing\":{},\"guest_list\":{}}],\"config\":{\"guests\":\"many\",\"workload\":["
 		"1]}}",
+		"{\"schema\":\"overbook.result/"
+		"1\",\"runs\":[{\"saved\":{\"inter\":1},\"hash\":{\"costs\":{\"hash\":{"
+		"\"measured\":1e300,\"each_ns\":1e300},\"sync\":7,\"zero\":{\"measured\":3}}},"
+		"\"guest_list\":[7,{\"share\":{\"touched_bytes\":1e300,\"saved\":{\"inter\":"
+		"-1e300}}},{\"share\":[]}],\"samples\":[{\"t\":0,\"saved\":{\"inter\":1e308,"
+		"\"intra\":1e308}},{\"t\":1,\"saved\":3}]}]}",
 		"{\"schema\":\"overbook.result/"
 		"1\",\"runs\":[{\"sharing\":\"off\",\"resident_bytes\":1e300,"
 		"\"saved\":{\"zero\":-5},\"samples\":[{\"t\":1e308,\"resident_bytes\":1e308},{"

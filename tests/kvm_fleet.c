@@ -59,6 +59,37 @@ static void nap_ms(long ms)
 	nanosleep(&ts, NULL);
 }
 
+/* The guests' parts are the whole. */
+static void shares_add_up(const json_t *r)
+{
+	static const char *const parts[] = {"zero", "intra", "inter"};
+	json_int_t touched = 0, saved[3] = {0};
+	const json_t *g;
+	size_t i;
+
+	json_array_foreach (json_object_get(r, "guest_list"), i, g) {
+		const json_t *s = json_object_get(g, "share");
+
+		touched += num(s, "touched_bytes", NULL);
+		for (unsigned int p = 0; p < 3; p++)
+			saved[p] += num(s, "saved", parts[p]);
+	}
+	cr_assert_eq(touched, num(r, "touched_bytes", NULL));
+	for (unsigned int p = 0; p < 3; p++)
+		cr_assert_eq(saved[p], num(r, "saved", parts[p]), "%s", parts[p]);
+}
+
+static void samples_are_split(const json_t *r)
+{
+	const json_t *s;
+	size_t i;
+
+	json_array_foreach (json_object_get(r, "samples"), i, s)
+		cr_assert_eq(num(s, "saved_bytes", NULL), num(s, "saved", "zero") +
+								  num(s, "saved", "intra") +
+								  num(s, "saved", "inter"));
+}
+
 Test(fleet, hash_saves_across_guests_and_cells, .timeout = 120)
 {
 	const json_t *r;
@@ -88,6 +119,12 @@ Test(fleet, hash_saves_across_guests_and_cells, .timeout = 120)
 	kernel = num(r, "resident_bytes_kernel", NULL);
 	cr_assert(ours <= kernel + kernel / 50 && ours >= kernel - kernel / 50, "%lld is not %lld",
 		  (long long)ours, (long long)kernel);
+	shares_add_up(r);
+	samples_are_split(r);
+	cr_assert_gt(num(json_object_get(json_object_get(r, "hash"), "costs"), "hash", "measured"),
+		     100);
+	cr_assert_gt(num(json_object_get(json_object_get(r, "hash"), "costs"), "hash", "cpu_ns"),
+		     1000);
 	cli_free(&c);
 }
 

@@ -383,3 +383,63 @@ Test(hash_scan, at_random_nothing_that_is_equal_is_left_out)
 		unmake(&x);
 	}
 }
+
+/* What reading the kernel's page map takes, and nothing else here takes any. */
+static void sync_takes_time(void *arg, struct ob_host *h, enum fake_op op, bool after)
+{
+	(void)arg;
+	if (op == FAKE_PAGES && !after)
+		fake_host_advance_cpu(h, 5000);
+}
+
+Test(hash_scan, costs_are_those_of_the_windows_measured)
+{
+	const struct ksm_cost *c;
+	struct ksm_stats st;
+	struct fix x;
+
+	make(&x, NULL, true);
+	fill_all(&x, 0);
+	fake_host_hook(x.h, sync_takes_time, NULL);
+	run_for(&x, 20 * OB_NS_PER_SEC);
+	fake_host_hook(x.h, NULL, NULL);
+	st = stats(&x);
+	c = st.cost;
+	cr_assert_gt(c[KSM_COST_SKIP].ops, 0);
+	cr_assert_gt(c[KSM_COST_HASH].ops, 0);
+	cr_assert_leq(c[KSM_COST_HASH].ops, st.hashed_pages);
+	cr_assert_eq(c[KSM_COST_HASH].ops, c[KSM_COST_SYNC].ops, "all that was read was hashed");
+	cr_assert_eq(c[KSM_COST_HASH].ops, c[KSM_COST_LOOK].ops, "and held still");
+	/* Its pages lie side by side: one reading a window. */
+	cr_assert_gt(c[KSM_COST_SYNC].ns, 0);
+	cr_assert_eq(c[KSM_COST_SYNC].ns % 5000, 0);
+	cr_assert_eq(c[KSM_COST_HASH].ns + c[KSM_COST_LOOK].ns + c[KSM_COST_SKIP].ns, 0);
+	unmake(&x);
+}
+
+/* Breaks that are found are counted where they are found, and nowhere else. */
+Test(hash_scan, costs_of_breaks_found)
+{
+	struct ksm_stats st;
+	struct fix x;
+
+	make(&x, NULL, true);
+	fill_all(&x, PAGES);
+	run_for(&x, 2 * OB_NS_PER_SEC);
+	st = stats(&x);
+	cr_assert_eq(st.cost[KSM_COST_RELEASE].ops, 0, "none was broken");
+	for (uint32_t round = 1; round <= 8; round++) {
+		for (uint64_t p = 0; p < PAGES; p += 3)
+			fill(&x, 0, p, 900000 * round + (uint32_t)p);
+		run_for(&x, 2 * OB_NS_PER_SEC);
+		for (uint64_t p = 0; p < PAGES; p += 3)
+			fill(&x, 0, p, (uint32_t)(1 + p));
+		run_for(&x, 2 * OB_NS_PER_SEC);
+	}
+	st = stats(&x);
+	cr_assert_geq(st.broken, 8 * PAGES / 3);
+	cr_assert_gt(st.cost[KSM_COST_RELEASE].ops, 0);
+	cr_assert_lt(st.cost[KSM_COST_RELEASE].ops, st.broken / 2, "a part is measured");
+	check_content(&x);
+	unmake(&x);
+}

@@ -60,8 +60,48 @@ static struct ksm_meter_result oracle(const struct ksm_meter_vm *vm, unsigned in
 	return r;
 }
 
+/* A VM's part of what is resident, page by page in fractions; and what it saves alone. */
+static void check_shares(const struct ksm_meter_vm *vm, unsigned int nvms,
+			 const struct ksm_meter_result *all, const struct ksm_meter_share *share)
+{
+	struct ksm_meter_share sum = {0};
+
+	for (unsigned int v = 0; v < nvms; v++) {
+		const struct ksm_meter_share *s = &share[v];
+		struct ksm_meter_result alone = oracle(&vm[v], 1);
+		double resident = 0;
+
+		for (uint64_t i = 0; i < vm[v].pages; i++) {
+			uint64_t id = vm[v].words[i], same = 0;
+
+			for (unsigned int w = 0; w < nvms; w++)
+				for (uint64_t j = 0; j < vm[w].pages; j++)
+					same += vm[w].words[j] == id;
+			resident += id > 1 ? (double)OB_PAGE_SIZE / (double)same : 0;
+		}
+		cr_assert_lt((double)s->resident, resident + 1.01);
+		cr_assert_gt((double)s->resident, resident - 1.01);
+		cr_assert_eq(s->touched, alone.touched * OB_PAGE_SIZE);
+		cr_assert_eq(s->zero, alone.zero * OB_PAGE_SIZE);
+		cr_assert_eq(s->intra, alone.intra * OB_PAGE_SIZE, "what it would save alone");
+		cr_assert_leq(s->inter, s->touched, "not below 0");
+		cr_assert_eq(s->touched, s->resident + s->zero + s->intra + s->inter);
+		sum.touched += s->touched;
+		sum.resident += s->resident;
+		sum.zero += s->zero;
+		sum.intra += s->intra;
+		sum.inter += s->inter;
+	}
+	cr_assert_eq(sum.touched, all->touched * OB_PAGE_SIZE);
+	cr_assert_eq(sum.resident, all->frames * OB_PAGE_SIZE);
+	cr_assert_eq(sum.zero, all->zero * OB_PAGE_SIZE);
+	cr_assert_eq(sum.intra, all->intra * OB_PAGE_SIZE);
+	cr_assert_eq(sum.inter, all->inter * OB_PAGE_SIZE);
+}
+
 static void run_random(uint64_t seed)
 {
+	struct ksm_meter_share share[6];
 	uint64_t s = seed, words[6][60];
 	struct ksm_meter_vm vm[6];
 	struct ksm_meter_result got, want;
@@ -100,6 +140,9 @@ static void run_random(uint64_t seed)
 		     (unsigned long long)want.pool_frames, (unsigned long long)got.inter,
 		     (unsigned long long)want.inter, (unsigned long long)got.intra,
 		     (unsigned long long)want.intra);
+	cr_assert_eq(ksm_meter_shares(vm, nvms, &got, share), 0);
+	cr_assert_eq(memcmp(&got, &want, sizeof(got)), 0, "the same with shares");
+	check_shares(vm, nvms, &want, share);
 	/* What each page is must add up. */
 	cr_assert_eq(got.touched, got.zero + got.frames + got.intra + got.inter);
 }
@@ -125,6 +168,54 @@ Test(meter, a_frame_with_s_pages_in_v_vms)
 	cr_assert_eq(r.shared_pages, 4);
 	cr_assert_eq(r.touched, 5);
 	cr_assert_eq(r.pages, 6);
+}
+
+/* Three pages of one frame in VM 0, one in VM 1: 3/4 and 1/4 of it. Alone, VM 0 would save two. */
+Test(meter, each_vm_is_charged_its_part)
+{
+	uint64_t a[] = {KSM_METER_PFN | 9, KSM_METER_PFN | 9, KSM_METER_PFN | 9, 0};
+	uint64_t b[] = {KSM_METER_PFN | 9, KSM_METER_ZERO, KSM_METER_OWN | 5};
+	struct ksm_meter_vm vm[] = {{a, 4}, {b, 3}};
+	struct ksm_meter_share s[2];
+	struct ksm_meter_result r;
+
+	cr_assert_eq(ksm_meter_shares(vm, 2, &r, s), 0);
+	cr_assert_eq(s[0].touched, 3 * OB_PAGE_SIZE);
+	cr_assert_eq(s[0].resident, 3 * OB_PAGE_SIZE / 4);
+	cr_assert_eq(s[0].intra, 2 * OB_PAGE_SIZE);
+	cr_assert_eq(s[0].inter, OB_PAGE_SIZE / 4);
+	cr_assert_eq(s[0].zero, 0);
+	cr_assert_eq(s[1].touched, 3 * OB_PAGE_SIZE);
+	cr_assert_eq(s[1].resident, OB_PAGE_SIZE / 4 + OB_PAGE_SIZE);
+	cr_assert_eq(s[1].intra, 0);
+	cr_assert_eq(s[1].inter, 3 * OB_PAGE_SIZE / 4);
+	cr_assert_eq(s[1].zero, OB_PAGE_SIZE);
+}
+
+/* So many frames cut by eleven that what does not divide would be bytes by now. */
+Test(meter, parts_add_up_however_many_frames)
+{
+	enum { VMS = 11, FRAMES = 60000 };
+	uint64_t *words = calloc(FRAMES, sizeof(*words)), resident = 0, inter = 0;
+	struct ksm_meter_share s[VMS];
+	struct ksm_meter_vm vm[VMS];
+	struct ksm_meter_result r;
+
+	cr_assert(words);
+	for (uint64_t i = 0; i < FRAMES; i++)
+		words[i] = KSM_METER_FRAME | i;
+	for (unsigned int v = 0; v < VMS; v++)
+		vm[v] = (struct ksm_meter_vm){words, FRAMES};
+	cr_assert_eq(ksm_meter_shares(vm, VMS, &r, s), 0);
+	for (unsigned int v = 0; v < VMS; v++) {
+		cr_assert_lt((double)s[v].resident, FRAMES * 4096.0 / VMS + 1.01);
+		cr_assert_gt((double)s[v].resident, FRAMES * 4096.0 / VMS - 1.01);
+		resident += s[v].resident;
+		inter += s[v].inter;
+	}
+	cr_assert_eq(resident, FRAMES * OB_PAGE_SIZE);
+	cr_assert_eq(inter, r.inter * OB_PAGE_SIZE);
+	free(words);
 }
 
 Test(meter, words_that_nobody_writes_are_refused)

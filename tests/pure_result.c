@@ -55,13 +55,14 @@ static struct run_result run(enum run_status status)
 		.checked_pages = 77,
 		.checked_shared_pages = 55,
 		.mismatches = 1,
-		.ksm = {.merged_pages = 42},
 		.reserve = {.on = true,
 			    .bytes_max = 4096,
 			    .host_mem = 64 * OB_MIB,
 			    .fits_seconds = -1,
 			    .low_seconds = 0.25,
 			    .pauses = 3},
+		.metadata_map = 40,
+		.ksm = {.merged_pages = 42, .cost[KSM_COST_HASH] = {.ns = 900, .ops = 6}},
 		.nsamples = 2,
 	};
 
@@ -93,6 +94,10 @@ static struct run_result run(enum run_status status)
 	r.sample[1].t = 1.5;
 	r.sample[1].resident_bytes = 4096;
 	r.sample[1].merge_cpu_ns = 500000000;
+	r.sample[1].saved_zero = 7;
+	r.sample[1].saved_intra = 8;
+	r.sample[1].saved_inter = 9;
+	r.guest[1].share = (struct ksm_meter_share){10, 1, 2, 3, 4};
 	return r;
 }
 
@@ -167,6 +172,25 @@ Test(result, fields)
 	cr_expect_eq(report_num(m, "blocks_bytes"), 8192);
 	g = json_array_get(report_get(o, "guest_list"), 1);
 	cr_expect_str_eq(report_str(g, "domain"), "intra");
+	cr_expect_eq(report_num(json_array_get(report_get(o, "samples"), 1), "saved.zero"), 7);
+	cr_expect_eq(report_num(json_array_get(report_get(o, "samples"), 1), "saved.intra"), 8);
+	cr_expect_eq(report_num(json_array_get(report_get(o, "samples"), 1), "saved.inter"), 9);
+	cr_expect_eq(report_num(o, "hash.costs.hash.measured"), 6);
+	cr_expect_eq(report_num(o, "hash.costs.hash.cpu_ns"), 900);
+	cr_expect_eq(report_num(o, "hash.costs.hash.each_ns"), 150);
+	cr_expect_eq(report_num(o, "hash.costs.zero.measured"), 0);
+	cr_expect(json_is_null(report_get(o, "hash.costs.zero.each_ns")));
+	/* 60 and 100 bytes over 7680 pages. */
+	cr_expect_eq(report_num(o, "metadata_bytes_per_page.merging"), 60 / 7680.0);
+	cr_expect_eq(report_num(o, "metadata_bytes_per_page.with_map"), 100 / 7680.0);
+	cr_expect(json_is_null(report_get(o, "metadata_bytes_per_page.kernel_items")));
+
+	g = json_array_get(report_get(o, "guest_list"), 1);
+	cr_expect_eq(report_num(g, "share.touched_bytes"), 10);
+	cr_expect_eq(report_num(g, "share.resident_bytes"), 1);
+	cr_expect_eq(report_num(g, "share.saved.zero"), 2);
+	cr_expect_eq(report_num(g, "share.saved.intra"), 3);
+	cr_expect_eq(report_num(g, "share.saved.inter"), 4);
 	cr_expect_eq(report_num(g, "ops"), 11);
 	cr_expect_str_eq(report_str(g, "reason"), "bytes ?? of a guest", "is '%s'",
 			 report_str(g, "reason"));

@@ -202,3 +202,43 @@ Test(table, domains_are_listed_when_there_are_several)
 	cr_expect_null(strstr(text, "by domain"), "a failed run has no figure");
 	free(text);
 }
+
+Test(table, by_guest_and_costs)
+{
+	struct run_result runs[] = {a_run("off"), a_run("hash")};
+	struct run_guest guests[2] = {{.share = {.zero = 512 * OB_KIB}},
+				      {.share = {.inter = 100 * OB_MIB, .intra = 28 * OB_MIB}}};
+	char *text = print(runs, 2), line[200];
+
+	line_of(text, "  by guest: least, most", line, sizeof(line));
+	cr_expect_eq(line[strlen(line) - 1], '-', "nothing known of guests: %s", line);
+	cr_expect(!strstr(text, "CPU time of one operation"), "nothing was measured");
+	free(text);
+
+	runs[1].guest = guests;
+	runs[1].metadata_ours = 900 * OB_MIB / 4096 * 20;
+	runs[1].metadata_map = 900 * OB_MIB / 4096 * 4;
+	for (unsigned int i = 0; i < KSM_NCOSTS; i++)
+		runs[1].ksm.cost[i] = (struct ksm_cost){.ns = 7 * 250 * (i + 1), .ops = 7};
+	runs[1].ksm.cost[KSM_COST_MAKE].ops = 0;
+	text = print(runs, 2);
+	line_of(text, "  by guest: least, most", line, sizeof(line));
+	cr_expect(strstr(line, "0.5, 128.0 MiB"), "%s", line);
+	line_of(text, "metadata a touched page", line, sizeof(line));
+	cr_expect(strstr(line, "16.0 B"), "%s", line);
+	line_of(text, "CPU time of one operation of hash", line, sizeof(line));
+	cr_expect(strstr(text, "page hashed"));
+	cr_expect(strstr(text, "750 ns") && strstr(text, "1.0 us"));
+	cr_expect(!strstr(text, "frame made"), "never done");
+	for (const char *p = text; *p; p += strcspn(p, "\n") + 1)
+		cr_expect_leq(strcspn(p, "\n"), 80);
+	free(text);
+
+	/* A failed run shows none. */
+	runs[1].status = RUN_FAILED;
+	text = print(runs, 2);
+	cr_expect(!strstr(text, "page hashed"));
+	line_of(text, "  by guest: least, most", line, sizeof(line));
+	cr_expect_eq(line[strlen(line) - 1], '-', "%s", line);
+	free(text);
+}
