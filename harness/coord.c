@@ -139,7 +139,7 @@ static int switch_on(struct coord *c, struct ob_err *e)
 
 	/* First KSM's settings, which take their time; it finds nothing to do before the cells say so. */
 	if (!strcmp(c->engine->name, "kernel")) {
-		r = ksm_driver_start(&c->driver, "/proc/self/exe", NULL, e);
+		r = ksm_driver_start(&c->driver, "/proc/self/exe", NULL, &c->cfg->ksm_pace, e);
 		if (r)
 			return r;
 		c->driving = true;

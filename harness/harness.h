@@ -43,6 +43,7 @@ struct fleet_config {
 	unsigned int cell;	   /* most guests in one cell */
 	unsigned int warm_timeout; /* seconds that the guests may take until they are warm */
 	unsigned int inject;	   /* enum ksm_inject */
+	struct ksm_pace ksm_pace;  /* --ksm: how the engine kernel drives Linux KSM */
 	struct wset_config wset;   /* --working-set */
 	/* What backs the guests' memory. */
 	enum ept_pages pages;

@@ -30,6 +30,7 @@ enum opts_key {
 	KEY_OUT,
 	KEY_QUIET,
 	KEY_INJECT,
+	KEY_KSM,
 	KEY_WARM,
 	KEY_CONTROL,
 	KEY_WORKING_SET,
@@ -76,6 +77,9 @@ static const struct argp_option opts_many[] = {
 	 "off, hash (our merging) or kernel (Linux KSM; needs root). fleet: one, default hash. "
 	 "compare: several, default off,hash,kernel; off, the control, is always run", 0},
 	{"cell", KEY_CELL, "N", 0, "most guests in one process (default 8)", 0},
+	{"ksm", KEY_KSM, "PACE", 0,
+	 "how the mode kernel drives Linux KSM: fastest (default), default (as the kernel starts), "
+	 "advisor (its scan-time advisor), sleep:MS (fastest, but for MS of rest after a scan)", 0},
 	{"out", KEY_OUT, "DIR", 0,
 	 "folder for result.json and report.html (compare: default results/<time>)", 0},
 	{"inject", KEY_INJECT, "FAULT", OPTION_HIDDEN, NULL, 0},
@@ -246,6 +250,22 @@ static int take_sharing(struct opts_state *st, const char *arg)
 	return 0;
 }
 
+static int take_ksm(struct opts_state *st, const char *arg)
+{
+	int ret = ksm_pace_parse(arg, &st->c->ksm_pace);
+
+	st->given->ksm = true;
+	if (ret == -ERANGE)
+		return opts_bad(st, "--ksm %.40s: too long a rest; at most %d ms", arg,
+				KSM_PACE_MAX_SLEEP);
+	if (ret)
+		return opts_bad(
+			st,
+			"--ksm '%.40s': unknown; there are fastest, default, advisor and sleep:MS",
+			arg);
+	return 0;
+}
+
 static int take_period(struct opts_state *st, const char *arg)
 {
 	uint64_t ns = 0;
@@ -348,6 +368,8 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 		return take_sharing(st, arg);
 	case KEY_INJECT:
 		return take_inject(st, arg);
+	case KEY_KSM:
+		return take_ksm(st, arg);
 	case KEY_PAGES:
 		st->explained |= opts_take_pages(c, arg, st->e) != 0;
 		return c->pages == EPT_PAGES_NMODES ? EINVAL : 0;
@@ -421,11 +443,13 @@ static int opts_together(struct opts_state *st)
 {
 	struct fleet_config *c = st->c;
 	const struct ksm_engine_ops *off = ksm_engine_find("off"), *hash = ksm_engine_find("hash");
-	bool has_hash = false, has_off = false;
+	const struct ksm_engine_ops *kernel = ksm_engine_find("kernel");
+	bool has_hash = false, has_off = false, has_kernel = false;
 
 	for (unsigned int i = 0; i < c->nsharing; i++) {
 		has_hash |= c->sharing[i] == hash;
 		has_off |= c->sharing[i] == off;
+		has_kernel |= c->sharing[i] == kernel;
 	}
 	if (opts_wset_together(c, st->given, st->e))
 		return EINVAL;
@@ -438,6 +462,9 @@ static int opts_together(struct opts_state *st)
 	if (c->inject && !has_hash)
 		return opts_bad(
 			st, "--inject plants a fault in our own merging; it needs --sharing hash");
+	if (st->given->ksm && !has_kernel)
+		return opts_bad(st,
+				"--ksm says how Linux KSM is driven; it needs --sharing kernel");
 	if (st->compare && !has_off) { /* no experiment without its control */
 		OB_ASSERT(c->nsharing < FLEET_MAX_MODES);
 		memmove(c->sharing + 1, c->sharing, c->nsharing * sizeof(c->sharing[0]));

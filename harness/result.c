@@ -325,6 +325,7 @@ static json_t *run_json(const struct run_result *r)
 
 static json_t *config_json(const struct fleet_config *c)
 {
+	char pace[KSM_PACE_TEXT];
 	static const struct {
 		unsigned int bit;
 		const char *name;
@@ -352,6 +353,7 @@ static json_t *config_json(const struct fleet_config *c)
 	json_object_set_new(o, "cell", json_integer(c->cell));
 	json_object_set_new(o, "warm_timeout_seconds", json_integer(c->warm_timeout));
 	json_object_set_new(o, "inject", inject);
+	json_object_set_new(o, "ksm", json_string(ksm_pace_text(&c->ksm_pace, pace)));
 	json_object_set_new(o, "working_set", result_wset_config_json(&c->wset));
 	json_object_set_new(o, "pages", json_string(ept_pages_name(c->pages)));
 	json_object_set_new(o, "huge_threshold",

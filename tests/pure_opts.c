@@ -138,6 +138,12 @@ Test(opts, all_of_them)
 	cr_expect(c.quiet && g.out_dir);
 	cr_expect_str_eq(c.out_dir, "d");
 	cr_expect_str_eq(c.control_path, "none");
+	cr_expect_eq(c.ksm_pace.kind, KSM_PACE_FASTEST);
+	cr_assert_eq(parse(&c, &g, "compare --ksm sleep:250", words, sizeof(words), &e), OPTS_OK,
+		     "%s", e.msg);
+	cr_expect_eq(c.ksm_pace.kind, KSM_PACE_SLEEP);
+	cr_expect_eq(c.ksm_pace.sleep_ms, 250);
+	cr_expect(g.ksm);
 }
 
 /* No experiment without its control: compare puts it in front when it was not named. */
@@ -191,6 +197,10 @@ Test(opts, bad_lines)
 		{"compare --sharing off,hash,off", "twice"},
 		{"fleet --sharing off --inject flip-frame", "--sharing hash"},
 		{"fleet --inject frob", "skip-compare"},
+		{"fleet --sharing kernel --ksm frob", "advisor"},
+		{"fleet --sharing kernel --ksm sleep:x", "sleep:MS"},
+		{"fleet --sharing kernel --ksm sleep:600001", "600000"},
+		{"fleet --sharing hash --ksm default", "--sharing kernel"},
 		{"fleet --guest linux", "not available in this version"},
 		{"fleet --guest bsd", "microguest"},
 		{"fleet --frob", "--frob"},
