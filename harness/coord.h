@@ -35,7 +35,7 @@ struct coord_cell {
 	pid_t pid;
 	int fd;		       /* control; -1: lost */
 	unsigned int first, n; /* its guests */
-	uint64_t ept_bytes, vmas, huge_cpu_ns;
+	uint64_t ept_bytes, vmas, huge_cpu_ns, log_bytes;
 	uint64_t page_tables_t0; /* bytes of its page tables when the engine was switched on */
 	struct ksm_stats ksm;
 	char why[200]; /* how it was lost */

@@ -103,6 +103,7 @@ static json_t *setup_doc(struct coord *c, unsigned int cell)
 			(json_int_t)cfg->huge_threshold);
 	OB_ASSERT(doc);
 	json_object_set_new(doc, "working_set", coord_wset_doc(cfg));
+	json_object_set_new(doc, "scan_gap_ms", json_integer((json_int_t)cfg->scan_gap_ms));
 	return doc;
 }
 

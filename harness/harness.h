@@ -31,6 +31,15 @@
 
 /* --- options: opts.c --------------------------------------------------------------------- */
 
+struct coord;
+
+struct run_script {
+	/* 0: go on; 1: the run has what it was for; or -errno with a line in @e. */
+	int (*tick)(struct coord *c, void *arg, struct ob_err *e);
+	void *arg;
+	uint64_t tick_ns; /* how often, about */
+};
+
 struct fleet_config {
 	unsigned int guests;
 	uint64_t mem_bytes;
@@ -43,14 +52,19 @@ struct fleet_config {
 	unsigned int cell;	   /* most guests in one cell */
 	unsigned int warm_timeout; /* seconds that the guests may take until they are warm */
 	unsigned int inject;	   /* enum ksm_inject */
+	unsigned int scan_gap_ms;  /* --scan-gap: rest of the engine hash; 0: its default */
 	struct ksm_pace ksm_pace;  /* --ksm: how the engine kernel drives Linux KSM */
 	struct wset_config wset;   /* --working-set */
 	/* What backs the guests' memory. */
 	enum ept_pages pages;
 	/* adaptive: pages that breaking a huge page must give back, of 512; else 0. */
 	unsigned int huge_threshold;
-	const char *json_path; /* --json FILE, or NULL; "-" is standard output */
-	const char *out_dir;   /* results/<run> of compare; NULL: none */
+	/* A benchmark's: called while the run is measured, and says when it ends (@seconds is then the
+	 * most that it may take). NULL: none. */
+	const struct run_script *script;
+	unsigned int sample_ms; /* between two readings; 0: the default, 250 */
+	const char *json_path;	/* --json FILE, or NULL; "-" is standard output */
+	const char *out_dir;	/* results/<run> of compare; NULL: none */
 	const char *kernel_path, *image_path;
 	bool quiet;
 	int console_fd; /* run: where the guests' consoles go; 0 or less: a file per guest */
@@ -125,6 +139,7 @@ struct run_result {
 	int64_t saved_bytes;			       /* net: zero + intra + inter - metadata */
 	uint64_t saved_zero, saved_intra, saved_inter; /* bytes */
 	uint64_t metadata_ours, metadata_kernel;       /* bytes that sharing itself costs */
+	uint64_t metadata_items; /* of the latter: Linux KSM's items and nodes */
 	double merge_cpu_seconds;
 	double huge_cpu_seconds;    /* of building huge pages, in none of the others */
 	double merge_seconds_to_95; /* negative: never (nothing was merged) */

@@ -38,6 +38,7 @@ enum opts_key {
 	KEY_SAMPLE_PERIOD,
 	KEY_PAGES,
 	KEY_THRESHOLD,
+	KEY_SCAN_GAP,
 	KEY_HELP,
 };
 
@@ -45,9 +46,9 @@ enum opts_key {
 #define OPTS_COMMON \
 	{"mem", KEY_MEM, "SIZE", 0, "memory of each guest: 16M, 1G (default 64M)", 0}, \
 	{"workload", KEY_WORKLOAD, "NAME[,NAME...]", 0, \
-	 "kv, filecache, churn, idle; or a memory workload, with up to two numbers: " \
-	 "counters:ORDER:MS, touch:PERCENT:SCATTER, writer:PAGES:US, unique:PAGES, same:PAGES, " \
-	 "first:WRITE, ping; guest i runs the i-th, round and round (default kv)", 0}, \
+	 "kv, filecache, churn, idle, steady; or a memory workload, with up to two numbers: " \
+	 "counters:ORDER:MS, touch:PERCENT:SCATTER, writer:PAGES:US, unique:PAGES:FREE, " \
+	 "same:PAGES, shuffle:PAGES, first:WRITE, ping; guest i runs the i-th, round and round (default kv)", 0}, \
 	{"seconds", KEY_SECONDS, "S", 0, "measured time over warm guests (default 10)", 0}, \
 	{"seed", KEY_SEED, "N", 0, "of everything random (default 1)", 0}, \
 	{"json", KEY_JSON, "FILE", 0, "write the result there; - is standard output", 0}, \
@@ -77,6 +78,8 @@ static const struct argp_option opts_many[] = {
 	 "off, hash (our merging) or kernel (Linux KSM; needs root). fleet: one, default hash. "
 	 "compare: several, default off,hash,kernel; off, the control, is always run", 0},
 	{"cell", KEY_CELL, "N", 0, "most guests in one process (default 8)", 0},
+	{"scan-gap", KEY_SCAN_GAP, "MS", 0,
+	 "how long the mode hash rests after a pass that found little (default 250)", 0},
 	{"ksm", KEY_KSM, "PACE", 0,
 	 "how the mode kernel drives Linux KSM: fastest (default), default (as the kernel starts), "
 	 "advisor (its scan-time advisor), sleep:MS (fastest, but for MS of rest after a scan)", 0},
@@ -368,6 +371,10 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 		return take_sharing(st, arg);
 	case KEY_INJECT:
 		return take_inject(st, arg);
+	case KEY_SCAN_GAP:
+		ret = take_count(st, "--scan-gap", arg, 1, OPTS_MAX_SCAN_GAP, &v);
+		c->scan_gap_ms = (unsigned int)v;
+		return ret;
 	case KEY_KSM:
 		return take_ksm(st, arg);
 	case KEY_PAGES:
@@ -462,6 +469,8 @@ static int opts_together(struct opts_state *st)
 	if (c->inject && !has_hash)
 		return opts_bad(
 			st, "--inject plants a fault in our own merging; it needs --sharing hash");
+	if (c->scan_gap_ms && !has_hash)
+		return opts_bad(st, "--scan-gap is of our own merging; it needs --sharing hash");
 	if (st->given->ksm && !has_kernel)
 		return opts_bad(st,
 				"--ksm says how Linux KSM is driven; it needs --sharing kernel");

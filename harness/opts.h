@@ -12,11 +12,12 @@
 
 #include "harness/harness.h"
 
-#define OPTS_MIN_MEM	 (8 * OB_MIB)
-#define OPTS_MAX_MEM	 (1024 * OB_GIB)
-#define OPTS_MAX_SECONDS 86400
-#define OPTS_MAX_WARM	 86400
-#define OPTS_MAX_SOCKET	 sizeof(((struct sockaddr_un *)0)->sun_path)
+#define OPTS_MIN_MEM	  (8 * OB_MIB)
+#define OPTS_MAX_MEM	  (1024 * OB_GIB)
+#define OPTS_MAX_SECONDS  86400
+#define OPTS_MAX_WARM	  86400
+#define OPTS_MAX_SCAN_GAP 3600000
+#define OPTS_MAX_SOCKET	  sizeof(((struct sockaddr_un *)0)->sun_path)
 
 enum opts_outcome {
 	OPTS_OK,

@@ -264,6 +264,7 @@ static void figures_set(json_t *o, const struct run_result *r)
 	json_object_set_new(o, "metadata_bytes", fig(r, r->metadata_ours + r->metadata_kernel));
 	json_object_set_new(meta, "ours", fig(r, r->metadata_ours));
 	json_object_set_new(meta, "kernel", fig(r, r->metadata_kernel));
+	json_object_set_new(meta, "ksm_items", fig(r, r->metadata_items));
 	json_object_set_new(o, "metadata", meta);
 	json_object_set_new(o, "merge_cpu_seconds", fig_time(r, r->merge_cpu_seconds));
 	json_object_set_new(o, "merge_seconds_to_95", fig_time(r, r->merge_seconds_to_95));
@@ -353,6 +354,8 @@ static json_t *config_json(const struct fleet_config *c)
 	json_object_set_new(o, "cell", json_integer(c->cell));
 	json_object_set_new(o, "warm_timeout_seconds", json_integer(c->warm_timeout));
 	json_object_set_new(o, "inject", inject);
+	json_object_set_new(o, "scan_gap_ms",
+			    c->scan_gap_ms ? json_integer(c->scan_gap_ms) : json_null());
 	json_object_set_new(o, "ksm", json_string(ksm_pace_text(&c->ksm_pace, pace)));
 	json_object_set_new(o, "working_set", result_wset_config_json(&c->wset));
 	json_object_set_new(o, "pages", json_string(ept_pages_name(c->pages)));

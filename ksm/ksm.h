@@ -142,6 +142,8 @@ void ksm_remove_guest(struct ksm *k, unsigned int vm);
 int ksm_start(struct ksm *k, struct ob_err *e);
 uint64_t ksm_step(struct ksm *k, uint64_t now_ns, uint64_t budget_pages);
 void ksm_stop(struct ksm *k);
+/* Another rest between passes from the next one on. Never while a step runs. */
+void ksm_set_pass_gap(struct ksm *k, uint64_t gap_ns);
 /* Does the engine want ksm_step calls? */
 bool ksm_engine_steps(const struct ksm *k);
 /* Any thread. */
@@ -202,6 +204,9 @@ int ksm_driver_start(struct ksm_driver *d, const char *self_exe, const char *loc
  * as well, so hold it for a moment only. What is held when this process ends the guardian puts right.
  */
 int ksm_driver_hold(bool hold);
+/* Another rest after each scan, for KSM_PACE_SLEEP; the guardian puts back what was there before all
+ * of it. For a benchmark that is alone with KSM: others that drive it see no sign of it. */
+int ksm_driver_sleep(unsigned int ms);
 /* Close the pipe and wait until the guardian has put everything back; when it was killed, another
  * one is started to do so. */
 void ksm_driver_stop(struct ksm_driver *d);
@@ -248,6 +253,9 @@ struct ksm_meter_result {
 
 /* Write the words of one guest: syncs, and looks at every page. 0 or -errno. */
 int ksm_meter_guest(struct ept *e, uint64_t page_base, uint64_t *words);
+/* The same of [first, first + npages) only, into as many @words. */
+int ksm_meter_pages(struct ept *e, uint64_t page_base, uint64_t first, uint64_t npages,
+		    uint64_t *words);
 /* Count. -EINVAL: a word that is none; -ENOMEM. */
 int ksm_meter_count(const struct ksm_meter_vm *vm, unsigned int nvms, struct ksm_meter_result *out);
 

@@ -107,6 +107,14 @@ int ksm_driver_hold(bool hold)
 	return ksm_sysfs_set("", "run", hold ? "0" : "1");
 }
 
+int ksm_driver_sleep(unsigned int ms)
+{
+	char value[KSM_VALUE_MAX];
+
+	snprintf(value, sizeof(value), "%u", ms);
+	return ksm_sysfs_set("", ksm_setting_name[KSM_SET_SLEEP_MILLISECS], value);
+}
+
 static int get_u64(const char *root, const char *name, uint64_t *out)
 {
 	char value[KSM_VALUE_MAX], *end;
