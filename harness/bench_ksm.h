@@ -25,8 +25,9 @@ struct kbench_first {
 };
 /* 0, or -ENODATA when nothing was saved or it took no time. */
 int kbench_first(const struct run_sample *s, unsigned int n, struct kbench_first *out);
-/* Does the saving stand still by now? Within 0.5 % for 3 seconds and a third of the time so far. */
-bool kbench_still(const struct run_sample *s, unsigned int n);
+/* Does the saving stand still by now? Within 0.5 % for 3 seconds and a third of the time so far, and
+ * with @any more than before the engine was on. */
+bool kbench_still(const struct run_sample *s, unsigned int n, bool any);
 /* CPU seconds a second that merging took in [from, to]; NAN when the readings do not reach there. */
 double kbench_cpu_rate(const struct run_sample *s, unsigned int n, double from, double to);
 /* What of @off is lost under @on, as a share, not below 0; and what @on is more than @off. */
@@ -48,6 +49,9 @@ struct kbench_cal {
 };
 void kbench_cal_begin(struct kbench_cal *c, double target, double gap_ms, double least_ms);
 bool kbench_cal_step(struct kbench_cal *c, double delay);
+/* The gap for the next run, after a window in which @gap_ms came to @delay: the same when that was
+ * near enough. */
+double kbench_cal_nudge(double gap_ms, double delay, double target, double least_ms);
 
 /* --- bench_ksm_fleet.c: one fleet under one engine ------------------------------------------- */
 

@@ -56,7 +56,7 @@ int kbench_until_still(struct coord *c, void *arg, struct ob_err *e)
 {
 	(void)arg;
 	(void)e;
-	return kbench_still(c->out->sample, c->out->nsamples);
+	return kbench_still(c->out->sample, c->out->nsamples, true);
 }
 
 static unsigned int pairs_of(const struct kbench *k, unsigned int quick)

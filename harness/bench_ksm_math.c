@@ -62,11 +62,11 @@ int kbench_first(const struct run_sample *s, unsigned int n, struct kbench_first
 	return 0;
 }
 
-bool kbench_still(const struct run_sample *s, unsigned int n)
+bool kbench_still(const struct run_sample *s, unsigned int n, bool any)
 {
 	double now, since;
 
-	if (!n || s[n - 1].saved_bytes <= s[begin_of(s, n)].saved_bytes)
+	if (!n || (any && s[n - 1].saved_bytes <= s[begin_of(s, n)].saved_bytes))
 		return false;
 	now = (double)s[n - 1].saved_bytes;
 	since = s[n - 1].t - fmax(STILL_SECONDS, s[n - 1].t / 3);
@@ -144,4 +144,11 @@ bool kbench_cal_step(struct kbench_cal *c, double delay)
 	/* Below a hundredth of the target the rest does not matter any more. */
 	c->gap_ms = next < c->target * 1000 / 100 ? c->least_ms : next;
 	return false;
+}
+
+double kbench_cal_nudge(double gap_ms, double delay, double target, double least_ms)
+{
+	double next = gap_ms * fmin(fmax(target / delay, 0.5), 2);
+
+	return off_by(target, delay) <= CAL_NEAR ? gap_ms : fmax(next, least_ms);
 }

