@@ -40,11 +40,11 @@
 #define ASK_MS	    10000
 /* In times of the target. */
 #define PLANT_EVERY   0.125
-#define CHANGE_FOR    1.5
+#define CHANGE_FOR    1.0
 #define CALIBRATE_FOR 2.0
-#define WINDOW_FOR    4.0
+#define WINDOW_FOR    3.0
 #define GIVE_UP	      6.0
-#define WINDOW_TAIL   2.0
+#define WINDOW_TAIL   1.5
 #define WINDOW_LEAST  10.0 /* seconds */
 
 enum phase {
