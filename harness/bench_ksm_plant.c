@@ -263,6 +263,11 @@ static int tick(struct coord *c, void *arg, struct ob_err *e)
 	bool more = false;
 	int r;
 
+	if (!c->host.knows_pfn)
+		return ob_fail(
+			e, EPERM,
+			"host frame numbers cannot be read here (CAP_SYS_ADMIN): it cannot be "
+			"seen when pages are merged");
 	if (p->phase == PHASE_MERGE) {
 		/* Of unique content there may be nothing to save. */
 		if (!kbench_still(c->out->sample, c->out->nsamples, now_of(c) < MERGE_LEAST))

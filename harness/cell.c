@@ -316,7 +316,7 @@ static json_t *reply_sample(struct cell *c, const json_t *doc)
 	o = json_pack("{s:o,s:I,s:I,s:I,s:o}", "guests", guests, "wrong", (json_int_t)wrong, "vmas",
 		      (json_int_t)vmas, "ept_bytes", (json_int_t)ob_arena_bytes(c->arena_ept),
 		      "ksm", proto_pack_stats(&k));
-	json_object_set_new(o, "log_bytes", json_integer((json_int_t)cell_log_bytes(c)));
+	json_object_set_new(o, "log_bytes", json_integer(full ? (json_int_t)cell_log_bytes(c) : 0));
 	json_object_set_new(o, "huge_cpu_ns",
 			    json_integer((json_int_t)atomic_load(&c->huge_cpu_ns)));
 	if (json_is_true(json_object_get(doc, "kvm")))

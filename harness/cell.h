@@ -106,6 +106,7 @@ int cell_plant(struct cell *c, const json_t *doc, struct ob_err *e);
 #define PLANT_OPEN 128 /* places asked about at once, at most */
 json_t *cell_planted(struct cell *c, const json_t *doc);
 void cell_scan_gap(struct cell *c, const json_t *doc);
+/* What KVM's log of writes takes; while the scanner, who switches it, stands still. */
 uint64_t cell_log_bytes(const struct cell *c);
 
 #endif

@@ -52,10 +52,10 @@
  * that the next one to come tries again.
  *
  * All of this holds among those who see the same file. Two in different roots (containers, or a
- * chroot) may see one kernel's settings and two files; the second would take our settings
- * for the host's own, save them, and leave them behind. So a first user that finds nothing saved
- * and yet settings that only we make (fastest and sleep:MS can be told) refuses, and says how to put them back by hand. (Two such
- * that start within the same millisecond do not see each other.)
+ * chroot) may see one kernel's settings and two files; the second would take our settings for the
+ * host's own, save them, and leave them behind. So a first user that finds nothing saved and yet
+ * settings that only we make (fastest and sleep:MS can be told) refuses, and says how to put them
+ * back by hand. (Two such that start within the same millisecond do not see each other.)
  *
  * A guardian that was killed is seen by its parent when that stops: one more guardian, started and
  * stopped at once, is then a user like any other, and puts back what the dead one left in the file.
