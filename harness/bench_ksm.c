@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_ksm.c: the benchmark `ksm`: our merging beside Linux KSM, on the same fleets, in alternating
- * order. docs/benchmarks.md says what each figure is, and what is counted.
+ * bench_ksm.c: the benchmark `ksm`: our merging beside Linux KSM, on the same fleets, in
+ * alternating order. docs/benchmarks.md says what each figure is, and what is counted.
  *
  * KSM is slowed by many VMs in one process, so it runs in two layouts: *same*, in our cells, and
- * *alone*, a process for each VM. It drives KSM, which belongs to the whole host: nothing else on the
- * host should use it meanwhile, and it needs root.
+ * *alone*, a process for each VM. It drives KSM, which belongs to the whole host: nothing else on
+ * the host should use it meanwhile, and it needs root.
  */
 #include <errno.h>
 #include <limits.h>

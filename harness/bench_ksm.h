@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_ksm.h: private to the benchmark `ksm`: our merging beside Linux KSM on the same fleets. What
- * each figure is, and what is counted for it, is in docs/benchmarks.md.
+ * bench_ksm.h: private to the benchmark `ksm`: our merging beside Linux KSM on the same fleets.
+ * What each figure is, and what is counted for it, is in docs/benchmarks.md.
  */
 #ifndef OVERBOOK_HARNESS_BENCH_KSM_H
 #define OVERBOOK_HARNESS_BENCH_KSM_H
@@ -16,8 +16,8 @@ struct kbench {
 
 /* --- bench_ksm_math.c: the arithmetic; pure -------------------------------------------------- */
 
-/* The first merge, by the meter's readings: what was saved at the end more than before the engine was
- * on, and when 95 % of that was there. */
+/* The first merge, by the meter's readings: what was saved at the end more than before the engine
+ * was on, and when 95 % of that was there. */
 struct kbench_first {
 	double pages;		     /* saved, all of it */
 	double seconds_95, cpu_95;   /* from the engine switched on, both in seconds */
@@ -25,19 +25,21 @@ struct kbench_first {
 };
 /* 0, or -ENODATA when nothing was saved or it took no time. */
 int kbench_first(const struct run_sample *s, unsigned int n, struct kbench_first *out);
-/* Does the saving stand still by now? Within 0.5 % for 3 seconds and a third of the time so far, and
- * with @any more than before the engine was on. */
+/* Does the saving stand still by now? Within 0.5 % for 3 seconds and a third of the time so far,
+ * and with @any more than before the engine was on. */
 bool kbench_still(const struct run_sample *s, unsigned int n, bool any);
-/* CPU seconds a second that merging took in [from, to]; NAN when the readings do not reach there. */
+/* CPU seconds a second that merging took in [from, to]; NAN when the readings do not reach
+ * there. */
 double kbench_cpu_rate(const struct run_sample *s, unsigned int n, double from, double to);
 /* What of @off is lost under @on, as a share, not below 0; and what @on is more than @off. */
 double kbench_loss(double off, double on);
 double kbench_added(double off, double on);
 
 /*
- * The search for the rest between scans at which a planted page is found after @target seconds in the
- * median: measure with @gap_ms, tell step, until it says that it is over; @best_ms is then the gap of
- * the ones tried whose delay was nearest (by ratio). Delays grow with the gap, not in proportion.
+ * The search for the rest between scans at which a planted page is found after @target seconds in
+ * the median: measure with @gap_ms, tell step, until it says that it is over; @best_ms is then the
+ * gap of the ones tried whose delay was nearest (by ratio). Delays grow with the gap, not in
+ * proportion.
  */
 #define KBENCH_CAL_STEPS 5
 struct kbench_cal {
@@ -64,8 +66,8 @@ struct kfleet {
 	struct ksm_pace pace;
 	struct run_script script;
 };
-/* The caller frees @r whatever happens. -EINTR when a signal asked to stop, else -errno with a line,
- * also when the run was not ok. */
+/* The caller frees @r whatever happens. -EINTR when a signal asked to stop, else -errno with a
+ * line, also when the run was not ok. */
 int kbench_run(struct kbench *k, const struct kfleet *f, struct run_result *r, struct ob_err *e);
 /* A script: until the saving stands still. */
 int kbench_until_still(struct coord *c, void *arg, struct ob_err *e);

@@ -2,10 +2,10 @@
 /*
  * bench_ksm_fleet.c: the benchmark `ksm`, parts similar, shuffle and kv: the first merge.
  *
- * Guests boot and fill their memory with no engine on; then it is switched on, and readings are taken
- * ten times a second. A run goes on until the saving stands still, the same rule for all engines, so
- * that the final saving of each is what it comes to by itself. The part kv, which is about the guests,
- * gives all runs the same time instead.
+ * Guests boot and fill their memory with no engine on; then it is switched on, and readings are
+ * taken ten times a second. A run goes on until the saving stands still, the same rule for all
+ * engines, so that the final saving of each is what it comes to by itself. The part kv, which is
+ * about the guests, gives all runs the same time instead.
  */
 #include <errno.h>
 #include <string.h>
@@ -137,8 +137,8 @@ static struct bench_figure *figure(struct kbench *k, const char *fleet, const ch
 }
 
 /*
- * @goal of the merged pages per CPU-second in each layout; 0: there is none, and alone it is then not
- * run at all. What else there is of it comes with the layouts.
+ * @goal of the merged pages per CPU-second in each layout; 0: there is none, and alone it is then
+ * not run at all. What else there is of it comes with the layouts.
  */
 static int first_part(struct kbench *k, const char *fleet, const char *workload,
 		      const double goal[LAYOUTS], bool all, struct ob_err *e)

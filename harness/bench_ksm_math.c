@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_ksm_math.c: what the benchmark `ksm` makes of its readings. Readings come a tenth of a second
- * apart or more, and both what is saved and the CPU time are read with each; between two of them both
- * are taken to grow evenly.
+ * bench_ksm_math.c: what the benchmark `ksm` makes of its readings. Readings come a tenth of a
+ * second apart or more, and both what is saved and the CPU time are read with each; between two of
+ * them both are taken to grow evenly.
  */
 #include <errno.h>
 #include <math.h>

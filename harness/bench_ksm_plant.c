@@ -2,12 +2,12 @@
 /*
  * bench_ksm_plant.c: what an engine costs once its fleet is settled, at a chosen promptness.
  *
- * An engine that scans all day and one that looks once an hour cost different things because they do
- * different things. So both are set to be equally prompt first: duplicates are planted at known
- * moments (cell_plant.c), it is seen from outside when both pages of a pair have become one frame (by
- * the meter's rules, the same for both engines), and the rest between scans is changed until the
- * median of the delays is the target. Only then CPU time is read, over a window in which planting
- * goes on, so that the delay there is known too.
+ * An engine that scans all day and one that looks once an hour cost different things because they
+ * do different things. So both are set to be equally prompt first: duplicates are planted at known
+ * moments (cell_plant.c), it is seen from outside when both pages of a pair have become one frame
+ * (by the meter's rules, the same for both engines), and the rest between scans is changed until
+ * the median of the delays is the target. Only then CPU time is read, over a window in which
+ * planting goes on, so that the delay there is known too.
  *
  * It is a step function of the run (run_script), called some 50 times a second:
  *
@@ -17,9 +17,9 @@
  *	  calibrate	plant, wait until all of it is found, take the median, and change again, or:
  *	  window	plant, read
  *
- * A page that is not found within some times the target counts with the time until then. In calibration all that was planted is
- * waited for, since those found first are not a fair choice. In the window planting that counts ends
- * early enough to be found in nearly all cases.
+ * A page that is not found within some times the target counts with the time until then. In
+ * calibration all that was planted is waited for, since those found first are not a fair choice. In
+ * the window planting that counts ends early enough to be found in nearly all cases.
  */
 #include <errno.h>
 #include <math.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_ksm_settled.c: the benchmark `ksm`, parts steady and unique: what an engine costs when there
- * is little left to merge, at equal promptness (bench_ksm_plant.c). What the guests pay, faults that
- * KVM answered for them, is listed apart.
+ * bench_ksm_settled.c: the benchmark `ksm`, parts steady and unique: what an engine costs when
+ * there is little left to merge, at equal promptness (bench_ksm_plant.c). What the guests pay,
+ * faults that KVM answered for them, is listed apart.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -113,7 +113,8 @@ int kbench_steady(struct kbench *k, struct ob_err *e)
 
 int kbench_unique(struct kbench *k, struct ob_err *e)
 {
-	/* 16 MiB: a scan by KSM, 9 us a page, must be shorter than the promptness that it is to have. */
+	/* 16 MiB: a scan by KSM, 9 us a page, must be shorter than the promptness that it is to
+	 * have. */
 	return settled_part(k, "settled, unique content", "unique:0:512", 16 * OB_MIB, 1.0 / 100,
 			    e);
 }

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cell_plant.c: planting. A benchmark that asks how soon a duplicate is found writes one itself, at a
- * moment that it knows, into memory of its guests that nobody has touched yet (free_untouched_pages of
- * their reports). It is written as a device writes, bracketed, so whoever tracks writes sees it. Each
- * place is planted once: what an engine knows of a page from before (Linux KSM leaves out pages that
- * did not merge for long, each at its own rhythm, so that two of them may never meet) is not part of
- * the question.
+ * cell_plant.c: planting. A benchmark that asks how soon a duplicate is found writes one itself, at
+ * a moment that it knows, into memory of its guests that nobody has touched yet
+ * (free_untouched_pages of their reports). It is written as a device writes, bracketed, so whoever
+ * tracks writes sees it. Each place is planted once: what an engine knows of a page from before
+ * (Linux KSM leaves out pages that did not merge for long, each at its own rhythm, so that two of
+ * them may never meet) is not part of the question.
  *
- * Guests are planted in pairs, i and i + n / 2 of n, which lie in different cells when there are two
- * or more: both of a pair get the same page, no two pairs or places the same.
+ * Guests are planted in pairs, i and i + n / 2 of n, which lie in different cells when there are
+ * two or more: both of a pair get the same page, no two pairs or places the same.
  */
 #include <errno.h>
 #include <string.h>

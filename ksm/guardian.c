@@ -18,14 +18,14 @@
  * settings are as the host wants them: save them, and fsync, before the first one is changed. If it
  * is not empty, a guardian was killed before it could put them back: what the file says are the
  * originals, what the kernel says is not. Set our own, and turn the lock into a shared one. Not got
- * it: wait for a shared lock. Then, in either case, look at the file. Settings there: others use KSM
- * too, or nobody but us does. An empty file: the others ended in between and put all back: begin
- * again.
+ * it: wait for a shared lock. Then, in either case, look at the file. Settings there: others use
+ * KSM too, or nobody but us does. An empty file: the others ended in between and put all back:
+ * begin again.
  *
  * With the originals the file names the pace (pace.c) that KSM is driven at. Who finds another than
- * its own once it has the shared lock does not start. The line of the pace has a fixed length, so that
- * a first user which finds originals left over writes its own pace over that of the dead one by one
- * write: the originals are in the file at every moment.
+ * its own once it has the shared lock does not start. The line of the pace has a fixed length, so
+ * that a first user which finds originals left over writes its own pace over that of the dead one
+ * by one write: the originals are in the file at every moment.
  *
  * End: try to turn the shared lock into the exclusive one, without waiting. Not got it: somebody
  * else uses KSM, and will do what is to be done. Got it: put back what the file says, then empty
@@ -149,7 +149,8 @@ static int saved_read(struct guardian *g, struct ksm_settings *s, struct ksm_pac
 		g->lock_path);
 }
 
-/* Over what is saved already it is the same but for the pace, and as long: one write, whole or not. */
+/* Over what is saved already it is the same but for the pace, and as long: one write, whole or
+ * not. */
 static int saved_write(struct guardian *g, const struct ksm_settings *s, bool over,
 		       struct ob_err *e)
 {
@@ -241,8 +242,8 @@ static int check_access(const struct guardian *g, struct ob_err *e)
 		       strerror(errno));
 }
 
-/* The kernel has one ksmd: two users can only want the same of it. Leave as every user does, since we
- * may be the last one by now. */
+/* The kernel has one ksmd: two users can only want the same of it. Leave as every user does, since
+ * we may be the last one by now. */
 static int other_pace(struct guardian *g, const struct ksm_pace *pace, struct ob_err *e)
 {
 	char theirs[KSM_PACE_TEXT], ours[KSM_PACE_TEXT];

@@ -162,8 +162,8 @@ struct ksm_sysfs_counters {
 int ksm_sysfs_read(struct ksm_sysfs_counters *out);
 
 /*
- * How fast it is driven (pace.c): as fast as it can be, as the kernel starts, by the kernel's scan-time
- * advisor, or as fast as it can be with a rest of @sleep_ms after each scan. Text: "fastest",
+ * How fast it is driven (pace.c): as fast as it can be, as the kernel starts, by the kernel's own
+ * scan-time advisor, or as fast as it can be with a rest of @sleep_ms after each scan. Text: "fastest",
  * "default", "advisor", "sleep:MS".
  */
 enum ksm_pace_kind {
@@ -200,12 +200,13 @@ int ksm_driver_start(struct ksm_driver *d, const char *self_exe, const char *loc
 		     const struct ksm_pace *pace, struct ob_err *e);
 /*
  * Let KSM stand still (or go on), so that a reading of what it has merged is of one moment. Returns
- * when its batch under way is over, which takes a second at most. Whoever else uses KSM stands still
- * as well, so hold it for a moment only. What is held when this process ends the guardian puts right.
+ * when its batch under way is over, which takes a second at most. Whoever else uses KSM stands
+ * still as well, so hold it for a moment only. What is held when this process ends the guardian
+ * puts right.
  */
 int ksm_driver_hold(bool hold);
-/* Another rest after each scan, for KSM_PACE_SLEEP; the guardian puts back what was there before all
- * of it. For a benchmark that is alone with KSM: others that drive it see no sign of it. */
+/* Another rest after each scan, for KSM_PACE_SLEEP; the guardian puts back what was there before
+ * all of it. For a benchmark that is alone with KSM: others that drive it see no sign of it. */
 int ksm_driver_sleep(unsigned int ms);
 /* Close the pipe and wait until the guardian has put everything back; when it was killed, another
  * one is started to do so. */

@@ -2,11 +2,11 @@
 /*
  * pace.c: how fast Linux KSM is driven, by name, and what that means for its settings.
  *
- * "fastest" is as fast as it can be made: no sleep between batches, batches so large that they do not
- * count, no advisor that would slow it down again, and zero pages merged with the kernel's zero page,
- * as our own engine does. "sleep:MS" is the same, but for a rest after each batch, which is about a
- * scan: what it costs can so be compared at a chosen delay. "default" is what the kernel starts with,
- * and "advisor" its scan-time advisor with the bounds that the kernel starts with.
+ * "fastest" is as fast as it can be made: no sleep between batches, batches so large that they do
+ * not count, no advisor that would slow it down again, and zero pages merged with the kernel's zero
+ * page, as our own engine does. "sleep:MS" is the same, but for a rest after each batch, which is
+ * about a scan: what it costs can so be compared at a chosen delay. "default" is what the kernel
+ * starts with, and "advisor" its scan-time advisor with the bounds that the kernel starts with.
  *
  * Left as the host has them: max_page_sharing (it bounds the cost of reverse mapping, and cannot be
  * changed while anything is merged) and smart_scan (it saves time on pages that did not merge
@@ -120,7 +120,8 @@ int ksm_settings_pace(const char *root, const struct ksm_settings *s, const stru
 	if (p->kind == KSM_PACE_ADVISOR && !s->value[KSM_SET_ADVISOR_MODE][0])
 		return ob_fail(e, ENOENT, "this kernel's KSM has no advisor: that is Linux 6.8");
 	pace_settings(p, s, &want);
-	/* Refused while anything is merged, by whomever; on most hosts it is on, or there is one node. */
+	/* Refused while anything is merged, by whomever; on most hosts it is on, or there is one
+	 * node. */
 	if (want.value[KSM_SET_MERGE_ACROSS_NODES][0]) {
 		r = ksm_setting_put(root, KSM_SET_MERGE_ACROSS_NODES, "1", e);
 		if (r && r != -EBUSY)
