@@ -25,8 +25,12 @@ struct kbench_first {
 };
 /* 0, or -ENODATA when nothing was saved or it took no time. */
 int kbench_first(const struct run_sample *s, unsigned int n, struct kbench_first *out);
-/* Does the saving stand still by now? Within 0.5 % for 3 seconds and a third of the time so far,
- * and with @any more than before the engine was on. */
+/*
+ * Has the saving stopped growing? Of the last 3 seconds, or the last third of the time so far if that
+ * is more, the later half is on average not more than 0.5 % above the earlier one, nor the last
+ * reading more than 2 %: guests that write make it go up and down, and as they drift apart it may
+ * shrink. With @any there must be more than before the engine was on.
+ */
 bool kbench_still(const struct run_sample *s, unsigned int n, bool any);
 /* CPU seconds a second that merging took in [from, to]; NAN when the readings do not reach
  * there. */

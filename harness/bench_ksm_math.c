@@ -11,6 +11,7 @@
 
 #define STILL_SECONDS 3.0
 #define STILL_SHARE   0.005
+#define STILL_LAST    0.02
 /* A delay this near to the target (by ratio) is it. */
 #define CAL_NEAR 1.2
 /* In one step a gap grows or shrinks by this at most: one median of few is a poor witness. */
@@ -64,21 +65,27 @@ int kbench_first(const struct run_sample *s, unsigned int n, struct kbench_first
 
 bool kbench_still(const struct run_sample *s, unsigned int n, bool any)
 {
-	double now, since;
+	double since, half, sum[2] = {0, 0}, mean[2];
+	unsigned int count[2] = {0, 0}, i = n;
 
 	if (!n || (any && s[n - 1].saved_bytes <= s[begin_of(s, n)].saved_bytes))
 		return false;
-	now = (double)s[n - 1].saved_bytes;
 	since = s[n - 1].t - fmax(STILL_SECONDS, s[n - 1].t / 3);
-	for (unsigned int i = n; i-- > 0;) {
-		if (s[i].t <= 0)
-			return false;
-		if (fabs((double)s[i].saved_bytes - now) > STILL_SHARE * now)
-			return false;
-		if (s[i].t <= since)
-			return true;
+	half = (since + s[n - 1].t) / 2;
+	if (since <= 0)
+		return false;
+	while (i-- > 0 && s[i].t >= since) {
+		unsigned int late = s[i].t > half;
+
+		sum[late] += (double)s[i].saved_bytes;
+		count[late]++;
 	}
-	return false;
+	if (!count[0] || !count[1])
+		return false;
+	for (unsigned int k = 0; k < 2; k++)
+		mean[k] = sum[k] / count[k];
+	return mean[1] <= (1 + STILL_SHARE) * mean[0] &&
+	       (double)s[n - 1].saved_bytes <= (1 + STILL_LAST) * mean[0];
 }
 
 /* CPU time until @t, in ns. */

@@ -56,28 +56,29 @@ Test(bench_ksm, first_merge_of_nothing)
 
 Test(bench_ksm, still)
 {
-	struct run_sample s[200];
+	struct run_sample s[1000];
 	unsigned int n = 0;
 
 	s[n++] = at(-1, 50, 0);
-	/* Grows for five seconds, then stands, but for a page now and then. */
-	for (unsigned int i = 1; i <= 50; i++, n++) {
-		s[n] = at(i / 10.0, 50 + 20 * i, i);
+	/* Grows for five seconds, then stands, but for a few pages up and down. */
+	for (unsigned int i = 1; i <= 65; i++, n++) {
+		s[n] = at(i / 10.0, i < 50 ? 50 + 20 * i : 1050 + i % 2 * 10, i);
 		cr_assert_not(kbench_still(s, n + 1, true), "at %g", s[n].t);
 	}
-	for (unsigned int i = 51; i < 79; i++, n++) {
-		s[n] = at(i / 10.0, 1050 + i % 2, i);
-		cr_assert_not(kbench_still(s, n + 1, true), "at %g", s[n].t);
-	}
-	s[n++] = at(8.1, 1050, 81);
+	for (unsigned int i = 66; i <= 81; i++, n++)
+		s[n] = at(i / 10.0, 1050 + i % 2 * 10, i);
 	cr_expect(kbench_still(s, n, true), "three seconds");
 	s[n++] = at(8.2, 1100, 81);
 	cr_expect_not(kbench_still(s, n, true), "it goes on");
+	for (unsigned int i = 83; i <= 110; i++, n++)
+		s[n] = at(i / 10.0, 1100 - i, i);
+	cr_expect(kbench_still(s, n, true), "shrinking is no growth");
 	/* After a minute, a third of it: a pause between two passes is no rest. */
-	s[n++] = at(60, 2000, 81);
-	s[n++] = at(65, 2000, 81);
+	for (unsigned int i = 590; i <= 640; i++, n++)
+		s[n] = at(i / 10.0, i < 600 ? 1000 : 2000, i);
 	cr_expect_not(kbench_still(s, n, true));
-	s[n++] = at(100, 2000, 81);
+	for (unsigned int i = 641; i <= 920; i++, n++)
+		s[n] = at(i / 10.0, 2000, i);
 	cr_expect(kbench_still(s, n, true));
 }
 
