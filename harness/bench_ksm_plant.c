@@ -204,10 +204,9 @@ static int begin_target(struct coord *c, struct planter *p, unsigned int target,
 	struct kbench_settled *s = &p->settled[target];
 	double guess = s->target * 1000 / 2;
 
-	/* What the last target came to, says most about this one. */
-	if (target && p->settled[target - 1].delay > 0)
-		guess = OB_MAX(p->settled[target - 1].gap_ms, 1.0) * s->target /
-			p->settled[target - 1].delay;
+	/* What the last target came to, says most about this one; unless it took no rest at all. */
+	if (target && p->settled[target - 1].gap_ms > 1 && p->settled[target - 1].delay > 0)
+		guess = p->settled[target - 1].gap_ms * s->target / p->settled[target - 1].delay;
 	p->target = target;
 	p->calibrated = s->gap_ms >= 0;
 	kbench_cal_begin(&p->cal, s->target, p->calibrated ? s->gap_ms : guess, p->kernel ? 0 : 1);
