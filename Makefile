@@ -18,7 +18,7 @@ WARN	:= -Wall -Wextra -Wshadow -Wcast-qual -Wsign-compare -Wwrite-strings -Wstri
 CFLAGS	?= -O2 -g
 CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
 CSTD	:= -std=gnu17
-LDLIBS	:= -ljansson -lpthread -lm
+LDLIBS	:= -ljansson -lhwloc -lpthread -lm
 # Guests are built for the lowest common x86-64; the host side may dispatch at run time.
 ifdef SAN
 CFLAGS	+= -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer

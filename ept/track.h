@@ -35,6 +35,10 @@ struct ept_log_ops {
 	void *arg;
 };
 
+struct vm;
+/* The log of a VM, which must outlive the tracker (track_log.c). */
+struct ept_log_ops ept_log_kvm(struct vm *vm);
+
 struct ept_track_stats {
 	uint64_t passes;     /* collects */
 	uint64_t reported;   /* pages that collects handed out, once a pass, to all consumers */

@@ -30,6 +30,9 @@ int kbench_run(struct kbench *k, const struct kfleet *f, struct run_result *r, s
 		.cell = f->cell,
 		.warm_timeout = 120,
 		.ksm_pace = f->pace,
+		/* As a person gets it. */
+		.ksm_cpu_percent = KSM_BUDGET_DEFAULT_PERCENT,
+		.io_hints = true,
 		.script = f->script.tick ? &f->script : NULL,
 		.sample_ms = f->sample_ms,
 		.kernel_path = k->files.kernel_path,

@@ -55,7 +55,7 @@ enum phase {
 };
 
 /* A place in all guests, planted once, with the same pair by pair. */
-struct place {
+struct spot {
 	double at; /* when */
 	bool counts;
 	uint64_t waiting; /* pairs not found yet, a bit each */
@@ -70,7 +70,7 @@ struct planter {
 	double since; /* the phase began */
 	double next;  /* time to plant */
 	struct gen_rng rng;
-	struct place place[MAX_PLACES];
+	struct spot place[MAX_PLACES];
 	unsigned int planted, oldest; /* places; all before @oldest are found */
 	unsigned int pairs;
 	uint64_t word[2 * MAX_PAIRS][PLANT_OPEN]; /* what was last seen, from @oldest on */
@@ -126,7 +126,7 @@ static int look(struct coord *c, struct planter *p, struct ob_err *e)
 	if (r)
 		return r;
 	for (unsigned int k = 0; k < p->planted - p->oldest; k++) {
-		struct place *at = &p->place[p->oldest + k];
+		struct spot *at = &p->place[p->oldest + k];
 		double delay = now_of(c) - at->at;
 
 		for (unsigned int i = 0; i < p->pairs; i++) {
@@ -146,7 +146,7 @@ static int look(struct coord *c, struct planter *p, struct ob_err *e)
 static int plant(struct coord *c, struct planter *p, struct ob_err *e)
 {
 	double target = p->settled[p->target].target, now = now_of(c);
-	struct place *at = &p->place[p->planted];
+	struct spot *at = &p->place[p->planted];
 	int r;
 
 	if (now < p->next || p->planted - p->oldest == PLANT_OPEN)
@@ -162,7 +162,7 @@ static int plant(struct coord *c, struct planter *p, struct ob_err *e)
 		return r;
 	p->planted++;
 	now = now_of(c);
-	*at = (struct place){.at = now, .counts = true};
+	*at = (struct spot){.at = now, .counts = true};
 	at->waiting = p->pairs == 64 ? UINT64_MAX : (1ULL << p->pairs) - 1;
 	/* Not in step with anybody's scan. */
 	p->next = now + target * PLANT_EVERY * (0.5 + (double)gen_below(&p->rng, 1000) / 1000);

@@ -85,9 +85,6 @@ int bench_rig_close(struct bench_rig *r, struct ob_err *e);
 
 /* --- write tracking of a guest: bench_rig_track.c ----------------------------------------- */
 
-/* KVM's log of @vm as a tracker wants it; @vm is to outlive the tracker. */
-struct ept_log_ops bench_rig_log(struct vm *vm);
-
 /* A guest's tracker, which has one consumer. Must stay where it is while it is open. */
 struct bench_rig_track {
 	struct ept_track track;

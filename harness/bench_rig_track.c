@@ -8,28 +8,13 @@
 
 #include "harness/bench_rig.h"
 
-static int log_set(void *vm, unsigned int slot, bool on)
-{
-	return vm_log_set(vm, slot, on);
-}
-
-static int log_collect(void *vm, unsigned int slot, uint64_t *bitmap)
-{
-	return vm_log_collect(vm, slot, bitmap);
-}
-
-struct ept_log_ops bench_rig_log(struct vm *vm)
-{
-	return (struct ept_log_ops){.set = log_set, .collect = log_collect, .arg = vm};
-}
-
 int bench_rig_track_open(struct bench_rig *r, unsigned int i, struct bench_rig_track *t,
 			 struct ob_err *e)
 {
 	struct bench_rig_guest *g = &r->guest[i];
 	int ret;
 
-	ept_track_init(&t->track, bench_rig_log(g->vm), &g->vm->mem, r->arena);
+	ept_track_init(&t->track, ept_log_kvm(g->vm), &g->vm->mem, r->arena);
 	t->ept = &g->ept;
 	ept_track_attach(t->ept, &t->track);
 	t->consumer = ept_track_consumer_add(&t->track);

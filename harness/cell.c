@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "harness/proto.h"
+#include "harness/topo.h"
 
 /* Take the lock from the scanner between two steps. */
 void cell_scan_hold(struct cell *c)
@@ -39,6 +40,25 @@ void cell_scan_release(struct cell *c)
 	ob_unlock(&c->scan_lock);
 }
 
+/* A turn for whoever wants one. He broadcasts when he has had it. */
+static void scanner_yield(struct cell *c)
+{
+	while (atomic_load(&c->scan_wanted) && !c->scan_quit)
+		ob_cond_wait(&c->scan_cond, &c->scan_lock);
+}
+
+/* Others' turns do not cut the rest short, nor do hints: only they are looked at. */
+static void scanner_rest(struct cell *c, uint64_t ns)
+{
+	uint64_t until = c->host.ops->now_ns(&c->host) + ns;
+
+	do {
+		while (!c->scan_quit && ksm_hint_step(c->ksm, 512))
+			scanner_yield(c);
+		scanner_yield(c);
+	} while (!c->scan_quit && cell_io_rest(c, until));
+}
+
 /* The scanner: a thread round ksm_step. */
 static void *scanner_thread(void *arg)
 {
@@ -49,23 +69,12 @@ static void *scanner_thread(void *arg)
 	ob_lock(&c->scan_lock);
 	while (!c->scan_quit) {
 		uint64_t rest = ksm_step(c->ksm, c->host.ops->now_ns(&c->host), 512);
-		struct timespec ts;
 
 		if (cell_huge_steps(c))
 			rest = OB_MIN(rest, cell_huge_step(c, c->host.ops->now_ns(&c->host)));
-
-		/* A turn for whoever wants one. He broadcasts when he has had it. */
-		while (atomic_load(&c->scan_wanted) && !c->scan_quit)
-			ob_cond_wait(&c->scan_cond, &c->scan_lock);
-		if (!rest || c->scan_quit)
-			continue;
-		clock_gettime(CLOCK_MONOTONIC, &ts);
-		rest += (uint64_t)ts.tv_nsec;
-		ts.tv_sec += (time_t)(rest / OB_NS_PER_SEC);
-		ts.tv_nsec = (long)(rest % OB_NS_PER_SEC);
-		/* Others' turns do not cut the rest short. */
-		while (!c->scan_quit && !ob_cond_timedwait(&c->scan_cond, &c->scan_lock, &ts))
-			;
+		scanner_yield(c);
+		if (rest && !c->scan_quit)
+			scanner_rest(c, rest);
 	}
 	ob_unlock(&c->scan_lock);
 	return NULL;
@@ -100,6 +109,7 @@ static void scanner_stop(struct cell *c)
 	if (!c->paused)
 		cell_scan_hold(c);
 	c->scan_quit = true;
+	cell_io_wake(c);
 	if (!c->paused)
 		cell_scan_release(c);
 	else
@@ -114,25 +124,46 @@ static int cell_open_shared(struct cell *c, const json_t *doc, struct ob_err *e)
 	void *p;
 	int r;
 
+	const json_t *domain = json_object_get(doc, "domain");
+
 	c->meter_pages = proto_u64(doc, "fleet_pages");
-	c->frames = proto_u64(doc, "frames");
-	size = (c->meter_pages + c->frames) * sizeof(uint64_t);
+	c->meter_frames = proto_u64(doc, "fleet_frames");
+	c->frames = proto_u64(domain, "frames");
+	c->frame_base = proto_u64(domain, "frame_base");
+	snprintf(c->domain_name, sizeof(c->domain_name), "%s", proto_str(domain, "name"));
+	size = (c->meter_pages + c->meter_frames) * sizeof(uint64_t);
 	r = c->host.ops->map_shared(&c->host, CELL_FD_METER, size, &p);
 	if (r)
 		return ob_fail(e, -r, "cell %u: meter: %s", c->number, strerror(-r));
 	c->meter = p;
-	c->frame_pfn = c->meter + c->meter_pages;
+	c->frame_pfn = c->meter + c->meter_pages + c->frame_base;
+	r = c->host.ops->map_shared(&c->host, CELL_FD_BUDGET, OB_PAGE_SIZE, &p);
+	if (r)
+		return ob_fail(e, -r, "cell %u: CPU budget: %s", c->number, strerror(-r));
+	c->budget = p;
 	if (!c->frames)
 		return 0;
-	r = ksm_domain_open(&c->host, CELL_FD_POOL, CELL_FD_META, c->number, c->arena_ksm,
-			    &c->domain);
+	r = ksm_domain_open(&c->host, CELL_FD_POOL, CELL_FD_META,
+			    (unsigned int)proto_u64(domain, "cell"), c->arena_ksm, &c->domain);
 	return r ? ob_fail(e, -r, "cell %u: pool: %s", c->number, strerror(-r)) : 0;
+}
+
+/* Not being bound costs time and nothing else: the coordinator says so. */
+static void cell_bind(struct cell *c, unsigned int node)
+{
+	struct topo *t = NULL;
+	struct ob_err e;
+
+	if (topo_open(&t, &e) || topo_bind(t, node, &e))
+		snprintf(c->unbound, sizeof(c->unbound), "%.*s", (int)sizeof(c->unbound) - 1,
+			 e.msg);
+	topo_close(t);
 }
 
 static int cell_setup(struct cell *c, const json_t *doc, struct ob_err *e)
 {
 	const struct ksm_engine_ops *engine = ksm_engine_find(proto_str(doc, "sharing"));
-	const struct ksm_opts opts = {
+	struct ksm_opts opts = {
 		.inject = (unsigned int)proto_u64(doc, "inject"),
 		.pass_gap_ns = proto_u64(doc, "scan_gap_ms") * OB_NS_PER_MS,
 	};
@@ -142,6 +173,9 @@ static int cell_setup(struct cell *c, const json_t *doc, struct ob_err *e)
 
 	OB_ASSERT(engine);
 	c->number = (unsigned int)proto_u64(doc, "cell");
+	/* Before anything that takes memory, and before any thread. */
+	if (json_object_get(doc, "node"))
+		cell_bind(c, (unsigned int)proto_u64(doc, "node"));
 	r = cell_huge_setup(c, doc, e);
 	if (!r)
 		r = kvm_open(&c->kvm, e);
@@ -150,6 +184,7 @@ static int cell_setup(struct cell *c, const json_t *doc, struct ob_err *e)
 	r = cell_open_shared(c, doc, e);
 	if (r)
 		return r;
+	opts.budget = c->budget;
 	r = ksm_new(&c->ksm, engine, &c->host, c->domain, &opts, c->arena_ksm);
 	if (r)
 		return ob_fail(e, -r, "cell %u: merging: %s", c->number, strerror(-r));
@@ -165,6 +200,7 @@ static int cell_setup(struct cell *c, const json_t *doc, struct ob_err *e)
 			return ob_fail(e, errno, "%s: %s", proto_str(doc, "image"),
 				       strerror(errno));
 	}
+	cell_io_setup(c, doc);
 	c->guest = calloc(json_array_size(guests), sizeof(*c->guest));
 	OB_ASSERT(c->guest);
 	json_array_foreach (guests, i, g) {
@@ -195,7 +231,7 @@ static json_t *reply_setup(struct cell *c)
 		json_array_append_new(guests, json_pack("{s:I,s:o}", "id",
 							(json_int_t)c->guest[i].id, "ram", ram));
 	}
-	return json_pack("{s:o}", "guests", guests);
+	return json_pack("{s:o,s:s}", "guests", guests, "unbound", c->unbound);
 }
 
 static int cell_start(struct cell *c, struct ob_err *e)
@@ -215,14 +251,10 @@ static int cell_start(struct cell *c, struct ob_err *e)
 static int cell_engine_start(struct cell *c, struct ob_err *e)
 {
 	int r = ksm_start(c->ksm, e);
-	pthread_condattr_t attr;
 
 	if (r || !(ksm_engine_steps(c->ksm) || cell_huge_steps(c)))
 		return r;
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&c->scan_cond, &attr);
-	pthread_condattr_destroy(&attr);
+	pthread_cond_init(&c->scan_cond, NULL);
 	r = pthread_create(&c->scanner, NULL, scanner_thread, c);
 	if (r)
 		return ob_fail(e, r, "cell %u: scanner thread: %s", c->number, strerror(r));
@@ -297,7 +329,10 @@ static json_t *reply_sample(struct cell *c, const json_t *doc)
 	for (unsigned int i = 0; i < c->nguests; i++) {
 		struct cell_guest *g = &c->guest[i];
 
-		r = meter ? ksm_meter_guest(&g->ept, g->page_base, c->meter + g->page_base) : 0;
+		cell_guest_give_back(c, g);
+		r = meter ? ksm_meter_guest(&g->ept, g->page_base, c->frame_base,
+					    c->meter + g->page_base)
+			  : 0;
 		if (!r && full && c->paused)
 			r = check_frames(c, g, &wrong);
 		if (r) {
@@ -396,10 +431,14 @@ static void cell_exit(struct cell *c)
 	if (c->domain)
 		ksm_domain_close(c->domain);
 	if (c->meter)
-		c->host.ops->unmap(&c->host, hva_of(c->meter),
-				   ob_align_up((c->meter_pages + c->frames) * 8, OB_PAGE_SIZE));
+		c->host.ops->unmap(
+			&c->host, hva_of(c->meter),
+			ob_align_up((c->meter_pages + c->meter_frames) * 8, OB_PAGE_SIZE));
+	if (c->budget)
+		c->host.ops->unmap(&c->host, hva_of(c->budget), OB_PAGE_SIZE);
 	if (c->image_fd >= 0)
 		close(c->image_fd);
+	cell_io_exit(c);
 	free(c->kernel);
 	if (c->kvm.fd >= 0)
 		kvm_close(&c->kvm);
@@ -443,6 +482,7 @@ int cell_main(int argc, char **argv)
 	c.arena_ept = ob_arena_new("ept");
 	c.arena_ksm = ob_arena_new("ksm");
 	ob_mutex_init(&c.scan_lock, OB_RANK_SCAN);
+	ob_mutex_init(&c.wake_lock, OB_RANK_WAKE);
 	while (!quit && !proto_recv(CELL_FD_CONTROL, &doc, PROTO_NEVER)) {
 		json_t *answer = cell_answer(&c, doc, &quit);
 

@@ -11,17 +11,25 @@ struct cell_guest {
 	uint64_t page_base; /* its first page among those of the fleet */
 	struct vm *vm;
 	struct ept ept;
+	struct ept_track track; /* what it writes, for the merge engine */
+	bool tracked;
 	struct ept_builder builder; /* with --pages adaptive; e is NULL: none */
 	int console_fd;
 	/* Watchdog: when its heartbeat last changed, by its CPU time and by the clock. */
 	uint64_t beat, beat_cpu_ns, beat_ns;
 	bool running;
+	bool gone;		      /* it has ended, and its memory was given back */
+	struct agent_report last;     /* of one that is gone */
 	struct cell_kvmstat *kvmstat; /* NULL: this KVM has none */
+	struct ksm_io *io;	      /* NULL: no hints of what it reads */
+	uint32_t disk_digest;	      /* of its disk image (content.h) */
 };
 
 struct cell {
 	unsigned int number;
-	bool ready; /* all guests are made */
+	char domain_name[DOMAIN_NAME_SIZE];
+	char unbound[200]; /* why it is not bound to its node; "": it is, or there is one node */
+	bool ready;	   /* all guests are made */
 	struct ob_host host;
 	enum ept_pages pages;
 	struct ept_huge_rule huge_rule;
@@ -32,11 +40,13 @@ struct cell {
 	struct io_worker *worker;
 	struct ksm_domain *domain; /* NULL: the engine needs none */
 	struct ksm *ksm;
+	struct ksm_budget *budget; /* shared with the other cells */
 	struct cell_guest *guest;
 	unsigned int nguests;
 	uint64_t *meter;     /* the fleet's meter words */
 	uint64_t *frame_pfn; /* behind them: host frame of each pool frame, from the coordinator */
-	uint64_t meter_pages, frames;
+	uint64_t meter_pages, meter_frames;
+	uint64_t frames, frame_base; /* of our pool; its first frame among those of the meter */
 	const char *kvm_mode; /* how KVM maps memory here; NULL: not looked yet (cell_ept.c) */
 	int image_fd;
 	void *kernel;
@@ -49,12 +59,31 @@ struct cell {
 	_Atomic unsigned int scan_wanted; /* so many want the lock: a mutex alone is not fair */
 	bool scan_quit;
 	bool paused;
+	bool io_hints;		   /* --io-hints, and the engine looks at them */
+	uint32_t kernel_digest;	   /* of what they boot (content.h) */
+	struct ob_mutex wake_lock; /* the scanner's rest ends early: woken */
+	pthread_cond_t wake_cond;
+	bool woken;
 	struct cell_wset *wset; /* the samplers; NULL: there are none */
 };
 
 /* Take the scanner's lock between two of its steps, before others; give it back. */
 void cell_scan_hold(struct cell *c);
 void cell_scan_release(struct cell *c);
+
+/*
+ * cell_io.c: hints at I/O time. Before any guest is made, and at the very end; a guest's hints before
+ * it is added to the engine, and after it was removed; and what its disk and loader say, before it
+ * runs.
+ */
+void cell_io_setup(struct cell *c, const json_t *doc);
+void cell_io_exit(struct cell *c);
+void cell_io_guest(struct cell *c, struct cell_guest *g);
+void cell_io_guest_exit(struct cell_guest *g);
+void cell_io_listen(struct cell *c, struct cell_guest *g);
+/* The scanner rests until @until_ns, its lock given up; true: it was woken before. */
+bool cell_io_rest(struct cell *c, uint64_t until_ns);
+void cell_io_wake(struct cell *c);
 
 /* cell_wset.c: samplers of all guests, if the set-up document asks for them; the thread that steps
  * them; no sampling while the cell is paused (the scanner's lock is held); the end, guests being
@@ -72,6 +101,9 @@ int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, s
 void cell_guest_destroy(struct cell *c, struct cell_guest *g);
 /* Stop a guest whose heartbeat has not changed although it had the CPU. */
 void cell_guest_watch(struct cell *c, struct cell_guest *g);
+/* If it has ended by itself: give all its memory and its frames back. Not while the caller holds
+ * the scanner's lock, unless the cell is paused. */
+void cell_guest_give_back(struct cell *c, struct cell_guest *g);
 /* Its state for a sample; @full adds latencies, mismatches and the last console line. */
 json_t *cell_guest_sample(struct cell *c, struct cell_guest *g, bool full);
 

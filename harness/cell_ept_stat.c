@@ -84,6 +84,7 @@ int cell_ept_stat(struct cell *c, struct cell_guest *g, const json_t *doc, json_
 			       strerror(-r));
 	ept_read_stats(&g->ept, &st);
 	json_object_set_new(out, "cell", json_integer(c->number));
+	json_object_set_new(out, "domain", json_string(c->domain_name));
 	if (!c->kvm_mode)
 		c->kvm_mode = kvm_mode_name(kvm_mode_detect());
 	json_object_set_new(out, "mode", json_string(c->kvm_mode));

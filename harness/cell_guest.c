@@ -35,6 +35,25 @@ static void guest_lost(void *arg, const char *why)
 	vm_fail(arg, "%s", why);
 }
 
+/* What a guest writes is tracked for whoever merges; nothing is on until he switches it on. */
+static void track_open(struct cell *c, struct cell_guest *g)
+{
+	g->tracked = ksm_engine_steps(c->ksm);
+	if (!g->tracked)
+		return;
+	ept_track_init(&g->track, ept_log_kvm(g->vm), &g->vm->mem, c->arena_ksm);
+	ept_track_attach(&g->ept, &g->track);
+}
+
+static void track_close(struct cell_guest *g)
+{
+	if (!g->tracked)
+		return;
+	ept_track_attach(&g->ept, NULL);
+	ept_track_exit(&g->track);
+	g->tracked = false;
+}
+
 /* How many of these pages are pool frames at this moment? Asked right after the guest read them, so
  * they are in the page tables, and the kernel says which of them are of the file. */
 static uint64_t count_shared(void *arg, uint64_t page, uint64_t n)
@@ -102,15 +121,20 @@ int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, s
 		ob_fail(e, -r, "guest %u: page map: %s", g->id, strerror(-r));
 		goto destroy_vm;
 	}
+	track_open(c, g);
+	cell_io_guest(c, g);
 	r = ksm_add_guest(c->ksm, &(struct ksm_guest){
 					  .ept = &g->ept,
 					  .vm = g->id,
 					  .page_base = g->page_base,
+					  .track = g->tracked ? &g->track : NULL,
+					  .io = g->io,
 				  });
 	if (r) {
 		ob_fail(e, -r, "guest %u: merging: %s", g->id, strerror(-r));
 		goto exit_ept;
 	}
+	cell_io_listen(c, g);
 	cell_huge_guest(c, g);
 	cell_kvmstat_open(g);
 	g->vm->agent.count_arg = g;
@@ -118,6 +142,8 @@ int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, s
 	return 0;
 
 exit_ept:
+	track_close(g);
+	cell_io_guest_exit(g);
 	ept_exit(&g->ept);
 destroy_vm:
 	vm_destroy(g->vm);
@@ -139,11 +165,51 @@ void cell_guest_destroy(struct cell *c, struct cell_guest *g)
 	g->vm->has_blk = false;
 	cell_huge_guest_exit(g);
 	ksm_remove_guest(c->ksm, g->id);
+	track_close(g);
+	cell_io_guest_exit(g);
 	ept_exit(&g->ept);
 	vm_destroy(g->vm);
 	g->vm = NULL;
 	if (g->console_fd >= 0)
 		close(g->console_fd);
+}
+
+/*
+ * Nobody runs in it any more, so what it held is of use to nobody. The pages go before the holds, so that
+ * no page is left on a frame that is given back. What it said last is in that memory too, and is kept.
+ */
+void cell_guest_give_back(struct cell *c, struct cell_guest *g)
+{
+	bool alone = c->paused;
+	struct ept_stats st;
+	int64_t r;
+
+	if (g->gone || atomic_load(&g->vm->state) != VM_STOPPED ||
+	    (g->vm->end != VM_END_EXIT && g->vm->end != VM_END_FAILED))
+		return;
+	vm_stop(g->vm);
+	if (g->vm->has_blk)
+		virtio_blk_exit(&g->vm->blk);
+	g->vm->has_blk = false;
+	if (!agent_read_report(&g->vm->agent, &g->last))
+		g->last = (struct agent_report){0};
+	g->gone = true;
+	if (!alone)
+		cell_scan_hold(c);
+	cell_huge_guest_exit(g);
+	r = ept_balloon(&g->ept, 0, g->ept.pages, true);
+	ept_read_stats(&g->ept, &st);
+	if (!st.state[EPT_SHARED]) {
+		ksm_remove_guest(c->ksm, g->id);
+		track_close(g);
+	}
+	/* It fails for a part of it, too, and then only says how much was freed. */
+	if (st.state[EPT_BALLOONED] < g->ept.pages)
+		ob_warn("guest %u has ended, but %llu of its pages stay until its cell ends%s%s",
+			g->id, (unsigned long long)(g->ept.pages - st.state[EPT_BALLOONED]),
+			r < 0 ? ": " : "", r < 0 ? strerror((int)-r) : "");
+	if (!alone)
+		cell_scan_release(c);
 }
 
 void cell_guest_watch(struct cell *c, struct cell_guest *g)
@@ -216,7 +282,10 @@ json_t *cell_guest_sample(struct cell *c, struct cell_guest *g, bool full)
 	json_t *o, *states = json_array();
 
 	cell_guest_watch(c, g);
-	agent_read_report(&g->vm->agent, &r);
+	if (g->gone)
+		r = g->last;
+	else
+		agent_read_report(&g->vm->agent, &r);
 	ept_read_stats(&g->ept, &st);
 	for (unsigned int s = 0; s < EPT_NSTATES; s++)
 		json_array_append_new(states, json_integer((json_int_t)st.state[s]));

@@ -73,7 +73,7 @@ json_t *cell_planted(struct cell *c, const json_t *doc)
 			uint64_t word = 0, at = place_of(g->vm, k);
 
 			if (at == UINT64_MAX ||
-			    ksm_meter_pages(&g->ept, g->page_base, at, 1, &word))
+			    ksm_meter_pages(&g->ept, g->page_base, c->frame_base, at, 1, &word))
 				word = 0;
 			json_array_append_new(words, json_integer((json_int_t)word));
 		}

@@ -32,7 +32,6 @@
 #define NAP_NS (50 * OB_NS_PER_MS)
 /* Linux KSM is the yardstick: it gets the time that it needs, up to so many times --seconds. */
 #define KERNEL_PATIENCE 3
-#define REAP_BUDGET	65536
 /* --inject flip-frame: begin when something has been merged, and go on: a flipped frame may be read
  * by nobody for a while. */
 #define FLIP_AFTER 0.5
@@ -165,9 +164,9 @@ static void reap(struct coord *c)
 {
 	uint64_t cpu = c->host.ops->thread_cpu_ns(&c->host);
 
-	if (!c->domain)
+	if (!c->npools)
 		return;
-	ksm_domain_reap(c->domain, REAP_BUDGET);
+	coord_pools_reap(c);
 	c->reap_cpu_ns += c->host.ops->thread_cpu_ns(&c->host) - cpu;
 }
 
@@ -210,8 +209,8 @@ static int measure(struct coord *c, struct ob_err *e)
 		s = &c->out->sample[c->out->nsamples - 1];
 		if (c->driving && !ksm_sysfs_read(&k))
 			c->out->converged |= ksm_settled(&c->settle, &k);
-		if (c->domain && c->cfg->inject & KSM_INJECT_FLIP_FRAME && s->t > FLIP_AFTER)
-			ksm_domain_flip(c->domain, c->cfg->seed + c->out->nsamples);
+		if (c->npools && c->cfg->inject & KSM_INJECT_FLIP_FRAME && s->t > FLIP_AFTER)
+			coord_pools_flip(c, c->cfg->seed + c->out->nsamples);
 		now = coord_now(c);
 		if (isatty(STDERR_FILENO) || now >= next_line) {
 			coord_progress(c, "%4.1f of %u s, saved %s, %llu pages verified",
@@ -250,7 +249,7 @@ static int measure_last(struct coord *c, struct ob_err *e)
 	if (!r && !c->t0_ns)
 		count_back(c, c->out->sample[c->out->nsamples - 1].t);
 	if (!r)
-		coord_finish(c);
+		r = coord_finish(c, e);
 	/* Others may be using it. For us the guardian puts it back. */
 	if (hold)
 		ksm_driver_hold(false);
@@ -299,18 +298,38 @@ static void cleanup(struct coord *c)
 	coord_stop_cells(c);
 	if (c->driving)
 		ksm_driver_stop(&c->driver);
-	if (c->domain)
-		ksm_domain_close(c->domain);
+	coord_pools_close(c);
 	if (c->meter)
 		c->host.ops->unmap(&c->host, hva_of(c->meter),
 				   ob_align_up((c->fleet_pages + c->frames) * 8, OB_PAGE_SIZE));
-	for (int *fd = (int[]){c->pool_fd, c->meta_fd, c->meter_fd, -2}; *fd != -2; fd++)
-		if (*fd >= 0)
-			close(*fd);
+	if (c->budget)
+		c->host.ops->unmap(&c->host, hva_of(c->budget), OB_PAGE_SIZE);
+	if (c->meter_fd >= 0)
+		close(c->meter_fd);
+	if (c->budget_fd >= 0)
+		close(c->budget_fd);
+	place_free(&c->place);
 	free(c->cell);
 	free(c->guest);
 	ob_arena_free(c->arena);
 	ob_host_linux_exit(&c->host);
+}
+
+/* NUMA nodes to spread the guests over. One guest is nobody's to spread: the kernel does what is best. */
+static int count_nodes(const struct fleet_config *cfg, unsigned int *nodes, struct ob_err *e)
+{
+	struct topo *t;
+	int r;
+
+	*nodes = 1;
+	if (cfg->guests == 1)
+		return 0;
+	r = topo_open(&t, e);
+	if (r)
+		return r;
+	*nodes = topo_nodes(t);
+	topo_close(t);
+	return 0;
 }
 
 int coord_run(const struct fleet_config *cfg, const struct ksm_engine_ops *mode,
@@ -320,10 +339,10 @@ int coord_run(const struct fleet_config *cfg, const struct ksm_engine_ops *mode,
 		.cfg = cfg,
 		.engine = mode,
 		.out = out,
-		.pool_fd = -1,
-		.meta_fd = -1,
 		.meter_fd = -1,
+		.budget_fd = -1,
 	};
+	unsigned int nodes = 1;
 	uint64_t begin;
 	int r;
 
@@ -338,8 +357,15 @@ int coord_run(const struct fleet_config *cfg, const struct ksm_engine_ops *mode,
 		return r;
 	}
 	c.arena = ob_arena_new("coord");
+	r = count_nodes(cfg, &nodes, e);
 	begin = coord_now(&c);
-	coord_layout(&c);
+	if (!r)
+		r = coord_layout(&c, nodes, e);
+	if (r) {
+		out->status = RUN_FAILED;
+		cleanup(&c);
+		return r;
+	}
 	out->cells = c.ncells;
 	if (cfg->control)
 		cfg->control->coord = &c;

@@ -6,6 +6,8 @@
 #include <sys/types.h>
 
 #include "harness/harness.h"
+#include "harness/place.h"
+#include "harness/topo.h"
 
 #define COORD_MAX_RAM 4
 
@@ -33,12 +35,21 @@ enum coord_stage {
 
 struct coord_cell {
 	pid_t pid;
-	int fd;		       /* control; -1: lost */
-	unsigned int first, n; /* its guests */
+	int fd;			   /* control; -1: lost */
+	const unsigned int *guest; /* its guests, */
+	unsigned int n;		   /* so many */
 	uint64_t ept_bytes, vmas, huge_cpu_ns, log_bytes;
 	uint64_t page_tables_t0; /* bytes of its page tables when the engine was switched on */
 	struct ksm_stats ksm;
 	char why[200]; /* how it was lost */
+};
+
+/* What the cells of one domain share, on one node or on all (place.h). */
+struct coord_pool {
+	struct ksm_domain *domain;
+	int pool_fd, meta_fd;
+	uint64_t frames;
+	uint64_t frame_base; /* its first frame among those of the fleet, for the meter */
 };
 
 struct coord {
@@ -47,10 +58,13 @@ struct coord {
 	struct run_result *out;
 	struct ob_host host;
 	struct ob_arena *arena;
-	struct ksm_domain *domain; /* NULL: the engine needs none */
-	int pool_fd, meta_fd, meter_fd;
+	struct place place;
+	struct coord_pool *pool; /* [npools], as in place */
+	unsigned int npools;	 /* 0: the engine needs none */
+	int meter_fd, budget_fd;
 	uint64_t fleet_pages, frames;
 	uint64_t *meter, *frame_pfn;
+	struct ksm_budget *budget; /* of all cells together */
 	struct coord_cell *cell;
 	unsigned int ncells;
 	struct coord_guest *guest;
@@ -66,6 +80,7 @@ struct coord {
 	uint64_t reap_cpu_ns;		     /* ours, for giving frames back */
 	uint64_t lat_t0[AGENT_LAT_BUCKETS];
 	unsigned int room; /* samples allocated */
+	bool said_unbound; /* that cells could not be bound to their nodes */
 	/* Stopped and let go on by the control socket (coord_control.c). */
 	bool stopped;
 	uint64_t stopped_ns; /* since when, by the host's clock */
@@ -85,10 +100,30 @@ void coord_progress(const struct coord *c, const char *fmt, ...)
 
 /* --- coord_setup.c ------------------------------------------------------------------------------ */
 
-/* Which guest is in which cell, and where its pages are among those of the fleet. */
-void coord_layout(struct coord *c);
+/* Which guest is in which cell, on @nodes NUMA nodes, and where its pages are among those of the fleet.
+ * -E2BIG with a line when that takes too many cells. */
+int coord_layout(struct coord *c, unsigned int nodes, struct ob_err *e);
 /* Pool, index, meter, cells, and all guests in them. What was made on failure cleanup undoes. */
 int coord_setup(struct coord *c, struct ob_err *e);
+
+/* --- coord_domain.c: the pools of all domains ----------------------------------------------------- */
+
+/* Make and open all pools, their sizes being set. On failure what was made coord_pools_close undoes. */
+int coord_pools_open(struct coord *c, struct ob_err *e);
+void coord_pools_close(struct coord *c);
+/* Give frames back that nobody holds. */
+void coord_pools_reap(struct coord *c);
+/* The process of @cell is gone: drop what it held. */
+void coord_pools_cell_died(struct coord *c, unsigned int cell);
+/* --inject flip-frame, in a pool that @seed chooses among those that hold anything. */
+void coord_pools_flip(struct coord *c, uint64_t seed);
+/* Their figures together. */
+void coord_pools_stats(struct coord *c, struct ksm_domain_stats *sum);
+/* Host frame numbers of the pools' frames, into c->frame_pfn. */
+void coord_pools_learn(struct coord *c);
+/* Enter domains and pools into the result: who is in them; and at the end, figures. */
+void coord_domains_init(struct coord *c);
+int coord_domains_finish(struct coord *c);
 
 /* --- coord_cell.c: the processes --------------------------------------------------------- */
 
@@ -110,14 +145,18 @@ void coord_stop_cells(struct coord *c);
 
 /* --- coord_measure.c: figures ------------------------------------------------------------ */
 
+/* Count what backs the guests of @domain, UINT_MAX: of all. 0 or -errno. */
+int coord_count(struct coord *c, unsigned int domain, struct ksm_meter_result *m);
 /* Ask for a sample and enter it into the result. @full: the last one, guests parked. */
 int coord_sample(struct coord *c, bool full, struct ob_err *e);
 /* coord_wset.c: what cells are told about sampling (null: nothing), and what one says of a guest. */
 json_t *coord_wset_doc(const struct fleet_config *cfg);
 void coord_wset_take(struct coord *c, struct run_guest *g, const json_t *guest);
+/* coord_content.c: top shared content, from the last sample's meter. */
+void coord_content(struct coord *c);
 /* Bytes of a cell's page tables now. */
 uint64_t coord_page_tables(const struct coord_cell *k);
-/* All that is computed from the last sample. */
-void coord_finish(struct coord *c);
+/* All that is computed from the last sample. 0 or -errno with a line. */
+int coord_finish(struct coord *c, struct ob_err *e);
 
 #endif

@@ -57,6 +57,7 @@ static int spawn_with_fds(pid_t *pid, const int src[CELL_FDS])
 int coord_spawn(struct coord *c, unsigned int cell, struct ob_err *e)
 {
 	int pair[2], null = open("/dev/null", O_RDWR | O_CLOEXEC), src[CELL_FDS] = {0};
+	const struct coord_pool *pool = c->npools ? &c->pool[c->place.cell[cell].pool] : NULL;
 	int r;
 
 	if (null < 0)
@@ -67,9 +68,10 @@ int coord_spawn(struct coord *c, unsigned int cell, struct ob_err *e)
 		return ob_fail(e, r, "socket for cell %u: %s", cell, strerror(r));
 	}
 	src[CELL_FD_CONTROL] = pair[1];
-	src[CELL_FD_POOL] = c->pool_fd >= 0 ? c->pool_fd : null;
-	src[CELL_FD_META] = c->meta_fd >= 0 ? c->meta_fd : null;
+	src[CELL_FD_POOL] = pool ? pool->pool_fd : null;
+	src[CELL_FD_META] = pool ? pool->meta_fd : null;
 	src[CELL_FD_METER] = c->meter_fd;
+	src[CELL_FD_BUDGET] = c->budget_fd;
 	src[CELL_FD_CONSOLE] = c->cfg->console_fd > 0 ? c->cfg->console_fd : null;
 	r = spawn_with_fds(&c->cell[cell].pid, src);
 	close(pair[1]);
@@ -114,7 +116,8 @@ void coord_lose_cell(struct coord *c, unsigned int cell, const char *why)
 		snprintf(k->why, sizeof(k->why), "cell %u is lost: %s", cell, why);
 	ob_warn("%s; its %u guests with it", k->why, k->n);
 	c->out->cells_lost++;
-	for (unsigned int i = k->first; i < k->first + k->n; i++) {
+	for (unsigned int n = 0; n < k->n; n++) {
+		unsigned int i = k->guest[n];
 		struct run_guest *g = &c->out->guest[i];
 
 		c->guest[i].ended = true;
@@ -123,8 +126,7 @@ void coord_lose_cell(struct coord *c, unsigned int cell, const char *why)
 		for (uint64_t p = 0; p < c->guest[i].pages; p++)
 			c->meter[c->guest[i].page_base + p] = KSM_METER_UNTOUCHED;
 	}
-	if (c->domain)
-		ksm_domain_cell_died(c->domain, cell);
+	coord_pools_cell_died(c, cell);
 }
 
 int coord_ask_one(struct coord *c, unsigned int cell, json_t *doc, int timeout_ms, json_t **answer,

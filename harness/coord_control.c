@@ -125,12 +125,13 @@ static void gather_sample(struct coord *c, unsigned int cell, const json_t *a)
 			continue;
 		json_array_append_new(
 			c->answers,
-			json_pack("{s:I,s:I,s:s,s:s,s:s,s:I,s:I,s:I}", "vm", (json_int_t)id, "cell",
-				  (json_int_t)cell, "workload", c->out->guest[id].workload, "end",
-				  proto_str(g, "end"), "reason", proto_str(g, "reason"), "ops",
-				  (json_int_t)proto_u64(g, "ops"), "checked_pages",
-				  (json_int_t)proto_u64(g, "checked"), "mismatches",
-				  (json_int_t)proto_u64(g, "mismatches")));
+			json_pack("{s:I,s:I,s:s,s:s,s:s,s:s,s:I,s:I,s:I}", "vm", (json_int_t)id,
+				  "cell", (json_int_t)cell, "domain",
+				  c->out->domain[c->out->guest[id].domain].name, "workload",
+				  c->out->guest[id].workload, "end", proto_str(g, "end"), "reason",
+				  proto_str(g, "reason"), "ops", (json_int_t)proto_u64(g, "ops"),
+				  "checked_pages", (json_int_t)proto_u64(g, "checked"),
+				  "mismatches", (json_int_t)proto_u64(g, "mismatches")));
 	}
 }
 

@@ -8,6 +8,7 @@
  * mappings (Anonymous), and the blocks of the pool file.
  */
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -105,60 +106,33 @@ static uint64_t merge_cpu_ns(struct coord *c)
 
 /* --- what backs the guests --------------------------------------------------------------- */
 
-static int count_meter(struct coord *c, struct ksm_meter_result *m)
+int coord_count(struct coord *c, unsigned int domain, struct ksm_meter_result *m)
 {
 	struct ksm_meter_vm *vm = calloc(c->cfg->guests, sizeof(*vm));
+	unsigned int n = 0;
 	int r;
 
 	OB_ASSERT(vm);
 	for (unsigned int i = 0; i < c->cfg->guests; i++)
-		vm[i] = (struct ksm_meter_vm){
-			.words = c->meter + c->guest[i].page_base,
-			.pages = c->guest[i].pages,
-		};
-	r = ksm_meter_count(vm, c->cfg->guests, m);
+		if (domain == UINT_MAX || c->place.domain_of[i] == domain)
+			vm[n++] = (struct ksm_meter_vm){
+				.words = c->meter + c->guest[i].page_base,
+				.pages = c->guest[i].pages,
+			};
+	r = ksm_meter_count(vm, n, m);
 	free(vm);
 	return r;
 }
 
-/* Memory of the pool that no guest's page refers to (being filled, or not given back yet). */
+/* Memory of the pools that no guest's page refers to (being filled, or not given back yet). */
 static uint64_t pool_extra_bytes(struct coord *c, const struct ksm_meter_result *m)
 {
 	struct ksm_domain_stats st;
 	uint64_t held;
 
-	if (!c->domain || ksm_domain_stats(c->domain, &st))
-		return 0;
+	coord_pools_stats(c, &st);
 	held = (st.live + st.filling) * OB_PAGE_SIZE;
 	return held > m->pool_frames * OB_PAGE_SIZE ? held - m->pool_frames * OB_PAGE_SIZE : 0;
-}
-
-/* Host frame numbers of the pool's frames, through a mapping of our own that lasts a moment. */
-static void learn_frame_pfns(struct coord *c)
-{
-	struct ob_page view[512];
-	void *pool;
-
-	if (!c->domain || !c->host.knows_pfn)
-		return;
-	if (c->host.ops->map_shared(&c->host, c->pool_fd, c->frames * OB_PAGE_SIZE, &pool))
-		return;
-	for (uint64_t f = 0; f < c->frames; f += OB_ARRAY_SIZE(view)) {
-		uint64_t n = OB_MIN(OB_ARRAY_SIZE(view), c->frames - f);
-		volatile const uint8_t *p = (const uint8_t *)pool + f * OB_PAGE_SIZE;
-		bool any = false;
-
-		for (uint64_t i = 0; i < n; i++)
-			if (ksm_domain_frame_live(c->domain, (uint32_t)(f + i))) {
-				(void)p[i * OB_PAGE_SIZE];
-				any = true;
-			}
-		if (!any || c->host.ops->pages(&c->host, hva((uint64_t)(uintptr_t)p), n, view))
-			continue;
-		for (uint64_t i = 0; i < n; i++)
-			c->frame_pfn[f + i] = view[i].pfn;
-	}
-	c->host.ops->unmap(&c->host, hva_of(pool), c->frames * OB_PAGE_SIZE);
 }
 
 /* --- what the kernel says ---------------------------------------------------------------- */
@@ -171,8 +145,8 @@ static bool inside(uint64_t at, uint64_t from, uint64_t size)
 /* RAM, or the staging that pages of it have been taken out to. */
 static bool in_guest_ram(const struct coord *c, const struct coord_cell *k, uint64_t at)
 {
-	for (unsigned int i = k->first; i < k->first + k->n; i++) {
-		const struct coord_guest *g = &c->guest[i];
+	for (unsigned int i = 0; i < k->n; i++) {
+		const struct coord_guest *g = &c->guest[k->guest[i]];
 
 		if (inside(at, g->staging, g->staging_size))
 			return true;
@@ -253,37 +227,45 @@ static uint64_t ksm_rmap_items(pid_t pid)
 static void metadata(struct coord *c)
 {
 	struct run_result *out = c->out;
-	struct ksm_domain_stats st;
-	uint64_t ours = 0, kernel = 0, items = 0;
 
+	out->metadata_ours = out->metadata_kernel = out->metadata_items = 0;
 	for (unsigned int i = 0; i < c->ncells; i++) {
 		struct coord_cell *k = &c->cell[i];
-		uint64_t regions = 0, tables = coord_page_tables(k);
+		uint64_t regions = 0, tables = coord_page_tables(k), ours = 0, kernel = 0,
+			 items = 0;
 
 		if (k->fd < 0)
 			continue;
-		for (unsigned int g = k->first; g < k->first + k->n; g++)
-			regions += c->guest[g].nram;
-		if (c->domain)
+		for (unsigned int g = 0; g < k->n; g++)
+			regions += c->guest[k->guest[g]].nram;
+		if (c->npools)
 			ours += k->ept_bytes + k->ksm.meta_bytes;
-		if (c->domain && k->vmas > regions)
+		if (c->npools && k->vmas > regions)
 			kernel += (k->vmas - regions) * VMA_BYTES;
 		/* KVM's log of writes: merging is not its only reader, and is charged for it. */
-		if (c->domain)
+		if (c->npools)
 			kernel += k->log_bytes;
 		if (c->driving)
-			items += ksm_rmap_items(k->pid) * RMAP_ITEM_BYTES;
+			items = ksm_rmap_items(k->pid) * RMAP_ITEM_BYTES;
+		kernel += items;
+		out->metadata_items += items;
 		/* Page tables that have grown since the engine was switched on. */
-		if ((c->domain || c->driving) && tables > k->page_tables_t0)
+		if ((c->npools || c->driving) && tables > k->page_tables_t0)
 			kernel += tables - k->page_tables_t0;
+		out->metadata_ours += ours;
+		out->metadata_kernel += kernel;
+		out->domain[c->place.cell[i].domain].metadata_bytes += ours + kernel;
 	}
-	if (c->domain && !ksm_domain_stats(c->domain, &st))
-		ours += st.meta_bytes;
-	if (c->driving)
-		items += out->kernel_ksm.pages_shared * STABLE_NODE_BYTES;
-	out->metadata_ours = ours;
-	out->metadata_items = items;
-	out->metadata_kernel = kernel + items;
+	/* The pools' own, and what KSM keeps, which knows one domain only. */
+	for (unsigned int i = 0; i < out->npools; i++) {
+		out->metadata_ours += out->pool[i].metadata_bytes;
+		out->domain[out->pool[i].domain].metadata_bytes += out->pool[i].metadata_bytes;
+	}
+	if (c->driving) {
+		out->metadata_kernel += out->kernel_ksm.pages_shared * STABLE_NODE_BYTES;
+		out->metadata_items += out->kernel_ksm.pages_shared * STABLE_NODE_BYTES;
+		out->domain[0].metadata_bytes += out->kernel_ksm.pages_shared * STABLE_NODE_BYTES;
+	}
 }
 
 /* --- the figures ------------------------------------------------------------------------- */
@@ -315,7 +297,7 @@ int coord_sample(struct coord *c, bool full, struct ob_err *e)
 	kvm = result_kvmstat_due(out->kvm_stats, c->host.ops->now_ns(&c->host), full);
 	out->frame_check_errors = 0;
 	if (full)
-		learn_frame_pfns(c);
+		coord_pools_learn(c);
 	r = coord_ask(c,
 		      json_pack("{s:s,s:b,s:b,s:b}", "do", "sample", "meter", 1, "full", (int)full,
 				"kvm", (int)kvm),
@@ -324,7 +306,7 @@ int coord_sample(struct coord *c, bool full, struct ob_err *e)
 		return r;
 	/* What the guests did they did until they were parked. */
 	now = c->end_ns ? c->end_ns : coord_now(c);
-	r = count_meter(c, &m);
+	r = coord_count(c, UINT_MAX, &m);
 	if (r)
 		return ob_fail(e, -r, "counting shared pages: %s", strerror(-r));
 	s = new_sample(c);
@@ -394,7 +376,7 @@ static void seconds_to_95(struct coord *c)
 	/* What reading untouched memory saves (the zero page) was there before the engine. */
 	for (unsigned int i = 0; i < out->nsamples && out->sample[i].t <= 0; i++)
 		first = out->sample[i].saved_bytes;
-	if (last <= first || !c->t0_ns || !(c->domain || c->driving))
+	if (last <= first || !c->t0_ns || !(c->npools || c->driving))
 		return;
 	for (unsigned int i = 0; i < out->nsamples; i++) {
 		const struct run_sample *s = &out->sample[i];
@@ -414,17 +396,18 @@ static void sum_ksm(struct coord *c)
 		proto_add_stats(&c->out->ksm, &c->cell[i].ksm);
 }
 
-void coord_finish(struct coord *c)
+int coord_finish(struct coord *c, struct ob_err *e)
 {
 	struct run_result *out = c->out;
 	struct ksm_domain_stats st;
 	const struct run_sample *s;
+	int r;
 
 	if (!out->nsamples)
-		return;
+		return 0;
 	s = &out->sample[out->nsamples - 1];
 	out->pfn_known = c->host.knows_pfn;
-	out->frames_checked = c->host.knows_pfn && c->domain;
+	out->frames_checked = c->host.knows_pfn && c->npools;
 	out->checked_pages = s->checked_pages;
 	out->mismatches = s->mismatches;
 	out->checked_shared_pages = 0;
@@ -446,8 +429,11 @@ void coord_finish(struct coord *c)
 	for (unsigned int i = 0; i < c->ncells; i++)
 		if (c->cell[i].fd >= 0)
 			out->resident_bytes_kernel += smaps_bytes(c, &c->cell[i]);
-	if (c->domain && !ksm_domain_stats(c->domain, &st))
-		out->resident_bytes_kernel += st.pool_blocks_bytes;
+	coord_pools_stats(c, &st);
+	out->resident_bytes_kernel += st.pool_blocks_bytes;
+	r = coord_domains_finish(c);
+	if (r)
+		return ob_fail(e, -r, "counting the shared pages of domains: %s", strerror(-r));
 	/* Before the engine was on nothing was spent on it. */
 	if (c->t0_ns)
 		metadata(c);
@@ -456,4 +442,6 @@ void coord_finish(struct coord *c)
 	latencies(c);
 	seconds_to_95(c);
 	sum_ksm(c);
+	coord_content(c);
+	return 0;
 }

@@ -15,6 +15,24 @@
 
 #define SETUP_TIMEOUT_MS 120000
 
+/* The account of CPU time that the scanners of all cells spend from. */
+static int setup_budget(struct coord *c, struct ob_err *e)
+{
+	struct ob_host *h = &c->host;
+	void *p;
+	int r;
+
+	c->budget_fd = h->ops->memfd(h, "ob:budget", OB_PAGE_SIZE);
+	if (c->budget_fd < 0)
+		return ob_fail(e, -c->budget_fd, "CPU budget: %s", strerror(-c->budget_fd));
+	r = h->ops->map_shared(h, c->budget_fd, OB_PAGE_SIZE, &p);
+	if (r)
+		return ob_fail(e, -r, "CPU budget: %s", strerror(-r));
+	c->budget = p;
+	ksm_budget_init(c->budget, c->cfg->ksm_cpu_percent, h->ops->now_ns(h));
+	return 0;
+}
+
 static int setup_shared(struct coord *c, struct ob_err *e)
 {
 	struct ob_host *h = &c->host;
@@ -22,8 +40,6 @@ static int setup_shared(struct coord *c, struct ob_err *e)
 	void *p;
 	int r;
 
-	/* Engine hash: at worst every second page of the fleet is a frame, never more than all. */
-	c->frames = c->engine == ksm_engine_find("hash") ? c->fleet_pages : 0;
 	size = ob_align_up((c->fleet_pages + c->frames) * sizeof(uint64_t), OB_PAGE_SIZE);
 	c->meter_fd = h->ops->memfd(h, "ob:meter", size);
 	if (c->meter_fd < 0)
@@ -33,41 +49,102 @@ static int setup_shared(struct coord *c, struct ob_err *e)
 		return ob_fail(e, -r, "meter: %s", strerror(-r));
 	c->meter = p;
 	c->frame_pfn = c->meter + c->fleet_pages;
-	if (!c->frames)
-		return 0;
-	r = ksm_domain_create(h, c->frames, c->ncells, &c->pool_fd, &c->meta_fd);
-	if (!r)
-		r = ksm_domain_open(h, c->pool_fd, c->meta_fd, KSM_NO_CELL, c->arena, &c->domain);
-	return r ? ob_fail(e, -r, "frame pool: %s", strerror(-r)) : 0;
+	return coord_pools_open(c, e);
 }
 
-void coord_layout(struct coord *c)
+/* Engine hash: at worst every second page of a domain is a frame, never more than all. */
+static void layout_pools(struct coord *c, uint64_t pages)
+{
+	if (c->engine != ksm_engine_find("hash"))
+		return;
+	c->npools = c->place.npools;
+	c->pool = calloc(c->npools, sizeof(*c->pool));
+	OB_ASSERT(c->pool);
+	for (unsigned int i = 0; i < c->npools; i++) {
+		c->pool[i] = (struct coord_pool){
+			.pool_fd = -1,
+			.meta_fd = -1,
+			.frames = c->place.pool[i].guests * pages,
+			.frame_base = c->frames,
+		};
+		c->frames += c->pool[i].frames;
+	}
+}
+
+int coord_layout(struct coord *c, unsigned int nodes, struct ob_err *e)
 {
 	const struct fleet_config *cfg = c->cfg;
 	uint64_t pages = cfg->mem_bytes / OB_PAGE_SIZE;
+	unsigned int *domain = calloc(cfg->guests, sizeof(*domain));
+	const struct place *p = &c->place;
 
-	c->ncells = (cfg->guests + cfg->cell - 1) / cfg->cell;
+	OB_ASSERT(domain);
+	domain_opts_number(&cfg->domains, cfg->guests, domain);
+	place_make(&c->place, domain, cfg->guests, cfg->cell, nodes, cfg->across_nodes);
+	free(domain);
+	if (p->ncells > KSM_MAX_CELLS)
+		return ob_fail(
+			e, E2BIG,
+			"%u guests in %u domains on %u NUMA nodes are %u cells, more than %d; "
+			"give a larger --cell",
+			cfg->guests, p->domains, p->nodes, p->ncells, KSM_MAX_CELLS);
+	c->ncells = p->ncells;
 	c->cell = calloc(c->ncells, sizeof(*c->cell));
 	c->guest = calloc(cfg->guests, sizeof(*c->guest));
 	OB_ASSERT(c->cell && c->guest);
 	for (unsigned int i = 0; i < c->ncells; i++)
 		c->cell[i] = (struct coord_cell){
 			.fd = -1,
-			.first = i * cfg->cell,
-			.n = OB_MIN(cfg->cell, cfg->guests - i * cfg->cell),
+			.guest = p->order + p->cell[i].first,
+			.n = p->cell[i].n,
 		};
 	for (unsigned int i = 0; i < cfg->guests; i++) {
 		struct run_guest *g = &c->out->guest[i];
 
 		c->guest[i].id = g->id = i;
-		c->guest[i].cell = i / cfg->cell;
+		c->guest[i].cell = p->cell_of[i];
 		c->guest[i].page_base = (uint64_t)i * pages;
 		c->guest[i].pages = pages;
+		g->domain = p->domain_of[i];
 		snprintf(g->workload, sizeof(g->workload), "%s",
 			 cfg->workload[i % cfg->nworkloads]);
 		snprintf(g->end, sizeof(g->end), "running");
 	}
 	c->fleet_pages = pages * cfg->guests;
+	layout_pools(c, pages);
+	coord_domains_init(c);
+	return 0;
+}
+
+/* Where the cell belongs: its domain, its part of a pool, its node when there are several. */
+static void setup_place(const struct coord *c, unsigned int cell, json_t *doc)
+{
+	const struct place_cell *at = &c->place.cell[cell];
+	const struct coord_pool *pool = c->npools ? &c->pool[at->pool] : NULL;
+	json_t *o =
+		json_pack("{s:s,s:I,s:I,s:I}", "name", c->out->domain[at->domain].name, "cell",
+			  (json_int_t)at->number, "frames", (json_int_t)(pool ? pool->frames : 0),
+			  "frame_base", (json_int_t)(pool ? pool->frame_base : 0));
+
+	OB_ASSERT(o);
+	json_object_set_new(doc, "domain", o);
+	if (c->place.nodes > 1)
+		json_object_set_new(doc, "node", json_integer(at->node));
+}
+
+/* A cell that cannot be bound runs all the same: say so once. */
+static void take_bound(struct coord *c, const json_t *a)
+{
+	const char *why = proto_str(a, "unbound");
+
+	if (c->place.nodes == 1)
+		return;
+	if (!*why)
+		c->out->cells_bound++;
+	else if (!c->said_unbound)
+		ob_warn("cells are placed on %u NUMA nodes, but not all are bound: %s",
+			c->place.nodes, why);
+	c->said_unbound |= *why != '\0';
 }
 
 static json_t *setup_doc(struct coord *c, unsigned int cell)
@@ -75,8 +152,9 @@ static json_t *setup_doc(struct coord *c, unsigned int cell)
 	const struct fleet_config *cfg = c->cfg;
 	json_t *guests = json_array(), *doc;
 
-	for (unsigned int i = c->cell[cell].first; i < c->cell[cell].first + c->cell[cell].n; i++) {
+	for (unsigned int n = 0; n < c->cell[cell].n; n++) {
 		char cmdline[256], console[1200] = "", words[96];
+		unsigned int i = c->cell[cell].guest[n];
 
 		opts_workload_words(c->out->guest[i].workload, words, sizeof(words));
 		snprintf(cmdline, sizeof(cmdline), "%s seed=%llu common=%llu guest=%u", words,
@@ -97,13 +175,15 @@ static json_t *setup_doc(struct coord *c, unsigned int cell)
 	doc = json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:s,s:s,s:o,s:s,s:I}", "do", "setup", "sharing",
 			c->engine->name, "cell", (json_int_t)cell, "inject",
 			(json_int_t)cfg->inject, "fleet_pages", (json_int_t)c->fleet_pages,
-			"frames", (json_int_t)c->frames, "kernel", cfg->kernel_path, "image",
+			"fleet_frames", (json_int_t)c->frames, "kernel", cfg->kernel_path, "image",
 			cfg->image_path ? cfg->image_path : "", "guests", guests, "pages",
 			ept_pages_name(cfg->pages), "huge_threshold",
 			(json_int_t)cfg->huge_threshold);
 	OB_ASSERT(doc);
-	json_object_set_new(doc, "working_set", coord_wset_doc(cfg));
 	json_object_set_new(doc, "scan_gap_ms", json_integer((json_int_t)cfg->scan_gap_ms));
+	json_object_set_new(doc, "io_hints", json_boolean(cfg->io_hints));
+	json_object_set_new(doc, "working_set", coord_wset_doc(cfg));
+	setup_place(c, cell, doc);
 	return doc;
 }
 
@@ -160,18 +240,22 @@ int coord_setup(struct coord *c, struct ob_err *e)
 	r = make_console_dir(c, e);
 	if (!r)
 		r = setup_shared(c, e);
+	if (!r)
+		r = setup_budget(c, e);
 	for (unsigned int i = 0; i < c->ncells && !r; i++)
 		r = coord_spawn(c, i, e);
 	if (r)
 		return r;
 	for (unsigned int i = 0; i < c->ncells && !ob_stop_signal; i++) {
-		coord_progress(c, "making guests: %u of %u", c->cell[i].first, c->cfg->guests);
+		coord_progress(c, "making guests: %u of %u", c->place.cell[i].first,
+			       c->cfg->guests);
 		r = coord_ask_one(c, i, setup_doc(c, i), SETUP_TIMEOUT_MS, &a, e);
 		if (r == -EPIPE)
 			return ob_fail(e, EIO, "cell %u ended while its guests were made", i);
 		if (r)
 			return r;
 		r = take_setup(c, i, a, e);
+		take_bound(c, a);
 		json_decref(a);
 		if (r)
 			return r;

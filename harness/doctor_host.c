@@ -10,6 +10,7 @@
 
 #include "harness/doctor.h"
 #include "harness/opts.h"
+#include "harness/topo.h"
 
 /* The main job's default: 16 guests of 64 MiB, and a quarter on top for the rest. */
 #define DOCTOR_WANT_BYTES (16 * 64 * OB_MIB * 5 / 4)
@@ -121,6 +122,36 @@ static bool in_path(const char *name)
 	return false;
 }
 
+/* Where cells and pools would be. */
+static void nodes(struct doctor *d)
+{
+	static const char need[] = "a cell's guests and their frames lying near its CPUs";
+	struct topo *t;
+	struct ob_err e;
+	unsigned int n, all;
+
+	if (topo_open(&t, &e)) {
+		doctor_add(d, "NUMA nodes", DOCTOR_LACK, need,
+			   "unset HWLOC_SYNTHETIC HWLOC_XMLFILE", "%s", e.msg);
+		return;
+	}
+	n = topo_nodes(t);
+	all = topo_memory_nodes(t);
+	if (!topo_is_host(t))
+		doctor_add(
+			d, "NUMA nodes", DOCTOR_NOTE, need,
+			"unset HWLOC_SYNTHETIC HWLOC_XMLFILE to have this host's",
+			"%u by a topology that is given, not this host's: nothing is bound to it",
+			n);
+	else if (all > n)
+		doctor_add(d, "NUMA nodes", DOCTOR_OK, need, "", "%u with CPUs, %u without", n,
+			   all - n);
+	else
+		doctor_add(d, "NUMA nodes", DOCTOR_OK, need, "",
+			   n > 1 ? "%u" : "%u: nothing is bound", n);
+	topo_close(t);
+}
+
 void doctor_settings(struct doctor *d)
 {
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
@@ -128,6 +159,7 @@ void doctor_settings(struct doctor *d)
 	memory(d);
 	pool_pages(d);
 	limits(d);
+	nodes(d);
 	doctor_add(d, "cores", cpus >= 2 ? DOCTOR_OK : DOCTOR_NOTE,
 		   "the merging and the guests not taking turns",
 		   "figures of guest speed will be rough", "%ld", cpus);

@@ -163,14 +163,16 @@ static void print_pairs(FILE *out, const char *title, const json_t *o)
 static void print_one(FILE *out, const json_t *vm)
 {
 	const json_t *kvm = json_object_get(vm, "kvm"), *vcpu;
-	char a[EPT_TEXT], b[EPT_TEXT], c[EPT_TEXT], d[EPT_TEXT];
+	const json_t *domain = json_object_get(vm, "domain");
+	char a[EPT_TEXT], b[EPT_TEXT], c[EPT_TEXT], d[EPT_TEXT], e[EPT_TEXT];
 	size_t i;
 
-	fprintf(out, "guest %s in cell %s, %s pages of 4 KiB, mapped by KVM as: %s\n",
+	fprintf(out, "guest %s in cell %s, %s pages of 4 KiB, mapped by KVM as: %s%s%s\n",
 		ept_text_value(a, json_object_get(vm, "vm")),
 		ept_text_value(b, json_object_get(vm, "cell")),
 		ept_text_value(c, json_object_get(vm, "pages")),
-		ept_text_value(d, json_object_get(vm, "mode")));
+		ept_text_value(d, json_object_get(vm, "mode")), domain ? "; sharing domain " : "",
+		domain ? ept_text_value(e, domain) : "");
 	print_states(out, vm);
 	print_faults(out, vm);
 	fprintf(out, "\nhuge pages (2 MiB)\n  units %s, huge %s, broken %s, rebuilt %s\n",

@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdio.h>
 
+#include "harness/opts_domain.h"
 #include "harness/wset.h"
 #include "ksm/ksm.h"
 
@@ -28,6 +29,7 @@
 #define FLEET_MAX_MODES	    8
 #define FLEET_MAX_WORKLOADS 16
 #define FLEET_DEFAULT_CELL  8 /* measured: docs/benchmarks.md, part cells */
+_Static_assert(FLEET_MAX_GUESTS == DOMAIN_MAX_GUESTS, "every guest may be named");
 
 /* --- options: opts.c --------------------------------------------------------------------- */
 
@@ -49,12 +51,16 @@ struct fleet_config {
 	unsigned int nsharing;
 	unsigned int seconds; /* measured time, from the engine switched on over warm guests */
 	uint64_t seed;
-	unsigned int cell;	   /* most guests in one cell */
-	unsigned int warm_timeout; /* seconds that the guests may take until they are warm */
-	unsigned int inject;	   /* enum ksm_inject */
-	unsigned int scan_gap_ms;  /* --scan-gap: rest of the engine hash; 0: its default */
-	struct ksm_pace ksm_pace;  /* --ksm: how the engine kernel drives Linux KSM */
-	struct wset_config wset;   /* --working-set */
+	unsigned int cell;	      /* most guests in one cell */
+	struct domain_opts domains;   /* --domain */
+	bool across_nodes;	      /* --merge-across-nodes */
+	unsigned int warm_timeout;    /* seconds that the guests may take until they are warm */
+	unsigned int inject;	      /* enum ksm_inject */
+	unsigned int ksm_cpu_percent; /* of one core, for all scanners; 0: no limit */
+	unsigned int scan_gap_ms;     /* rest between passes over settled guests; 0: the default */
+	struct ksm_pace ksm_pace;     /* --ksm: how the engine kernel drives Linux KSM */
+	struct wset_config wset;      /* --working-set */
+	bool io_hints;		      /* --io-hints: what guests read is merged at once */
 	/* What backs the guests' memory. */
 	enum ept_pages pages;
 	/* adaptive: pages that breaking a huge page must give back, of 512; else 0. */
@@ -115,6 +121,7 @@ const char *run_status_name(enum run_status s);
 
 struct run_guest {
 	unsigned int id;
+	unsigned int domain; /* of run_result.domain */
 	char workload[16];
 	char end[16];	  /* "running", "exit", "failed", "lost" (its cell died) */
 	char reason[200]; /* when not running to the end */
@@ -124,6 +131,33 @@ struct run_guest {
 	struct agent_mismatch mismatch[AGENT_MISMATCHES];
 	unsigned int nmismatch; /* of those filled in */
 	struct run_wset wset;	/* --working-set */
+};
+
+/* A sharing domain. Bytes as in struct run_result, of this domain's guests alone. */
+struct run_domain {
+	char name[DOMAIN_NAME_SIZE];
+	unsigned int guests;
+	uint64_t saved_zero, saved_intra, saved_inter, metadata_bytes;
+	uint64_t frames_made, merged_pages; /* ever, by cells that were there at the end */
+};
+
+/* A domain's pool on one node, or on all. */
+struct run_pool {
+	unsigned int domain; /* of run_result.domain */
+	int node;	     /* -1: all nodes */
+	unsigned int cells, guests;
+	uint64_t frames;       /* in use */
+	uint64_t blocks_bytes; /* what its file holds, by the kernel's count */
+	uint64_t metadata_bytes;
+};
+
+/* A part of what is shared, by where it comes from (content.c). */
+#define RUN_CONTENT_NAME 64
+#define RUN_CONTENT_MAX	 17 /* 16, and one for the rest */
+struct run_content {
+	char what[RUN_CONTENT_NAME];  /* a file, "kernel", "not known" */
+	char image[RUN_CONTENT_NAME]; /* what it is in; "": nothing that we know of */
+	uint64_t frames, pages, bytes_saved;
 };
 
 /* Result of one run. All byte figures are of the last reading, taken with all guests parked. */
@@ -153,6 +187,15 @@ struct run_result {
 	struct ksm_stats ksm;	     /* hash engine: sum over cells */
 	struct ksm_sysfs_counters kernel_ksm; /* kernel engine: at the end */
 	struct run_guest *guest;	      /* [guests] */
+	struct run_domain *domain;	      /* [ndomains] */
+	unsigned int ndomains;
+	struct run_pool *pool; /* [npools]; none but under hash */
+	unsigned int npools;
+	unsigned int nodes;	  /* NUMA nodes that the guests were spread over */
+	unsigned int cells_bound; /* to their node; 0 with one node */
+	uint64_t saved_foreign;	  /* by frames that guests of two domains share: must be 0 */
+	struct run_content content[RUN_CONTENT_MAX]; /* hash engine: most saved first */
+	unsigned int ncontent;
 	struct run_sample *sample;
 	unsigned int nsamples;
 	struct result_kvmstat *kvm_stats; /* what KVM counted, over time; NULL: nothing */

@@ -38,7 +38,11 @@ enum opts_key {
 	KEY_SAMPLE_PERIOD,
 	KEY_PAGES,
 	KEY_THRESHOLD,
+	KEY_KSM_CPU,
 	KEY_SCAN_GAP,
+	KEY_DOMAIN,
+	KEY_ACROSS,
+	KEY_IO_HINTS,
 	KEY_HELP,
 };
 
@@ -48,7 +52,7 @@ enum opts_key {
 	{"workload", KEY_WORKLOAD, "NAME[,NAME...]", 0, \
 	 "kv, filecache, churn, idle, steady; or a memory workload, with up to two numbers: " \
 	 "counters:ORDER:MS, touch:PERCENT:SCATTER, writer:PAGES:US, unique:PAGES:FREE, " \
-	 "same:PAGES, shuffle:PAGES, first:WRITE, ping; guest i runs the i-th, round and round (default kv)", 0}, \
+	 "same:PAGES:CONTENTS, shuffle:PAGES, first:WRITE, ping; guest i runs the i-th, round and round (default kv)", 0}, \
 	{"seconds", KEY_SECONDS, "S", 0, "measured time over warm guests (default 10)", 0}, \
 	{"seed", KEY_SEED, "N", 0, "of everything random (default 1)", 0}, \
 	{"json", KEY_JSON, "FILE", 0, "write the result there; - is standard output", 0}, \
@@ -78,11 +82,22 @@ static const struct argp_option opts_many[] = {
 	 "off, hash (our merging) or kernel (Linux KSM; needs root). fleet: one, default hash. "
 	 "compare: several, default off,hash,kernel; off, the control, is always run", 0},
 	{"cell", KEY_CELL, "N", 0, "most guests in one process (default 8)", 0},
-	{"scan-gap", KEY_SCAN_GAP, "MS", 0,
-	 "how long the mode hash rests after a pass that found little (default 250)", 0},
 	{"ksm", KEY_KSM, "PACE", 0,
 	 "how the mode kernel drives Linux KSM: fastest (default), default (as the kernel starts), "
 	 "advisor (its scan-time advisor), sleep:MS (fastest, but for MS of rest after a scan)", 0},
+	{"ksm-cpu", KEY_KSM_CPU, "PERCENT", 0,
+	 "CPU that our merging may take on this host, of one core, after a burst for guests that are "
+	 "new (default 5; 0: no limit)", 0},
+	{"scan-gap", KEY_SCAN_GAP, "MS", 0,
+	 "how long our merging rests between passes over settled guests (default 250)", 0},
+	{"domain", KEY_DOMAIN, "NAME[:GUESTS]", 0,
+	 "guests that may share with each other and with no others: a:0-3,8; without GUESTS all that "
+	 "no other --domain names; the name intra: each of them for itself (default: all together)", 0},
+	{"merge-across-nodes", KEY_ACROSS, NULL, 0,
+	 "one pool a domain, and not one on each NUMA node", 0},
+	{"io-hints", KEY_IO_HINTS, "on|off", 0,
+	 "with hash: merge what a guest reads from its disk at once, not when it is scanned (default "
+	 "on)", 0},
 	{"out", KEY_OUT, "DIR", 0,
 	 "folder for result.json and report.html (compare: default results/<time>)", 0},
 	{"inject", KEY_INJECT, "FAULT", OPTION_HIDDEN, NULL, 0},
@@ -353,6 +368,14 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 		ret = take_count(st, "--cell", arg, 1, FLEET_MAX_GUESTS, &v);
 		c->cell = (unsigned int)v;
 		return ret;
+	case KEY_KSM_CPU:
+		ret = take_count(st, "--ksm-cpu", arg, 0, KSM_BUDGET_MAX_PERCENT, &v);
+		c->ksm_cpu_percent = (unsigned int)v;
+		return ret;
+	case KEY_SCAN_GAP:
+		ret = take_count(st, "--scan-gap", arg, 1, 3600000, &v);
+		c->scan_gap_ms = (unsigned int)v;
+		return ret;
 	case KEY_SECONDS:
 		ret = take_count(st, "--seconds", arg, 1, OPTS_MAX_SECONDS, &v);
 		c->seconds = (unsigned int)v;
@@ -371,19 +394,27 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 		return take_sharing(st, arg);
 	case KEY_INJECT:
 		return take_inject(st, arg);
-	case KEY_SCAN_GAP:
-		ret = take_count(st, "--scan-gap", arg, 1, OPTS_MAX_SCAN_GAP, &v);
-		c->scan_gap_ms = (unsigned int)v;
-		return ret;
 	case KEY_KSM:
 		return take_ksm(st, arg);
 	case KEY_PAGES:
 		st->explained |= opts_take_pages(c, arg, st->e) != 0;
 		return c->pages == EPT_PAGES_NMODES ? EINVAL : 0;
+	case KEY_DOMAIN:
+		ret = domain_opts_take(&c->domains, arg, st->e);
+		st->explained |= ret != 0;
+		return -ret;
+	case KEY_ACROSS:
+		c->across_nodes = true;
+		return 0;
 	case KEY_THRESHOLD:
 		ret = take_count(st, "--huge-threshold", arg, 1, EPT_UNIT_PAGES, &v);
 		c->huge_threshold = (unsigned int)v;
 		return ret;
+	case KEY_IO_HINTS:
+		c->io_hints = strcmp(arg, "on") == 0;
+		if (!c->io_hints && strcmp(arg, "off"))
+			return opts_bad(st, "--io-hints '%.40s': give on or off", arg);
+		return 0;
 	case KEY_GUEST:
 		if (strcmp(arg, "linux") == 0)
 			return opts_bad(st, "--guest linux: not available in this version; leave "
@@ -480,11 +511,10 @@ static int opts_together(struct opts_state *st)
 		c->sharing[0] = off;
 		c->nsharing++;
 	}
-	if ((c->guests + c->cell - 1) / c->cell > KSM_MAX_CELLS)
-		return opts_bad(
-			st,
-			"--guests %u with --cell %u are more than %d cells; give a larger --cell",
-			c->guests, c->cell, KSM_MAX_CELLS);
+	if (opts_together_domains(c, st->given, st->e)) {
+		st->explained = true;
+		return EINVAL;
+	}
 	return 0;
 }
 
@@ -515,6 +545,8 @@ enum opts_outcome opts_parse(struct fleet_config *c, struct opts_given *given, c
 		.seed = 1,
 		.cell = FLEET_DEFAULT_CELL,
 		.warm_timeout = 120,
+		.ksm_cpu_percent = KSM_BUDGET_DEFAULT_PERCENT,
+		.io_hints = true,
 		.wset = {.samples = EPT_WSET_SAMPLES, .period_ns = EPT_WSET_PERIOD_NS},
 	};
 	if (compare) {

@@ -12,12 +12,13 @@
 
 #include "harness/harness.h"
 
-#define OPTS_MIN_MEM	  (8 * OB_MIB)
-#define OPTS_MAX_MEM	  (1024 * OB_GIB)
-#define OPTS_MAX_SECONDS  86400
-#define OPTS_MAX_WARM	  86400
-#define OPTS_MAX_SCAN_GAP 3600000
-#define OPTS_MAX_SOCKET	  sizeof(((struct sockaddr_un *)0)->sun_path)
+#define OPTS_MIN_MEM	 (8 * OB_MIB)
+#define OPTS_MAX_MEM	 (1024 * OB_GIB)
+#define OPTS_MAX_SECONDS 86400
+#define OPTS_MAX_WARM	 86400
+#define OPTS_KSM_NO_DOMAINS \
+	"Linux KSM keeps no domains apart, it merges all that is marked mergeable"
+#define OPTS_MAX_SOCKET sizeof(((struct sockaddr_un *)0)->sun_path)
 
 enum opts_outcome {
 	OPTS_OK,
@@ -79,6 +80,12 @@ int opts_check(struct fleet_config *c, const struct opts_given *given, const str
 /* --- opts_pages.c, for opts.c: a word of --pages, and what does not go with it. 0 or -errno. */
 int opts_take_pages(struct fleet_config *c, const char *arg, struct ob_err *e);
 int opts_together_pages(struct fleet_config *c, struct ob_err *e);
+
+/* --- opts_domain.c: --domain with --guests, --cell and --sharing. 0 or -errno. */
+int opts_together_domains(const struct fleet_config *c, const struct opts_given *given,
+			  struct ob_err *e);
+/* How many sharing domains there are. */
+unsigned int opts_domains(const struct fleet_config *c);
 
 /* --- hostmem.c --------------------------------------------------------------------------- */
 

@@ -268,6 +268,7 @@ static int check_sharing(struct fleet_config *c, const struct opts_given *given,
 			 const struct opts_host *h, char *note, size_t note_len, struct ob_err *e)
 {
 	const struct ksm_engine_ops *kernel = ksm_engine_find("kernel");
+	bool several = opts_domains(c) > 1;
 
 	for (unsigned int i = 0; i < c->nsharing; i++) {
 		struct ob_err why;
@@ -276,15 +277,17 @@ static int check_sharing(struct fleet_config *c, const struct opts_given *given,
 		if (c->sharing[i] != kernel)
 			continue;
 		ret = opts_check_ksm(h->ksm_dir, &why);
-		if (!ret)
+		if (!ret && !several)
 			return 0;
-		if (given->sharing) {
+		if (ret && given->sharing) {
 			*e = why;
 			return ret;
 		}
+		/* With several domains opts_parse has refused it when it was asked for. */
 		snprintf(note, note_len, "without sharing kernel: %s",
-			 ret == -EACCES ? "driving Linux KSM needs root"
-					: "this host has no Linux KSM");
+			 several	  ? OPTS_KSM_NO_DOMAINS
+			 : ret == -EACCES ? "driving Linux KSM needs root"
+					  : "this host has no Linux KSM");
 		memmove(c->sharing + i, c->sharing + i + 1,
 			(c->nsharing - i - 1) * sizeof(c->sharing[0]));
 		c->nsharing--;

@@ -65,7 +65,7 @@ static const struct bounds {
 	{"touch", 2, {0, 0}, {100, 1}},
 	{"writer", 2, {1, 0}, {UINT64_MAX, UINT64_MAX}},
 	{"unique", 2, {0, 0}, {UINT64_MAX, UINT64_MAX}},
-	{"same", 1, {0, 0}, {UINT64_MAX, 0}},
+	{"same", 2, {0, 0}, {UINT64_MAX, UINT64_MAX}},
 	{"shuffle", 1, {0, 0}, {UINT64_MAX, 0}},
 	{"first", 1, {0, 0}, {1, 0}},
 	{"ping", 0, {0, 0}, {0, 0}},

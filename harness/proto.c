@@ -151,6 +151,10 @@ static const struct {
 } stats_field[] = {
 	{"passes", offsetof(struct ksm_stats, passes), false},
 	{"hashed", offsetof(struct ksm_stats, hashed_pages), false},
+	{"dirty", offsetof(struct ksm_stats, dirty_pages), false},
+	{"asked", offsetof(struct ksm_stats, asked_pages), false},
+	{"volatile", offsetof(struct ksm_stats, volatile_pages), false},
+	{"budget_rests", offsetof(struct ksm_stats, budget_rests), false},
 	{"candidates", offsetof(struct ksm_stats, candidates), false},
 	{"frames", offsetof(struct ksm_stats, frames_made), false},
 	{"merged", offsetof(struct ksm_stats, merged_pages), false},
@@ -167,6 +171,11 @@ static const struct {
 	{"sync_failed", offsetof(struct ksm_stats, sync_failed), false},
 	{"huge_broken", offsetof(struct ksm_stats, huge_broken), false},
 	{"huge_left", offsetof(struct ksm_stats, huge_left), false},
+	{"io_hints", offsetof(struct ksm_stats, io_hints), false},
+	{"io_dropped", offsetof(struct ksm_stats, io_dropped), false},
+	{"io_void", offsetof(struct ksm_stats, io_void), false},
+	{"io_merged", offsetof(struct ksm_stats, io_merged), false},
+	{"io_missed", offsetof(struct ksm_stats, io_missed), false},
 };
 _Static_assert(sizeof(stats_field) / sizeof(stats_field[0]) == sizeof(struct ksm_stats) / 8,
 	       "a counter is missing here");

@@ -19,7 +19,8 @@
 #define CELL_FD_META	5
 #define CELL_FD_METER	6
 #define CELL_FD_CONSOLE 7 /* of the one guest of `run`; else /dev/null */
-#define CELL_FDS	8
+#define CELL_FD_BUDGET	8 /* one page: struct ksm_budget */
+#define CELL_FDS	9
 
 #define PROTO_MAX (64u << 20)
 

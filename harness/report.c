@@ -206,6 +206,8 @@ int report_write(const json_t *doc, const char *path, struct ob_err *e)
 	report_bars(out, doc);
 	report_figures(out, doc);
 	fputs(page_reading, out);
+	report_domains(out, doc);
+	report_content(out, doc);
 	report_guests(out, doc);
 	report_setting(out, doc);
 	fputs("<p class=\"dim small\">Everything above, every raw sample and more: "

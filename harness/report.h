@@ -30,6 +30,10 @@ void report_verdict(FILE *out, const json_t *doc);
 void report_bars(FILE *out, const json_t *doc);
 void report_figures(FILE *out, const json_t *doc);
 void report_guests(FILE *out, const json_t *doc);
+/* report_domain.c: nothing where no run has several domains. */
+void report_domains(FILE *out, const json_t *doc);
 void report_setting(FILE *out, const json_t *doc);
+/* report_content.c: nothing when there is nothing to say. */
+void report_content(FILE *out, const json_t *doc);
 
 #endif

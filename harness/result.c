@@ -46,9 +46,14 @@ void run_result_free(struct run_result *r)
 	for (unsigned int i = 0; r->guest && i < r->guests; i++)
 		free(r->guest[i].wset.history);
 	free(r->guest);
+	free(r->domain);
+	free(r->pool);
 	free(r->sample);
 	result_kvmstat_free(r->kvm_stats);
 	r->guest = NULL;
+	r->domain = NULL;
+	r->pool = NULL;
+	r->ndomains = r->npools = 0;
 	r->sample = NULL;
 	r->kvm_stats = NULL;
 	r->nsamples = 0;
@@ -59,8 +64,7 @@ json_t *result_real(double v)
 	return isfinite(v) ? json_real(v) : json_null();
 }
 
-/* A count; JSON numbers of the library are signed 64-bit. */
-static json_t *count(uint64_t v)
+json_t *result_count(uint64_t v)
 {
 	return json_integer((json_int_t)OB_MIN(v, (uint64_t)INT64_MAX));
 }
@@ -68,7 +72,7 @@ static json_t *count(uint64_t v)
 /* A figure: null in a run that failed. */
 static json_t *fig(const struct run_result *r, uint64_t v)
 {
-	return r->status == RUN_FAILED ? json_null() : count(v);
+	return r->status == RUN_FAILED ? json_null() : result_count(v);
 }
 
 static json_t *fig_real(const struct run_result *r, double v)
@@ -147,7 +151,7 @@ static json_t *mismatches_json(const struct run_guest *g)
 /* What Linux KSM has merged at a moment is not ours to know. */
 static json_t *shared_count(const struct run_result *r, uint64_t pages)
 {
-	return strcmp(r->sharing, "kernel") ? count(pages) : json_null();
+	return strcmp(r->sharing, "kernel") ? result_count(pages) : json_null();
 }
 
 static json_t *guest_json(const struct run_result *r, const struct run_guest *g)
@@ -156,12 +160,13 @@ static json_t *guest_json(const struct run_result *r, const struct run_guest *g)
 
 	json_object_set_new(o, "id", json_integer(g->id));
 	json_object_set_new(o, "workload", text(g->workload, sizeof(g->workload)));
+	json_object_set_new(o, "domain", result_domain_name_json(r, g));
 	json_object_set_new(o, "end", text(g->end, sizeof(g->end)));
 	json_object_set_new(o, "reason", text(g->reason, sizeof(g->reason)));
 	json_object_set_new(o, "ops", fig(r, g->ops));
-	json_object_set_new(o, "checked_pages", count(g->checked_pages));
+	json_object_set_new(o, "checked_pages", result_count(g->checked_pages));
 	json_object_set_new(o, "checked_shared_pages", shared_count(r, g->checked_shared_pages));
-	json_object_set_new(o, "mismatches", count(g->mismatches));
+	json_object_set_new(o, "mismatches", result_count(g->mismatches));
 	json_object_set_new(o, "mismatch_list", mismatches_json(g));
 	json_object_set_new(o, "written_pages", fig(r, g->written_pages));
 	json_object_set_new(o, "disk_pages", fig(r, g->disk_pages));
@@ -177,12 +182,12 @@ static json_t *sample_json(const struct run_sample *s)
 	json_t *o = json_object();
 
 	json_object_set_new(o, "t", result_real(s->t));
-	json_object_set_new(o, "touched_bytes", count(s->touched_bytes));
-	json_object_set_new(o, "resident_bytes", count(s->resident_bytes));
-	json_object_set_new(o, "saved_bytes", count(s->saved_bytes));
-	json_object_set_new(o, "ops", count(s->ops));
-	json_object_set_new(o, "checked_pages", count(s->checked_pages));
-	json_object_set_new(o, "mismatches", count(s->mismatches));
+	json_object_set_new(o, "touched_bytes", result_count(s->touched_bytes));
+	json_object_set_new(o, "resident_bytes", result_count(s->resident_bytes));
+	json_object_set_new(o, "saved_bytes", result_count(s->saved_bytes));
+	json_object_set_new(o, "ops", result_count(s->ops));
+	json_object_set_new(o, "checked_pages", result_count(s->checked_pages));
+	json_object_set_new(o, "mismatches", result_count(s->mismatches));
 	json_object_set_new(o, "merge_cpu_seconds", result_real((double)s->merge_cpu_ns / 1e9));
 	return o;
 }
@@ -196,7 +201,11 @@ static json_t *hash_json(const struct run_result *r)
 		uint64_t v;
 	} rows[] = {
 		{"passes", k->passes},
+		{"dirty_pages", k->dirty_pages},
+		{"asked_pages", k->asked_pages},
 		{"hashed_pages", k->hashed_pages},
+		{"volatile_pages", k->volatile_pages},
+		{"budget_rests", k->budget_rests},
 		{"candidate_pages", k->candidates},
 		{"frames_made", k->frames_made},
 		{"merged_pages", k->merged_pages},
@@ -208,6 +217,11 @@ static json_t *hash_json(const struct run_result *r)
 		{"sync_failed", k->sync_failed},
 		{"huge_broken", k->huge_broken},
 		{"huge_left_pages", k->huge_left},
+		{"io_hint_pages", k->io_hints},
+		{"io_dropped_pages", k->io_dropped},
+		{"io_void_pages", k->io_void},
+		{"io_merged_pages", k->io_merged},
+		{"io_missed_pages", k->io_missed},
 		{"freezes", k->freezes},
 		{"freeze_ns", k->freeze_ns},
 		{"freeze_max_ns", k->freeze_max_ns},
@@ -219,6 +233,26 @@ static json_t *hash_json(const struct run_result *r)
 	for (unsigned int i = 0; i < OB_ARRAY_SIZE(rows); i++)
 		json_object_set_new(o, rows[i].name, fig(r, rows[i].v));
 	return o;
+}
+
+/* Where the shared frames come from. */
+static json_t *content_json(const struct run_result *r)
+{
+	json_t *list = json_array();
+
+	for (unsigned int i = 0; i < r->ncontent; i++) {
+		const struct run_content *c = &r->content[i];
+		json_t *o = json_object();
+
+		json_object_set_new(o, "what", text(c->what, sizeof(c->what)));
+		json_object_set_new(o, "image",
+				    *c->image ? text(c->image, sizeof(c->image)) : json_null());
+		json_object_set_new(o, "frames", result_count(c->frames));
+		json_object_set_new(o, "pages", result_count(c->pages));
+		json_object_set_new(o, "bytes_saved", result_count(c->bytes_saved));
+		json_array_append_new(list, o);
+	}
+	return list;
 }
 
 /* What Linux KSM counted. */
@@ -287,15 +321,17 @@ static json_t *run_json(const struct run_result *r)
 	json_object_set_new(o, "guests", json_integer(r->guests));
 	json_object_set_new(o, "cells", json_integer(r->cells));
 	json_object_set_new(o, "cells_lost", json_integer(r->cells_lost));
-	json_object_set_new(o, "configured_bytes", count(r->configured_bytes));
+	json_object_set_new(o, "configured_bytes", result_count(r->configured_bytes));
 	figures_set(o, r);
 
-	json_object_set_new(integrity, "checked_pages", count(r->checked_pages));
+	json_object_set_new(integrity, "checked_pages", result_count(r->checked_pages));
 	json_object_set_new(integrity, "checked_shared_pages",
 			    shared_count(r, r->checked_shared_pages));
-	json_object_set_new(integrity, "mismatches", count(r->mismatches));
+	json_object_set_new(integrity, "mismatches", result_count(r->mismatches));
 	json_object_set_new(integrity, "frame_check_errors",
-			    r->frames_checked ? count(r->frame_check_errors) : json_null());
+			    r->frames_checked ? result_count(r->frame_check_errors) : json_null());
+	json_object_set_new(integrity, "cross_domain_pages",
+			    result_count(r->saved_foreign / OB_PAGE_SIZE));
 	json_object_set_new(o, "integrity", integrity);
 	json_object_set_new(o, "pfn_known", json_boolean(r->pfn_known));
 
@@ -313,10 +349,16 @@ static json_t *run_json(const struct run_result *r)
 	json_object_set_new(o, "huge_cpu_seconds", fig_time(r, r->huge_cpu_seconds));
 	json_object_set_new(o, "hash",
 			    strcmp(r->sharing, "hash") == 0 ? hash_json(r) : json_null());
+	json_object_set_new(o, "top_content",
+			    strcmp(r->sharing, "hash") == 0 && r->status != RUN_FAILED
+				    ? content_json(r)
+				    : json_null());
 	json_object_set_new(o, "kernel_ksm",
 			    strcmp(r->sharing, "kernel") == 0 ? kernel_json(r) : json_null());
 	for (unsigned int i = 0; r->status != RUN_FAILED && i < r->nsamples; i++)
 		json_array_append_new(samples, sample_json(&r->sample[i]));
+	json_object_set_new(o, "numa", result_numa_json(r));
+	json_object_set_new(o, "domains", result_domains_json(r));
 	json_object_set_new(o, "guest_list", guests);
 	json_object_set_new(o, "samples", samples);
 	json_object_set_new(o, "kvm_stats",
@@ -346,17 +388,20 @@ static json_t *config_json(const struct fleet_config *c)
 		if (c->inject & faults[i].bit)
 			json_array_append_new(inject, json_string(faults[i].name));
 	json_object_set_new(o, "guests", json_integer(c->guests));
-	json_object_set_new(o, "mem_bytes", count(c->mem_bytes));
+	json_object_set_new(o, "mem_bytes", result_count(c->mem_bytes));
 	json_object_set_new(o, "workload", workload);
 	json_object_set_new(o, "sharing", sharing);
 	json_object_set_new(o, "seconds", json_integer(c->seconds));
-	json_object_set_new(o, "seed", count(c->seed));
+	json_object_set_new(o, "seed", result_count(c->seed));
 	json_object_set_new(o, "cell", json_integer(c->cell));
+	json_object_set_new(o, "domains", result_domain_config_json(c));
+	json_object_set_new(o, "merge_across_nodes", json_boolean(c->across_nodes));
 	json_object_set_new(o, "warm_timeout_seconds", json_integer(c->warm_timeout));
 	json_object_set_new(o, "inject", inject);
 	json_object_set_new(o, "scan_gap_ms",
 			    c->scan_gap_ms ? json_integer(c->scan_gap_ms) : json_null());
 	json_object_set_new(o, "ksm", json_string(ksm_pace_text(&c->ksm_pace, pace)));
+	json_object_set_new(o, "io_hints", json_boolean(c->io_hints));
 	json_object_set_new(o, "working_set", result_wset_config_json(&c->wset));
 	json_object_set_new(o, "pages", json_string(ept_pages_name(c->pages)));
 	json_object_set_new(o, "huge_threshold",

@@ -11,6 +11,8 @@
 
 /* A number, or null when it is not one (a ratio of nothing, a time that never came). */
 json_t *result_real(double v);
+/* A count; JSON numbers of the library are signed 64-bit. */
+json_t *result_count(uint64_t v);
 /* {name, bytes, xxh3}: which file it was, without saying where it lay. Nulls for what cannot be
  * read. */
 json_t *result_file_json(const char *path);
@@ -27,6 +29,21 @@ json_t *result_wset_json(const struct run_result *r, const struct run_guest *g);
 bool result_wset_bytes(const struct run_result *r, uint64_t *bytes);
 /* The status of several runs together: the worst of them. */
 enum run_status result_overall(const struct run_result *runs, unsigned int nruns);
+
+/* --- result_domain.c: --domain and NUMA nodes ------------------------------------------------ */
+
+/* Of the configuration: [{name, guests}]. New references, all of these. */
+json_t *result_domain_config_json(const struct fleet_config *c);
+/* The name of a guest's domain; null in a run that did not come so far. */
+json_t *result_domain_name_json(const struct run_result *r, const struct run_guest *g);
+/* [{name, guests, saved, ...}]: figures are null in a run that failed. */
+json_t *result_domains_json(const struct run_result *r);
+/* {nodes, cells_bound}; null with one node. */
+json_t *result_numa_json(const struct run_result *r);
+/* table.c: the domains of the runs, when there are several. */
+void result_domains_print(FILE *out, const struct run_result *runs, unsigned int nruns);
+/* table_content.c: one line of what most of the shared memory is; none when nobody knows. */
+void table_content(FILE *out, const struct run_result *r);
 
 /* --- result_huge.c: --pages ------------------------------------------------------------------ */
 

@@ -301,5 +301,8 @@ void table_print(FILE *out, const struct fleet_config *c, const struct run_resul
 	row(&t, "  wrong host frames", cell_frames, false);
 	row(&t, "status", cell_status, false);
 	fputc('\n', out);
+	result_domains_print(out, runs, nruns);
+	for (unsigned int i = 0; i < nruns; i++)
+		table_content(out, &runs[i]);
 	notes(&t);
 }

@@ -188,9 +188,22 @@ void io_worker_queue(struct io_worker *w, struct io_work *work);
 /* Returns when @work is neither queued nor running. Not from the worker itself. */
 void io_worker_drain(struct io_worker *w, struct io_work *work);
 
-/* --- virtio_blk.c: a read-only disk over a raw image file -------------------------------- */
+/* --- virtio_blk.c: a disk over a raw image file ------------------------------------------ */
 
 #define VIRTIO_BLK_SECTOR 512
+
+/*
+ * What a disk tells whoever wants to know where its blocks lie in guest memory; blocks are the size
+ * of a page. Called on the I/O worker when an access is over (gmem_access_end) and before the guest
+ * is told: cheap, and never waits for anything.
+ */
+struct blk_hint_ops {
+	/* RAM pages [page, page + n) hold blocks [block, block + n), whole. The guest may have asked for
+	 * several reads into one page, so what it holds is what it said, no more: compare. */
+	void (*read)(void *arg, uint64_t page, uint64_t n, uint64_t block);
+	/* Blocks [block, block + n) have been written, in part at least: what they held is no more. */
+	void (*written)(void *arg, uint64_t block, uint64_t n);
+};
 
 struct virtio_blk {
 	struct virtio_dev dev;
@@ -198,14 +211,22 @@ struct virtio_blk {
 	struct io_work work;
 	int fd;		  /* image, not owned */
 	uint64_t sectors; /* capacity */
-	_Atomic uint64_t read_bytes;
-	_Atomic uint64_t delay_ns; /* tests: wait so long in the middle of each read */
-	_Atomic uint64_t rejected; /* requests answered with an error status */
+	bool writable;	  /* fd is open for reading and writing */
+	_Atomic uint64_t read_bytes, written_bytes;
+	_Atomic uint64_t delay_ns;	 /* tests: wait so long in the middle of each read */
+	_Atomic uint64_t rejected;	 /* requests answered with an error status */
+	const struct blk_hint_ops *hint; /* NULL: nobody wants to know */
+	void *hint_arg;
 };
 
-/* @fd is a regular file of at least one sector; a last partial sector is not seen by the guest. */
+/*
+ * @fd is a regular file of at least one sector; a last partial sector is not seen by the guest. When it
+ * is open for writing as well, the guest may write: then it is the image of this guest alone.
+ */
 int virtio_blk_init(struct virtio_blk *b, struct vm *vm, struct gmem *mem, struct io_worker *w,
 		    int fd, struct ob_err *e);
 void virtio_blk_exit(struct virtio_blk *b);
+/* Who is told of blocks read and written; NULL: nobody. Before the guest runs. */
+void virtio_blk_on_io(struct virtio_blk *b, const struct blk_hint_ops *hint, void *arg);
 
 #endif

@@ -17,18 +17,20 @@
 
 enum ob_rank {
 	OB_RANK_NONE,
-	OB_RANK_SCAN,	/* struct cell: held during a step of merging */
-	OB_RANK_SAMPLE, /* struct cell: held during a step of sampling */
-	OB_RANK_PARK,	/* no lock: waiting until a vCPU is out */
-	OB_RANK_VIRTIO, /* struct virtio_dev */
-	OB_RANK_IO,	/* struct io_worker */
-	OB_RANK_EPT,	/* struct ept */
-	OB_RANK_TRACK,	/* struct ept_track */
-	OB_RANK_BROKEN, /* struct hash_guest: frames that pages broke off */
-	OB_RANK_KSM,	/* struct ksm: statistics */
-	OB_RANK_SERIAL, /* struct serial */
-	OB_RANK_VM_END, /* struct vm: how it ended */
-	OB_RANK_TEST,	/* for tests, innermost */
+	OB_RANK_SCAN,	 /* struct cell: held during a step of merging */
+	OB_RANK_SAMPLE,	 /* struct cell: held during a step of sampling */
+	OB_RANK_PARK,	 /* no lock: waiting until a vCPU is out */
+	OB_RANK_VIRTIO,	 /* struct virtio_dev */
+	OB_RANK_IO,	 /* struct io_worker */
+	OB_RANK_EPT,	 /* struct ept */
+	OB_RANK_TRACK,	 /* struct ept_track */
+	OB_RANK_BROKEN,	 /* struct hash_guest: frames that pages broke off */
+	OB_RANK_IO_HINT, /* struct ksm_io: hints that wait */
+	OB_RANK_WAKE,	 /* struct cell: wakes the scanner */
+	OB_RANK_KSM,	 /* struct ksm: statistics */
+	OB_RANK_SERIAL,	 /* struct serial */
+	OB_RANK_VM_END,	 /* struct vm: how it ended */
+	OB_RANK_TEST,	 /* for tests, innermost */
 	OB_NRANKS,
 };
 const char *ob_rank_name(enum ob_rank r);

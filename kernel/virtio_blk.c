@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * virtio_blk.c: a read-only disk (virtio 1.2, section 5.2) over a raw image file that many guests
- * may share.
+ * virtio_blk.c: a disk (virtio 1.2, section 5.2) over a raw image file. One that is open for reading
+ * only many guests may share; one that is open for writing, too, is a writable disk.
  *
  * Requests are done one after another on the I/O worker. A request is a stream of readable bytes
  * (the header) and a stream of writable ones (the data, then one status byte); where one buffer
@@ -9,7 +9,7 @@
  *
  * A read goes straight from the file into guest memory: each buffer is bracketed by
  * gmem_access_begin/end, held over the read, so that nobody merges or moves a page that the host
- * kernel is just writing. A group of buffers is bracketed and read at a time, smaller than what one
+ * kernel is just writing; a write to the disk goes the other way. A group of buffers is bracketed and read at a time, smaller than what one
  * guest may have under way, so that the rings can always be reached too. While it holds a group the
  * worker may wait for a page that is frozen just now: that ends well, since a freezer never waits
  * for a device.
@@ -23,6 +23,7 @@
  * room for a status) or a broken queue stops the VM.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -34,6 +35,7 @@
 #define BLK_F_SEG_MAX  (1ULL << 2)
 #define BLK_F_RO       (1ULL << 5)
 #define BLK_F_BLK_SIZE (1ULL << 6)
+#define BLK_F_FLUSH    (1ULL << 9)
 
 #define BLK_T_IN     0
 #define BLK_T_OUT    1
@@ -119,13 +121,17 @@ static int copy_in(struct virtio_blk *b, gpa_t at, void *buf, uint64_t len)
 	return rc;
 }
 
-/* --- reading the image ------------------------------------------------------------------------ */
+/* --- the image -------------------------------------------------------------------------------- */
+
+/* Which way bytes go. */
+enum blk_dir { BLK_TO_GUEST, BLK_TO_IMAGE };
 
 /* All of @iov from @off: 0, or -errno; the end of the file is an error. Changes @iov. */
-static int read_all(int fd, struct iovec *iov, unsigned int n, uint64_t off)
+static int move_all(int fd, struct iovec *iov, unsigned int n, uint64_t off, enum blk_dir dir)
 {
 	while (n) {
-		ssize_t r = preadv(fd, iov, (int)n, (off_t)off);
+		ssize_t r = dir == BLK_TO_GUEST ? preadv(fd, iov, (int)n, (off_t)off)
+						: pwritev(fd, iov, (int)n, (off_t)off);
 
 		if (r < 0 && errno == EINTR)
 			continue;
@@ -142,15 +148,16 @@ static int read_all(int fd, struct iovec *iov, unsigned int n, uint64_t off)
 	return 0;
 }
 
-/* As read_all; with a delay set, half of each buffer is there before the delay and half after. */
-static int read_group(struct virtio_blk *b, const struct iovec *iov, unsigned int n, uint64_t off)
+/* As move_all; with a delay set, half of each buffer is there before the delay and half after. */
+static int move_group(struct virtio_blk *b, const struct iovec *iov, unsigned int n, uint64_t off,
+		      enum blk_dir dir)
 {
 	uint64_t delay = atomic_load(&b->delay_ns);
 	struct iovec part[BLK_GROUP];
 
 	memcpy(part, iov, n * sizeof(*iov));
 	if (!delay)
-		return read_all(b->fd, part, n, off);
+		return move_all(b->fd, part, n, off, dir);
 	for (int half = 0; half < 2; half++) {
 		uint64_t at = off;
 
@@ -160,7 +167,8 @@ static int read_group(struct virtio_blk *b, const struct iovec *iov, unsigned in
 				.iov_base = (char *)iov[i].iov_base + (half ? first : 0),
 				.iov_len = half ? iov[i].iov_len - first : first,
 			};
-			int rc = v.iov_len ? read_all(b->fd, &v, 1, at + (half ? first : 0)) : 0;
+			int rc = v.iov_len ? move_all(b->fd, &v, 1, at + (half ? first : 0), dir)
+					   : 0;
 
 			if (rc)
 				return rc;
@@ -172,10 +180,10 @@ static int read_group(struct virtio_blk *b, const struct iovec *iov, unsigned in
 	return 0;
 }
 
-/* Bracket the first of @n buffers that can be had (one at least), read into them, let go. Returns
- * how many buffers are done, or -errno. */
-static int read_some(struct virtio_blk *b, const struct virtq_buf *buf, unsigned int n,
-		     uint64_t off)
+/* Bracket the first of @n buffers that can be had (one at least), read or write them, let go.
+ * Returns how many buffers are done, or -errno. */
+static int move_some(struct virtio_blk *b, const struct virtq_buf *buf, unsigned int n,
+		     uint64_t off, enum blk_dir dir)
 {
 	struct gmem_access acc[BLK_GROUP];
 	struct iovec iov[BLK_GROUP];
@@ -185,7 +193,8 @@ static int read_some(struct virtio_blk *b, const struct virtq_buf *buf, unsigned
 
 	n = OB_MIN(n, BLK_GROUP);
 	while (got < n && bytes < BLK_TURN_BYTES) {
-		rc = gmem_access_begin(b->dev.mem, buf[got].gpa, buf[got].len, true, &acc[got]);
+		rc = gmem_access_begin(b->dev.mem, buf[got].gpa, buf[got].len, dir == BLK_TO_GUEST,
+				       &acc[got]);
 		if (rc == -EBUSY && !got && busy_again(&tries))
 			continue;
 		if (rc)
@@ -197,7 +206,7 @@ static int read_some(struct virtio_blk *b, const struct virtq_buf *buf, unsigned
 	/* Fewer than wanted is well; another fault than "busy" shows again when it is first in
 	 * line. */
 	if (got)
-		rc = read_group(b, iov, got, off);
+		rc = move_group(b, iov, got, off, dir);
 	for (unsigned int i = 0; i < got; i++)
 		gmem_access_end(b->dev.mem, &acc[i]);
 	return rc ? rc : (int)got;
@@ -205,18 +214,18 @@ static int read_some(struct virtio_blk *b, const struct virtq_buf *buf, unsigned
 
 /* --- requests --------------------------------------------------------------------------------- */
 
-/* The writable part of a request: data, and where the status goes. */
-struct blk_out {
+/* The data of a request: what the device writes, or what it reads. */
+struct blk_data {
 	struct virtq_buf buf[VIRTQ_MAX_CHAIN];
 	unsigned int n;
 	uint64_t len;
-	gpa_t status;
 };
 
 /* Split off the status byte, the last of the writable stream. The chain has at least one. */
-static void split_status(const struct virtq_chain *c, struct blk_out *out)
+static gpa_t split_status(const struct virtq_chain *c, struct blk_data *out)
 {
 	struct virtq_buf *last;
+	gpa_t status;
 
 	out->n = 0;
 	out->len = c->write_len - 1;
@@ -225,9 +234,29 @@ static void split_status(const struct virtq_chain *c, struct blk_out *out)
 			out->buf[out->n++] = c->buf[i];
 	OB_ASSERT(out->n);
 	last = &out->buf[out->n - 1];
-	out->status = gpa(last->gpa.v + last->len - 1);
+	status = gpa(last->gpa.v + last->len - 1);
 	if (!--last->len)
 		out->n--;
+	return status;
+}
+
+/* What is behind the header, which is there. */
+static void split_header(const struct virtq_chain *c, struct blk_data *in)
+{
+	uint64_t skip = sizeof(struct blk_header);
+
+	in->n = 0;
+	in->len = c->read_len - skip;
+	for (unsigned int i = 0; i < c->n && !c->buf[i].write; i++) {
+		uint32_t cut = (uint32_t)OB_MIN(skip, (uint64_t)c->buf[i].len);
+
+		skip -= cut;
+		if (cut < c->buf[i].len)
+			in->buf[in->n++] = (struct virtq_buf){
+				.gpa = gpa(c->buf[i].gpa.v + cut),
+				.len = c->buf[i].len - cut,
+			};
+	}
 }
 
 static int read_header(struct virtio_blk *b, const struct virtq_chain *c, struct blk_header *h)
@@ -247,29 +276,80 @@ static int read_header(struct virtio_blk *b, const struct virtq_chain *c, struct
 	return left ? -EINVAL : 0;
 }
 
-static uint8_t do_read(struct virtio_blk *b, const struct blk_out *out, uint64_t sector)
+/*
+ * All of a read is done: say which whole pages of the guest hold which whole blocks. What is not
+ * aligned to both, or is put together from several buffers, is not worth a word.
+ */
+static void tell_read(struct virtio_blk *b, const struct blk_data *out, uint64_t off)
 {
-	uint64_t n = out->len / VIRTIO_BLK_SECTOR, off;
+	for (unsigned int i = 0; b->hint && i < out->n; i++) {
+		uint64_t at = out->buf[i].gpa.v, len = out->buf[i].len;
+		uint64_t skip = -at & OB_PAGE_MASK,
+			 n = len > skip ? (len - skip) >> OB_PAGE_SHIFT : 0;
 
-	if (out->len % VIRTIO_BLK_SECTOR || sector > b->sectors || n > b->sectors - sector)
-		return BLK_S_IOERR;
-	off = sector * VIRTIO_BLK_SECTOR;
-	for (unsigned int i = 0; i < out->n;) {
+		if (n && !((off + skip) & OB_PAGE_MASK))
+			b->hint->read(b->hint_arg,
+				      gmem_gfn_page(b->dev.mem, gpa_gfn(gpa(at + skip))), n,
+				      (off + skip) >> OB_PAGE_SHIFT);
+		off += len;
+	}
+}
+
+/* Read or write all of @data from @off on; it is inside the image. */
+static uint8_t move_data(struct virtio_blk *b, const struct blk_data *data, uint64_t off,
+			 enum blk_dir dir)
+{
+	for (unsigned int i = 0; i < data->n;) {
 		int done;
 
 		if (!virtio_dev_live(&b->dev))
 			return BLK_S_IOERR; /* nobody waits for the answer any more */
-		done = read_some(b, &out->buf[i], out->n - i, off);
+		done = move_some(b, &data->buf[i], data->n - i, off, dir);
 		if (done < 0)
 			return BLK_S_IOERR;
 		for (unsigned int end = i + (unsigned int)done; i < end; i++)
-			off += out->buf[i].len;
+			off += data->buf[i].len;
 	}
-	atomic_fetch_add_explicit(&b->read_bytes, out->len, memory_order_relaxed);
 	return BLK_S_OK;
 }
 
-static uint8_t do_get_id(struct virtio_blk *b, struct blk_out *out)
+/* Whole sectors, inside the image? */
+static bool range_ok(const struct virtio_blk *b, const struct blk_data *data, uint64_t sector)
+{
+	uint64_t n = data->len / VIRTIO_BLK_SECTOR;
+
+	return !(data->len % VIRTIO_BLK_SECTOR) && sector <= b->sectors && n <= b->sectors - sector;
+}
+
+static uint8_t do_read(struct virtio_blk *b, const struct blk_data *out, uint64_t sector)
+{
+	uint64_t off = sector * VIRTIO_BLK_SECTOR;
+
+	if (!range_ok(b, out, sector) || move_data(b, out, off, BLK_TO_GUEST) != BLK_S_OK)
+		return BLK_S_IOERR;
+	atomic_fetch_add_explicit(&b->read_bytes, out->len, memory_order_relaxed);
+	tell_read(b, out, off);
+	return BLK_S_OK;
+}
+
+static uint8_t do_write(struct virtio_blk *b, const struct blk_data *in, uint64_t sector)
+{
+	uint64_t off = sector * VIRTIO_BLK_SECTOR, first = off >> OB_PAGE_SHIFT;
+	uint64_t end = (off + in->len + OB_PAGE_MASK) >> OB_PAGE_SHIFT;
+	uint8_t status;
+
+	if (!b->writable || !range_ok(b, in, sector))
+		return BLK_S_IOERR;
+	status = move_data(b, in, off, BLK_TO_IMAGE);
+	/* A write that failed may have written a part. */
+	if (b->hint && in->len)
+		b->hint->written(b->hint_arg, first, end - first);
+	if (status == BLK_S_OK)
+		atomic_fetch_add_explicit(&b->written_bytes, in->len, memory_order_relaxed);
+	return status;
+}
+
+static uint8_t do_get_id(struct virtio_blk *b, struct blk_data *out)
 {
 	static const char id[BLK_ID_BYTES] = "overbook-disk";
 	uint64_t done = 0;
@@ -287,8 +367,9 @@ static uint8_t do_get_id(struct virtio_blk *b, struct blk_out *out)
 	return BLK_S_OK;
 }
 
-static uint8_t do_request(struct virtio_blk *b, const struct blk_header *h, struct blk_out *out,
-			  uint64_t *written)
+/* @written: bytes from the start of @out. */
+static uint8_t do_request(struct virtio_blk *b, const struct blk_header *h,
+			  const struct blk_data *in, struct blk_data *out, uint64_t *written)
 {
 	uint8_t status;
 
@@ -301,9 +382,9 @@ static uint8_t do_request(struct virtio_blk *b, const struct blk_header *h, stru
 		status = do_get_id(b, out);
 		break;
 	case BLK_T_FLUSH:
-		return BLK_S_OK; /* nothing was ever written */
+		return b->writable && fdatasync(b->fd) ? BLK_S_IOERR : BLK_S_OK;
 	case BLK_T_OUT:
-		return BLK_S_IOERR; /* the disk is read-only */
+		return do_write(b, in, h->sector);
 	default:
 		return BLK_S_UNSUPP;
 	}
@@ -318,7 +399,8 @@ static const char *do_chain(struct virtio_blk *b, const struct virtq_chain *c)
 	struct virtq *q = &b->dev.q[0];
 	const char *why = NULL;
 	struct blk_header h;
-	struct blk_out out;
+	struct blk_data in, out;
+	gpa_t to_status;
 	uint64_t written;
 	unsigned int tries = 0;
 	uint8_t status;
@@ -328,13 +410,14 @@ static const char *do_chain(struct virtio_blk *b, const struct virtq_chain *c)
 		return "disk request without a whole header";
 	if (!c->write_len)
 		return "disk request without room for its status";
-	split_status(c, &out);
+	to_status = split_status(c, &out);
+	split_header(c, &in);
 	if (read_header(b, c, &h))
 		return "disk request whose header cannot be read";
-	status = do_request(b, &h, &out, &written);
+	status = do_request(b, &h, &in, &out, &written);
 	if (status != BLK_S_OK)
 		atomic_fetch_add_explicit(&b->rejected, 1, memory_order_relaxed);
-	if (copy_out(b, out.status, &status, sizeof(status)))
+	if (copy_out(b, to_status, &status, sizeof(status)))
 		return "disk request whose status cannot be written";
 	/* Of the writable stream, what is written from its start without a gap. */
 	if (written == c->write_len - 1)
@@ -365,7 +448,7 @@ static void blk_run(struct virtio_blk *b)
 		if (rc <= 0)
 			break;
 		why = do_chain(b, &c);
-		bytes += c.write_len;
+		bytes += c.read_len + c.write_len;
 		more = ++done < BLK_TURN_REQUESTS && bytes < BLK_TURN_BYTES;
 	}
 	if (done)
@@ -412,14 +495,15 @@ static void blk_reset(struct virtio_dev *d)
 	io_worker_drain(b->worker, &b->work);
 }
 
-static const struct virtio_dev_ops blk_ops = {
-	.device_id = 2,
-	.features = BLK_F_RO | BLK_F_SEG_MAX | BLK_F_BLK_SIZE | VIRTIO_F_INDIRECT_DESC,
-	.nqueues = 1,
-	.notify = blk_notify,
-	.config_read = blk_config_read,
-	.reset = blk_reset,
-};
+#define BLK_OPS(more)                                                                         \
+	{                                                                                     \
+		.device_id = 2,                                                               \
+		.features = BLK_F_SEG_MAX | BLK_F_BLK_SIZE | VIRTIO_F_INDIRECT_DESC | (more), \
+		.nqueues = 1, .notify = blk_notify, .config_read = blk_config_read,           \
+		.reset = blk_reset,                                                           \
+	}
+static const struct virtio_dev_ops blk_ops = BLK_OPS(BLK_F_RO);
+static const struct virtio_dev_ops blk_ops_writable = BLK_OPS(BLK_F_FLUSH);
 
 int virtio_blk_init(struct virtio_blk *b, struct vm *vm, struct gmem *mem, struct io_worker *w,
 		    int fd, struct ob_err *e)
@@ -438,11 +522,18 @@ int virtio_blk_init(struct virtio_blk *b, struct vm *vm, struct gmem *mem, struc
 	b->work.run = blk_work;
 	b->fd = fd;
 	b->sectors = (uint64_t)st.st_size / VIRTIO_BLK_SECTOR;
-	virtio_dev_init(&b->dev, &blk_ops, vm, mem);
+	b->writable = (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR;
+	virtio_dev_init(&b->dev, b->writable ? &blk_ops_writable : &blk_ops, vm, mem);
 	return 0;
 }
 
 void virtio_blk_exit(struct virtio_blk *b)
 {
 	virtio_dev_exit(&b->dev);
+}
+
+void virtio_blk_on_io(struct virtio_blk *b, const struct blk_hint_ops *hint, void *arg)
+{
+	b->hint = hint;
+	b->hint_arg = arg;
 }

@@ -6,16 +6,15 @@
  *
  *	header		magic, version, sizes, the place of each part, the secret, two counters
  *	frame_touched	a bit for each 1024 frames: anything ever allocated there?
- *	index_touched	a bit for each 512 index entries: anything ever written there?
  *	state		4 bytes a frame
  *	holder		a bit a cell and frame
  *	origin		8 bytes a frame: where its content was first read from, if that is known
+ *	index		8 bytes an entry, used from its beginning on
  *	again		a bit a page of the fleet: look at it once more
- *	index		8 bytes an entry
  *
  * All of it is made at its final size and sparse: a part that is not used holds no memory. Since
- * even a read of a hole through a mapping fills it, the two touched maps say where looking is worth
- * it, and all walks go by them.
+ * even a read of a hole through a mapping fills it, the map of what was touched, and the number of
+ * buckets that the index has grown to, say where looking is worth it, and all walks go by them.
  *
  * The file comes from another process, so nothing in it is believed: opening works out from the
  * number of frames and cells alone how the file must look, and refuses one that says otherwise or
@@ -30,7 +29,7 @@
 #include "ksm/domain.h"
 
 #define META_MAGIC   0x3144534b424f3144ULL
-#define META_VERSION 2
+#define META_VERSION 3
 
 /* What is fixed when the domain is made. */
 struct meta_layout {
@@ -38,7 +37,7 @@ struct meta_layout {
 	uint32_t version, page_size;
 	uint64_t frames, slots;
 	uint32_t cells, words;
-	uint64_t frame_touched, index_touched, state, holder, origin, again, index; /* offsets */
+	uint64_t frame_touched, state, holder, origin, index, again; /* offsets */
 	uint64_t size;
 };
 
@@ -48,6 +47,8 @@ struct meta_header {
 	_Alignas(64) _Atomic uint64_t freed;
 	_Atomic uint64_t reaped;
 	_Atomic uint64_t has_origins;
+	_Alignas(64) _Atomic uint64_t buckets; /* of the index; 0: as many as it begins with */
+	_Atomic uint64_t grow_lock;
 };
 _Static_assert(sizeof(struct meta_header) <= OB_PAGE_SIZE, "the header is one page");
 
@@ -76,16 +77,15 @@ static bool layout_make(struct meta_layout *l, uint64_t frames, uint64_t cells)
 	l->version = META_VERSION;
 	l->page_size = OB_PAGE_SIZE;
 	l->frames = frames;
-	l->slots = frames + frames / 4 + KSM_WINDOW;
+	l->slots = ksm_index_max_buckets(frames) * KSM_BUCKET;
 	l->cells = (uint32_t)cells;
 	l->words = (uint32_t)((cells + 63) / 64);
 	l->frame_touched = place(&end, map_bytes(frames, KSM_CHUNK_FRAMES));
-	l->index_touched = place(&end, map_bytes(l->slots, OB_PAGE_SIZE / sizeof(uint64_t)));
 	l->state = place(&end, frames * sizeof(uint32_t));
 	l->holder = place(&end, frames * l->words * sizeof(uint64_t));
 	l->origin = place(&end, frames * sizeof(uint64_t));
-	l->again = place(&end, map_bytes(KSM_MAX_PAYLOAD + 1, 1));
 	l->index = place(&end, l->slots * sizeof(uint64_t));
+	l->again = place(&end, map_bytes(KSM_MAX_PAYLOAD + 1, 1));
 	l->size = end;
 	return true;
 }
@@ -152,8 +152,9 @@ static int domain_map(struct ksm_domain *d, const struct meta_layout *l)
 	d->freed = &header->freed;
 	d->reaped = &header->reaped;
 	d->has_origins = &header->has_origins;
+	d->buckets = &header->buckets;
+	d->grow_lock = &header->grow_lock;
 	d->frame_touched = (_Atomic uint64_t *)(void *)(base + l->frame_touched);
-	d->index_touched = (_Atomic uint64_t *)(void *)(base + l->index_touched);
 	d->state = (_Atomic uint32_t *)(void *)(base + l->state);
 	d->holder = (_Atomic uint64_t *)(void *)(base + l->holder);
 	d->origin = (_Atomic uint64_t *)(void *)(base + l->origin);
@@ -184,7 +185,7 @@ int ksm_domain_open(struct ob_host *h, int pool_fd, int meta_fd, unsigned int ce
 	d->cells = l.cells;
 	d->words = l.words;
 	d->frames = l.frames;
-	d->slots = l.slots;
+	ksm_index_init(d);
 	d->meta_size = l.size;
 	d->hash_bits = 64;
 	d->hash_fn = ksm_hash_pick();

@@ -53,11 +53,20 @@ enum ksm_frame_state {
 	KSM_FRAME_DYING = 3,   /* the coordinator is giving it back */
 };
 
-/* A state word: the state, and above it the cell of one that is FILLING. */
+/*
+ * A state word: the state, above it the cell of one that is FILLING, and above that the frame's
+ * *name*, the low bits of its content's hash: an index entry that says otherwise is none (index.c).
+ */
 #define KSM_FRAME_STATE	     3u
 #define KSM_FRAME_CELL_SHIFT 2
+#define KSM_FRAME_NAME_SHIFT 12
+#define KSM_FRAME_OWNER	     ((1u << KSM_FRAME_NAME_SHIFT) - 1) /* state and cell */
+_Static_assert(KSM_MAX_CELLS <= 1u << (KSM_FRAME_NAME_SHIFT - KSM_FRAME_CELL_SHIFT), "room for it");
 
 #define KSM_CHUNK_FRAMES 1024 /* frames whose states fill one page of the meta file */
+
+#define KSM_BUCKET 64  /* entries of the index that lie together */
+#define KSM_DRAWS  512 /* index_place.c */
 
 struct ksm_domain {
 	struct ob_host *host;
@@ -67,25 +76,30 @@ struct ksm_domain {
 	unsigned int cells;
 	unsigned int words; /* holder words a frame */
 	uint64_t frames;
-	uint64_t slots; /* of the index */
+	uint64_t slots; /* that the index can grow to */
 	void *meta;	/* the meta file, mapped shared */
 	uint64_t meta_size;
 	_Atomic uint64_t *freed;	 /* frames that ever became free again, in the header */
 	_Atomic uint64_t *reaped;	 /* of those, given back by ksm_domain_reap */
 	_Atomic uint64_t *frame_touched; /* bit per KSM_CHUNK_FRAMES frames: ever allocated from */
-	_Atomic uint64_t *index_touched; /* bit per 512 entries: ever written to */
 	_Atomic uint32_t *state;
 	_Atomic uint64_t *holder;      /* [frames][words] */
 	_Atomic uint64_t *has_origins; /* 0: no frame has one */
 	_Atomic uint64_t *origin;      /* [frames] */
 	_Atomic uint64_t *again;       /* bit per page of the fleet */
 	_Atomic uint64_t *index;
-	uint32_t *count;	 /* this process's mappings of each frame; lazily backed */
-	uint64_t *count_touched; /* bit per chunk: count was written there */
-	uint64_t count_chunks;	 /* bits set in it */
-	uint64_t home, cursor;	 /* where this cell looks for free frames */
-	uint64_t home_freed;	 /* *freed when the cursor last went home */
-	uint64_t full_freed;	 /* *freed when the pool was last found full */
+	_Atomic uint64_t *buckets;   /* that the index has now, in the header */
+	_Atomic uint64_t *grow_lock; /* 1 + the cell that makes the next one, 0: none does */
+	uint64_t first_buckets, max_buckets;
+	uint64_t regions; /* a power of two */
+	unsigned int region_shift;
+	uint8_t share[9][KSM_DRAWS]; /* index_place.c */
+	uint32_t *count;	     /* this process's mappings of each frame; lazily backed */
+	uint64_t *count_touched;     /* bit per chunk: count was written there */
+	uint64_t count_chunks;	     /* bits set in it */
+	uint64_t home, cursor;	     /* where this cell looks for free frames */
+	uint64_t home_freed;	     /* *freed when the cursor last went home */
+	uint64_t full_freed;	     /* *freed when the pool was last found full */
 	bool full;
 	uint64_t reap_cursor; /* <= frames */
 	unsigned int hash_bits;
@@ -114,8 +128,13 @@ int ksm_frame_abandon(struct ksm_domain *d, uint32_t first, uint32_t n);
 int ksm_frame_get(struct ksm_domain *d, uint32_t frame);
 /* One mapping less; each get, publish is followed by one put at some time. */
 void ksm_frame_put(struct ksm_domain *d, uint32_t frame);
-/* For index.c: is it live, or being filled by a cell other than @dead_cell? */
-bool ksm_frame_may_live(struct ksm_domain *d, uint64_t frame, unsigned int dead_cell);
+/* For index.c: is @frame in use, and does an index entry with this @tag speak of its content, or of
+ * where that came from? */
+bool ksm_frame_named(const struct ksm_domain *d, uint64_t frame, uint64_t tag);
+/* Name it so. By who fills or holds it. */
+void ksm_frame_name(struct ksm_domain *d, uint32_t frame, uint64_t tag);
+/* Is it being filled by @cell? */
+bool ksm_frame_filled_by(const struct ksm_domain *d, uint64_t frame, unsigned int cell);
 /* How often this process holds it. */
 uint32_t ksm_frame_count(const struct ksm_domain *d, uint32_t frame);
 /* Does any cell but this one hold it? For policy only: it may change at once. */
@@ -123,22 +142,20 @@ bool ksm_frame_held_elsewhere(const struct ksm_domain *d, uint32_t frame);
 /* Memory of this process that counts and the like really hold, in bytes. */
 uint64_t ksm_domain_private_bytes(const struct ksm_domain *d);
 
-/* --- index: index.c ------------------------------------------------------------------------ */
+/* --- index: index.c, index_grow.c, index_place.c ------------------------------------------- */
 
 /*
  * One entry: kind 2 bits, payload 28, tag 34. A *hint* says that page number P of the fleet had
  * this content when it was last looked at; it may be lost, overwritten or out of date at any time.
- * A *frame* entry is never overwritten, only removed.
+ * A *frame* entry is never overwritten while its frame is in use, only removed.
  */
 enum ksm_kind {
 	KSM_EMPTY = 0,
-	KSM_TOMB = 1,
 	KSM_HINT = 2,
 	KSM_FRAME = 3,
 };
 
 #define KSM_MAX_PAYLOAD ((1ULL << 28) - 1)
-#define KSM_WINDOW	64 /* entries that one hash can be in */
 
 /* An entry as it was seen. */
 struct ksm_ref {
@@ -159,33 +176,45 @@ static inline uint32_t ksm_ref_payload(const struct ksm_ref *r)
 
 /*
  * Look @hash up: the first frame entry of its tag, else the first hint, else KSM_EMPTY. A frame is
- * below d->frames, but need not be live. An equal tag is no proof of equal hash, nor that of equal
- * content.
+ * below d->frames and in use, but need not be live. An equal tag is no proof of equal hash, nor that
+ * of equal content.
  */
 enum ksm_kind ksm_index_find(struct ksm_domain *d, uint64_t hash, struct ksm_ref *ref);
-/* The next *frame* entry of the same tag after @ref, for when that one was not equal. */
+/* The next *frame* entry of the same tag after @ref, for when that one was not equal. One frame may
+ * come twice while the table grows. */
 enum ksm_kind ksm_index_find_next(struct ksm_domain *d, uint64_t hash, struct ksm_ref *ref);
 /*
- * Insert a hint, whatever is there of this tag already. -ENOSPC when its window is full of frames,
+ * Insert a hint, whatever is there of this tag already. -ENOSPC when its buckets are full of frames,
  * -ERANGE when @page is beyond KSM_MAX_PAYLOAD.
  */
 int ksm_index_hint(struct ksm_domain *d, uint64_t hash, uint64_t page);
 /* Make a hint that was found name @page instead. False: it has changed meanwhile. */
 bool ksm_index_rehint(struct ksm_domain *d, const struct ksm_ref *ref, uint64_t page);
 /* Make the hint @ref name @frame, which the caller fills or holds. False: it has changed, find
- * again. */
+ * again. A frame has one content, so one hash at a time: the one that was named last. */
 bool ksm_index_claim(struct ksm_domain *d, const struct ksm_ref *ref, uint32_t frame);
-/* Insert an entry for @frame, which the caller fills or holds. -ENOSPC when its window is full of
+/* Insert an entry for @frame, which the caller fills or holds. -ENOSPC when its buckets are full of
  * frames. */
 int ksm_index_insert_frame(struct ksm_domain *d, uint64_t hash, uint32_t frame);
+/* The same under the key of the frame's origin (below), which it has. It keeps its other name. */
+int ksm_index_insert_origin(struct ksm_domain *d, uint32_t frame);
 /* Remove all entries of @hash's tag that name @frame. False: there was none. */
 bool ksm_index_remove(struct ksm_domain *d, uint64_t hash, uint32_t frame);
+/* Remove the hint of @page, which had this hash and has it no more. False: there was none (any
+ * more). A frame that it has become stays. */
+bool ksm_index_forget(struct ksm_domain *d, uint64_t hash, uint64_t page);
 
+/* For domain.c: how far the index can grow with so many frames. */
+uint64_t ksm_index_max_buckets(uint64_t frames);
+/* For domain.c: fill in d->first_buckets and what else follows from d->frames. */
+void ksm_index_init(struct ksm_domain *d);
 /* For domain.c: entries by kind. */
 void ksm_index_count(struct ksm_domain *d, uint64_t *hints, uint64_t *entries);
-/* For reap.c: remove the entries of frames that cannot come to life any more, being free, dying, or
- * filled by a cell that is dead (KSM_NO_CELL: none is). Returns how many. */
+/* For reap.c: remove the entries of frames that are not in use, or are filled by a cell that is dead
+ * (KSM_NO_CELL: none is). Returns how many. */
 uint64_t ksm_index_sweep(struct ksm_domain *d, unsigned int dead_cell);
+/* For reap.c: @cell is dead. If it was about to grow the table, finish that. */
+void ksm_index_recover(struct ksm_domain *d, unsigned int cell);
 
 /* --- what cells tell each other: notes.c ------------------------------------------------------- */
 
@@ -199,12 +228,20 @@ void ksm_again_ask(struct ksm_domain *d, uint64_t page);
 void ksm_again_take(struct ksm_domain *d, uint64_t page, uint64_t n, uint64_t *bitmap);
 
 /*
- * Where a frame's content was read from; 0: not known. Set by the cell that fills the frame, before
- * it publishes it, or kept as it was when that frame was last used: so who fills always sets it.
+ * Where a frame's content was read from (ksm.h). A frame that is not live has none: the first cell
+ * to know tells it, while it holds the frame, and the coordinator forgets it when it gives the frame
+ * back. So a frame has one origin in its life.
+ *
+ * An origin is also a name: the index has entries of frames under ksm_origin_key, beside those under
+ * the hash of their content. Only the frame's own origin may name it, so that whoever gives it back
+ * knows all its entries.
  */
-#define KSM_ORIGIN_NONE 0ULL
-void ksm_frame_set_origin(struct ksm_domain *d, uint32_t frame, uint64_t origin);
-uint64_t ksm_frame_origin(const struct ksm_domain *d, uint32_t frame);
+/* Tell where the content of @frame, which the caller holds, came from. False: it has another origin. */
+bool ksm_frame_tell_origin(struct ksm_domain *d, uint32_t frame, uint64_t origin);
+/* For reap.c: @frame is dying. Its name goes, and its origin. */
+void ksm_frame_forget_origin(struct ksm_domain *d, uint32_t frame);
+/* What an origin is looked up by: as good as a hash, and like all of them, no proof. */
+uint64_t ksm_origin_key(const struct ksm_domain *d, uint64_t origin);
 
 /* --- content: hash.c ----------------------------------------------------------------------- */
 

@@ -162,11 +162,38 @@ uint64_t ksm_step(struct ksm *k, uint64_t now_ns, uint64_t budget_pages)
 
 	if (!k->started || !k->ops->step)
 		return k->opts.pass_gap_ns;
+	rest = k->opts.budget ? ksm_budget_wait(k->opts.budget, now_ns) : 0;
+	if (rest) {
+		k->st.budget_rests++;
+		stats_show(k);
+		return rest;
+	}
 	cpu = k->host->ops->thread_cpu_ns(k->host);
 	rest = k->ops->step(k, now_ns, budget_pages);
-	k->st.cpu_ns += k->host->ops->thread_cpu_ns(k->host) - cpu;
+	cpu = k->host->ops->thread_cpu_ns(k->host) - cpu;
+	k->st.cpu_ns += cpu;
+	if (k->opts.budget)
+		ksm_budget_charge(k->opts.budget, now_ns, cpu);
 	stats_show(k);
 	return rest;
+}
+
+uint64_t ksm_hint_step(struct ksm *k, uint64_t budget_pages)
+{
+	uint64_t cpu, pages;
+
+	if (!k->started || !k->ops->hint_step)
+		return 0;
+	cpu = k->host->ops->thread_cpu_ns(k->host);
+	pages = k->ops->hint_step(k, budget_pages);
+	k->st.cpu_ns += k->host->ops->thread_cpu_ns(k->host) - cpu;
+	stats_show(k);
+	return pages;
+}
+
+bool ksm_engine_hints(const struct ksm *k)
+{
+	return k->ops->hint_step != NULL;
 }
 
 void ksm_stop(struct ksm *k)

@@ -2,16 +2,15 @@
 /*
  * hash_engine.c: merging by content hash.
  *
- * The scanner of a cell goes round its guests' pages in windows of 2 MiB. Of each window it asks
- * the kernel what is there (ept_sync: pages first touched, shared pages broken), then hashes the
- * private pages beside the running guest. A page whose hash is that of the pass before is a
- * candidate: it held still for a while. What a candidate becomes is decided by the index of its
- * domain:
+ * The scanner of a cell goes round its guests' pages in windows of 2 MiB, and of each window looks at
+ * the pages that were written and have come to rest since (hash_scan.c). It hashes them beside the
+ * running guest: they are candidates. What a candidate becomes is decided by the index of its domain:
  *
  *  - nothing of this content known: a *hint* is left, "page P has it". The page stays writable.
  *  - a hint of another page: this is the second holder. It claims the hint for a new frame, puts
- *    its own copy in, and maps it. The first holder finds the frame on its next pass and joins. So
- *    no cell ever reads a page of another: content goes through the pool only.
+ *    its own copy in, and maps it. The first holder is asked to look at its page again, finds the
+ *    frame on its next pass, and joins. So no cell ever reads a page of another: content goes
+ *    through the pool only.
  *  - a frame: the page is compared with it, in full, and joins.
  *  - all zero: the page is dropped, and costs neither frame nor mapping.
  *
@@ -28,6 +27,8 @@
  * Where a huge page backs the window, nothing in it is merged until that is worth breaking it
  * (hash_huge.c).
  *
+ * Pages that a guest has just read from its disk are not waited for: hints name them (hash_io.c).
+ *
  * After a copy-on-write break the page has its own memory again, in front of the frame. The frame
  * is given back when a sync finds the break, and the page is a candidate again when it holds still.
  */
@@ -42,16 +43,12 @@
 /* A pass that merged less than this part of its pages has found little: rest before the next. */
 #define LITTLE(pages) ((pages) / 256)
 
+/* What a window costs where nothing is to be done, in pages looked at. */
+#define IDLE_WINDOW 4
+
 /* --inject skip-compare needs equal hashes of different pages: keep so few bits that some come,
  * but not so many that guests lose their own code before they can tell. */
 #define INJECT_HASH_BITS 20
-
-static uint32_t hash_mark(uint64_t hash)
-{
-	uint32_t low = (uint32_t)hash & ~HASH_LAST_HINTED;
-
-	return low > HASH_LAST_ZERO ? low : low + 2;
-}
 
 /* A sync found a break. Any thread; the ept's lock is held. */
 static void on_broken(void *arg, uint64_t page, uint32_t frame)
@@ -84,8 +81,7 @@ static void lose_break(struct ksm *k, struct ept *e, const struct hash_broken *b
 	ept_thaw(e);
 }
 
-/* Give back the frames that pages broke off. */
-static void take_broken(struct ksm *k, struct hash *h, struct ksm_slot *s)
+void hash_take_broken(struct ksm *k, struct hash *h, struct ksm_slot *s)
 {
 	struct hash_guest *g = s->priv;
 	struct hash_broken *list;
@@ -108,15 +104,19 @@ static void take_broken(struct ksm *k, struct hash *h, struct ksm_slot *s)
 	ob_free(g->arena, list);
 }
 
-static void hash_attach(struct ksm *k, struct ksm_slot *s)
+void hash_attach(struct ksm *k, struct ksm_slot *s)
 {
 	struct hash_guest *g = ob_alloc(k->arena, sizeof(*g));
 
 	ob_mutex_init(&g->lock, OB_RANK_BROKEN);
 	g->arena = k->arena;
 	g->last = ob_alloc(k->arena, s->g.ept->pages * sizeof(g->last[0]));
+	g->pending = ob_alloc(k->arena, (s->g.ept->pages + 63) / 64 * sizeof(g->pending[0]));
+	g->consumer = s->g.track ? ept_track_consumer_add(s->g.track) : -1;
 	s->priv = g;
 	ept_on_broken(s->g.ept, on_broken, g);
+	if (k->opts.budget)
+		ksm_budget_burst(k->opts.budget, k->host->ops->now_ns(k->host), s->g.ept->pages);
 }
 
 static void hash_remove(struct ksm *k, unsigned int slot)
@@ -127,22 +127,42 @@ static void hash_remove(struct ksm *k, unsigned int slot)
 	if (!g)
 		return;
 	ept_on_broken(s->g.ept, NULL, NULL);
-	take_broken(k, NULL, s);
+	hash_take_broken(k, NULL, s);
+	if (g->consumer >= 0) {
+		/* The log costs the guest a fault for each page that it writes: only while used. */
+		(void)ept_track_off(s->g.track, 0, s->g.ept->pages);
+		ept_track_consumer_remove(s->g.track, g->consumer);
+	}
 	ob_mutex_destroy(&g->lock);
+	ob_free(k->arena, g->pending);
 	ob_free(k->arena, g->last);
 	ob_free(k->arena, g);
 	s->priv = NULL;
 }
 
-static void vma_budget(struct ksm *k, struct hash *h)
-{
-	uint64_t have, limit;
+/* Counting mappings may take this part of the time: little, and more when room gets scarce. */
+#define COUNT_PART	  1000
+#define COUNT_PART_SCARCE 100
 
-	if (k->host->ops->vma_count(k->host, &have, &limit)) {
-		h->vma_room = 0;
+/*
+ * How many mappings may still be added? To count those that there are takes time in proportion, some
+ * milliseconds for thousands, so it is not done in each pass. Between two counts every merge is
+ * charged with the most that it can add (hash_merge.c).
+ */
+static void vma_budget(struct ksm *k, struct hash *h, uint64_t now_ns)
+{
+	bool scarce = h->vma_room <= h->vma_counted_room / 2;
+	uint64_t have, limit, t0;
+
+	if (now_ns < h->vma_counted_ns + h->vma_cost_ns * (scarce ? COUNT_PART_SCARCE : COUNT_PART))
 		return;
-	}
+	t0 = k->host->ops->now_ns(k->host);
+	if (k->host->ops->vma_count(k->host, &have, &limit))
+		have = limit = 0;
+	h->vma_cost_ns = k->host->ops->now_ns(k->host) - t0;
+	h->vma_counted_ns = now_ns;
 	h->vma_room = have < VMA_SHARE(limit) ? VMA_SHARE(limit) - have : 0;
+	h->vma_counted_room = h->vma_room;
 }
 
 static int hash_start(struct ksm *k, struct ob_err *e)
@@ -155,7 +175,7 @@ static int hash_start(struct ksm *k, struct ob_err *e)
 	h->scratch = ob_alloc(k->arena, HASH_COMPARE_PAGES * OB_PAGE_SIZE);
 	if (k->opts.inject & KSM_INJECT_SKIP_COMPARE)
 		ksm_domain_hash_bits(k->domain, INJECT_HASH_BITS);
-	vma_budget(k, h);
+	vma_budget(k, h, 0);
 	k->priv = h;
 	return 0;
 }
@@ -171,106 +191,23 @@ static void hash_stop(struct ksm *k)
 	k->priv = NULL;
 }
 
-/* What is to become of a candidate? Adds to the plan. */
-static void consider(struct ksm *k, struct hash *h, struct ksm_slot *s, const struct hash_cand *c)
-{
-	uint64_t me = s->g.page_base + c->page;
-	struct ksm_ref ref;
-	struct hash_plan *p;
-
-	if (c->zero) {
-		h->plan[h->nplan++] = (struct hash_plan){.page = c->page, .what = HASH_ZERO};
-		return;
-	}
-	switch (ksm_index_find(k->domain, c->hash, &ref)) {
-	case KSM_FRAME:
-		/* Not live: somebody is filling it at this moment, or it is on its way out. */
-		if (ksm_frame_get(k->domain, ksm_ref_payload(&ref)))
-			return;
-		p = &h->plan[h->nplan++];
-		*p = (struct hash_plan){
-			.page = c->page,
-			.frame = ksm_ref_payload(&ref),
-			.hash = c->hash,
-			.what = HASH_JOIN,
-		};
-		return;
-	case KSM_HINT:
-		if (ksm_ref_payload(&ref) == me)
-			return;
-		p = &h->plan[h->nplan++];
-		*p = (struct hash_plan){.page = c->page, .hash = c->hash, .what = HASH_MAKE};
-		return;
-	default:
-		/* A full window of the index only means that this page waits for others. */
-		(void)ksm_index_hint(k->domain, c->hash, me);
-	}
-}
-
-/* Look at one window: [page, page + n) of one guest. */
-static void scan_window(struct ksm *k, struct hash *h, struct ksm_slot *s, uint64_t page,
-			uint64_t n)
-{
-	struct hash_guest *g = s->priv;
-	struct ob_page view[HASH_WINDOW];
-	uint8_t state[HASH_WINDOW];
-
-	int r = ept_sync(s->g.ept, page, n, view);
-
-	if (r) {
-		/* Said aloud: else an engine that can read nothing looks like one that finds
-		 * nothing. */
-		k->st.sync_failed++;
-		if (!h->sync_warned)
-			ob_warn("guest %u: cannot see what backs its memory, not merged there: %s",
-				s->g.vm, strerror(-r));
-		h->sync_warned = true;
-		return;
-	}
-	take_broken(k, h, s);
-	ept_states(s->g.ept, page, n, state, NULL);
-	h->ncand = h->nplan = 0;
-	for (uint64_t i = 0; i < n; i++) {
-		const void *at = hva_ptr(gmem_page_hva(s->g.ept->mem, page + i));
-		uint32_t *last = &g->last[page + i], mark;
-		struct hash_cand *c;
-
-		if (state[i] != EPT_PRIVATE || !view[i].present) {
-			*last = HASH_LAST_NONE;
-			continue;
-		}
-		k->st.hashed_pages++;
-		c = &h->cand[h->ncand];
-		*c = (struct hash_cand){.page = (uint32_t)(page + i), .zero = ksm_page_is_zero(at)};
-		if (!c->zero)
-			c->hash = ksm_hash(k->domain, at);
-		mark = c->zero ? HASH_LAST_ZERO : hash_mark(c->hash);
-		if ((*last & ~HASH_LAST_HINTED) != mark) {
-			*last = mark;
-			continue;
-		}
-		k->st.candidates += !c->zero;
-		h->ncand++;
-	}
-	if (!h->ncand || !hash_may_merge(k, h, s, page))
-		return;
-	for (unsigned int i = 0; i < h->ncand; i++)
-		consider(k, h, s, &h->cand[i]);
-	if (h->nplan)
-		hash_merge(k, h, s);
-}
-
 /* The next window after the cursor. False: the pass is over (and the next one begins). */
-static bool next_window(struct ksm *k, struct hash *h, struct ksm_slot **s, uint64_t *page,
-			uint64_t *n)
+static bool next_window(struct ksm *k, struct hash *h, uint64_t now_ns, struct ksm_slot **s,
+			uint64_t *page, uint64_t *n)
 {
 	for (; h->slot < k->nslots; h->slot++, h->page = 0) {
 		struct ksm_slot *at = &k->slot[h->slot];
 
-		if (!at->used || h->page >= at->g.ept->pages)
+		if (!at->used)
 			continue;
 		if (!at->priv)
 			hash_attach(k, at);
+		if (!h->page)
+			hash_scan_begin(k, at, now_ns);
+		if (h->page >= at->g.ept->pages) {
+			hash_scan_end(k, at, now_ns);
+			continue;
+		}
 		*s = at;
 		*page = h->page;
 		*n = OB_MIN(HASH_WINDOW - h->page % HASH_WINDOW,
@@ -283,37 +220,62 @@ static bool next_window(struct ksm *k, struct hash *h, struct ksm_slot **s, uint
 	return false;
 }
 
+/* A pass is over: how long to rest? */
+static uint64_t pass_end(struct ksm *k, struct hash *h, uint64_t now_ns)
+{
+	uint64_t pages = 0, rest = k->opts.pass_gap_ns;
+	bool little;
+
+	for (unsigned int i = 0; i < k->nslots; i++)
+		if (k->slot[i].used)
+			pages += k->slot[i].g.ept->pages;
+	k->st.passes++;
+	little = h->pass_merged <= LITTLE(pages);
+	h->pass_merged = 0;
+	vma_budget(k, h, now_ns);
+	/* Where much was merged, first holders have been asked to join: do so at once. */
+	if (pages && !little)
+		return 0;
+	for (unsigned int i = 0; i < k->nslots; i++) {
+		const struct hash_guest *g = k->slot[i].priv;
+
+		if (!k->slot[i].used || !g)
+			continue;
+		/* Without a tracker the first pass only learns the hashes, and the second merges. */
+		if (g->consumer < 0)
+			rest = k->st.passes < 3 ? 0 : rest;
+		else
+			rest = OB_MIN(rest, g->collect_ns > now_ns ? g->collect_ns - now_ns : 0);
+	}
+	return rest;
+}
+
 static uint64_t hash_step(struct ksm *k, uint64_t now_ns, uint64_t budget)
 {
 	struct hash *h = k->priv;
 	struct ksm_slot *s;
-	uint64_t page, n, pages = 0, merged;
+	uint64_t page, n;
 
-	(void)now_ns;
-	for (uint64_t done = 0; done < budget; done += n) {
-		if (next_window(k, h, &s, &page, &n)) {
-			scan_window(k, h, s, page, n);
-			continue;
-		}
-		k->st.passes++;
-		merged = h->pass_merged;
-		h->pass_merged = 0;
-		vma_budget(k, h);
-		for (unsigned int i = 0; i < k->nslots; i++)
-			if (k->slot[i].used)
-				pages += k->slot[i].g.ept->pages;
-		/* The first pass only learns the hashes; the third is where first holders join. */
-		if (k->st.passes >= 3 && merged <= LITTLE(pages))
-			return k->opts.pass_gap_ns;
-		return pages ? 0 : k->opts.pass_gap_ns;
+	/* Hints first, but half of the step is left to the scan. */
+	for (uint64_t done = hash_io_step(k, h, (budget + 1) / 2); done < budget;
+	     done += IDLE_WINDOW) {
+		if (!next_window(k, h, now_ns, &s, &page, &n))
+			return pass_end(k, h, now_ns);
+		done += hash_scan_window(k, h, s, page, n);
 	}
 	return 0;
+}
+
+static uint64_t hash_hint_step(struct ksm *k, uint64_t budget)
+{
+	return hash_io_step(k, k->priv, budget);
 }
 
 const struct ksm_engine_ops ksm_engine_hash = {
 	.name = "hash",
 	.start = hash_start,
 	.step = hash_step,
+	.hint_step = hash_hint_step,
 	.stop = hash_stop,
 	.remove = hash_remove,
 };

@@ -34,7 +34,7 @@ static unsigned int weigh(struct ksm *k, struct hash *h, const struct ksm_slot *
 	for (unsigned int i = 0; i < h->ncand; i++) {
 		const struct hash_cand *c = &h->cand[i];
 		uint64_t me = s->g.page_base + c->page;
-		uint32_t *last = &g->last[c->page];
+		uint16_t *last = &g->last[c->page];
 		struct ksm_ref ref;
 
 		if (c->zero) {
@@ -59,7 +59,7 @@ static unsigned int weigh(struct ksm *k, struct hash *h, const struct ksm_slot *
 			(void)ksm_index_hint(k->domain, c->hash, me);
 			break;
 		}
-		*last |= HASH_LAST_HINTED;
+		*last = (uint16_t)(*last | HASH_LAST_HINTED);
 	}
 	return gain;
 }

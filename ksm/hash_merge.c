@@ -48,10 +48,13 @@ static void prepare_frames(struct ksm *k, struct hash *h)
 			/* Look again: equal pages within this plan, or another cell, may have been
 			 * first. */
 			if (ksm_index_find(k->domain, p->hash, &ref) == KSM_HINT &&
-			    ksm_index_claim(k->domain, &ref, first + i))
+			    ksm_index_claim(k->domain, &ref, first + i)) {
 				p->frame = first + i;
-			else
+				/* Whose page it was can join as soon as the frame is live. */
+				ksm_again_ask(k->domain, ksm_ref_payload(&ref));
+			} else {
 				ksm_frame_abandon(k->domain, first + i, 1);
+			}
 		}
 	}
 }

@@ -10,6 +10,8 @@
 #ifndef OVERBOOK_KSM_KSM_H
 #define OVERBOOK_KSM_KSM_H
 
+#include <stdatomic.h>
+
 #include "ept/ept.h"
 
 /* --- domain: pool.c and index.c ---------------------------------------------------------- */
@@ -74,18 +76,91 @@ int ksm_domain_flip(struct ksm_domain *d, uint64_t seed);
 typedef uint64_t (*ksm_hash_fn)(const void *page, const void *secret);
 ksm_hash_fn ksm_hash_pick(void);
 
+/* --- how much CPU merging may take: budget.c ------------------------------------------------ */
+
+#define KSM_BUDGET_MAX_PERCENT	   6400 /* 64 cores */
+#define KSM_BUDGET_DEFAULT_PERCENT 5
+
+/*
+ * An account of CPU time, in memory that all cells share; no pointers, and no lock. All fields are
+ * budget.c's.
+ */
+struct ksm_budget {
+	_Atomic uint64_t percent; /* of one core; 0: no limit */
+	_Atomic uint64_t credited_ns, burst_end_ns;
+	_Atomic int64_t credit_ns, burst_ns;
+};
+/* Before anybody uses it. Times are of one clock for all cells (now_ns of the host). */
+void ksm_budget_init(struct ksm_budget *b, unsigned int percent, uint64_t now_ns);
+/* A guest of @pages pages has come: an advance to look at all of it. */
+void ksm_budget_burst(struct ksm_budget *b, uint64_t now_ns, uint64_t pages);
+/* How long to rest before spending; 0: go on. Any thread. */
+uint64_t ksm_budget_wait(struct ksm_budget *b, uint64_t now_ns);
+/* @ns of CPU time were spent. Any thread. */
+void ksm_budget_charge(struct ksm_budget *b, uint64_t now_ns, uint64_t ns);
+/* --- origins: notes.c -------------------------------------------------------------------- */
+
+/*
+ * Where the content of a page came from, in one word: a file, and which of its pages. The file goes
+ * by a digest of its identity, KSM_ORIGIN_FILE_BITS long: two files may have the same, and whoever
+ * makes up a page may say what he likes. So an origin finds pages that are worth comparing, and
+ * names them in a report, and proves nothing.
+ */
+#define KSM_ORIGIN_NONE 0ULL
+enum ksm_origin_class {
+	KSM_ORIGIN_UNKNOWN = 0,
+	KSM_ORIGIN_DISK = 1,   /* block of a disk image */
+	KSM_ORIGIN_KERNEL = 2, /* page frame that a kernel is loaded to, of its ELF file */
+};
+#define KSM_ORIGIN_FILE_BITS 24
+#define KSM_ORIGIN_BLOCKS    (1ULL << 36)
+#define KSM_ORIGIN_CLASS(o)  ((enum ksm_origin_class)((o) >> 60))
+#define KSM_ORIGIN_FILE(o)   ((uint32_t)((o) >> 36) & ((1u << KSM_ORIGIN_FILE_BITS) - 1))
+#define KSM_ORIGIN_BLOCK(o)  ((o) & (KSM_ORIGIN_BLOCKS - 1))
+/* KSM_ORIGIN_NONE when @block is KSM_ORIGIN_BLOCKS or more. Bits of @file above are cut off. */
+uint64_t ksm_origin(enum ksm_origin_class cls, uint32_t file, uint64_t block);
+/* That of a frame. */
+uint64_t ksm_domain_origin(const struct ksm_domain *d, uint32_t frame);
+
+/* --- hints at I/O time: io_hint.c -------------------------------------------------------- */
+
+#define KSM_IO_RING 1024 /* runs of pages that wait in one guest's ring */
+
+/*
+ * The hints of one guest: made before it is added (struct ksm_guest), freed after it was removed.
+ * @wake (may be NULL) is called when hints begin to wait, by whoever gave them, with no lock held:
+ * the engine's next step should not be long in coming.
+ */
+struct ksm_io *ksm_io_new(struct ksm_domain *d, struct ob_arena *arena, void (*wake)(void *arg),
+			  void *wake_arg);
+void ksm_io_free(struct ksm_io *io);
+/* The guest's pages [page, page + n) hold what begins at @origin. Any thread; never waits; when the
+ * ring is full, the hint is dropped and counted. */
+void ksm_io_read(struct ksm_io *io, uint64_t page, uint64_t n, uint64_t origin);
+/* [origin, origin + n) has another content from now on: nothing is found by it any more, and hints
+ * of it that wait are void. */
+void ksm_io_written(struct ksm_io *io, uint64_t origin, uint64_t n);
+
 /* --- engines: engine.c ------------------------------------------------------------------- */
+
+struct ksm_io; /* io_hint.c */
 
 struct ksm_guest {
 	struct ept *ept;
 	unsigned int vm;	 /* fleet-wide number */
 	uint64_t page_base;	 /* fleet-wide number of its page 0: names a page in the index */
 	struct ept_track *track; /* says what was written; NULL: anything may have been */
+	struct ksm_io *io;	 /* says what was read from a disk; NULL: nothing is known */
 };
 
 struct ksm_stats {
-	uint64_t passes; /* full passes over all guests */
+	uint64_t passes;      /* full passes over all guests */
+	uint64_t dirty_pages; /* pages that the tracker said were written */
+	uint64_t
+		asked_pages; /* pages that another holder of their content asked to look at again */
 	uint64_t hashed_pages;
+	uint64_t volatile_pages; /* pages hashed that had changed since the pass before */
+	uint64_t budget_rests;	 /* steps not done because the CPU budget was used up */
 	uint64_t candidates;	 /* pages whose hash stayed the same */
 	uint64_t frames_made;	 /* frames filled by this cell */
 	uint64_t merged_pages;	 /* pages replaced by a frame, again and again */
@@ -102,6 +177,11 @@ struct ksm_stats {
 	uint64_t huge_broken; /* huge pages broken to merge in them */
 	uint64_t
 		huge_left; /* pages that would have been merged, but for the huge page; each pass */
+	uint64_t io_hints; /* pages named by hints (io_hint.c) */
+	uint64_t io_dropped; /* of them, dropped: there was no room */
+	uint64_t io_void; /* of them, void: page or block was written before they were looked at */
+	uint64_t io_merged; /* pages merged because of a hint */
+	uint64_t io_missed; /* pages that were to be, and had changed, or for which was no room */
 };
 
 struct ksm;
@@ -110,6 +190,7 @@ struct ksm_opts {
 	unsigned int inject;  /* enum ksm_inject */
 	uint64_t step_pages;  /* pages looked at in one step, default 512 */
 	uint64_t pass_gap_ns; /* rest between passes once a pass finds little, default 250 ms */
+	struct ksm_budget *budget; /* whoever else spends from it; NULL: no limit */
 };
 
 struct ksm_engine_ops {
@@ -121,6 +202,11 @@ struct ksm_engine_ops {
 	 * ns, until the next step is worth it (0: go on at once). NULL: no work in this process.
 	 */
 	uint64_t (*step)(struct ksm *k, uint64_t now_ns, uint64_t budget_pages);
+	/*
+	 * Look at pages that hints have named, about @budget_pages of them, and at nothing else.
+	 * Returns how many it was. NULL: it looks at none.
+	 */
+	uint64_t (*hint_step)(struct ksm *k, uint64_t budget_pages);
 	/* Stop merging; what is merged stays. */
 	void (*stop)(struct ksm *k);
 	/*
@@ -141,9 +227,16 @@ int ksm_add_guest(struct ksm *k, const struct ksm_guest *g);
 void ksm_remove_guest(struct ksm *k, unsigned int vm);
 int ksm_start(struct ksm *k, struct ob_err *e);
 uint64_t ksm_step(struct ksm *k, uint64_t now_ns, uint64_t budget_pages);
+/*
+ * In the rest between two steps: look at what hints have named (struct ksm_io), about @budget_pages.
+ * Returns how many pages it was: 0, and there is nothing left to do.
+ */
+uint64_t ksm_hint_step(struct ksm *k, uint64_t budget_pages);
 void ksm_stop(struct ksm *k);
 /* Another rest between passes from the next one on. Never while a step runs. */
 void ksm_set_pass_gap(struct ksm *k, uint64_t gap_ns);
+/* Does the engine look at hints? */
+bool ksm_engine_hints(const struct ksm *k);
 /* Does the engine want ksm_step calls? */
 bool ksm_engine_steps(const struct ksm *k);
 /* Any thread. */
@@ -234,7 +327,7 @@ bool ksm_settled(struct ksm_settle *s, const struct ksm_sysfs_counters *c);
 #define KSM_METER_UNTOUCHED 0ULL
 #define KSM_METER_ZERO	    1ULL
 #define KSM_METER_PFN	    (1ULL << 60) /* | host frame number */
-#define KSM_METER_FRAME	    (2ULL << 60) /* | frame of the pool */
+#define KSM_METER_FRAME	    (2ULL << 60) /* | frame_base + frame of the pool */
 #define KSM_METER_OWN	    (3ULL << 60) /* | fleet-wide page: memory of its own, pfn not known */
 #define KSM_METER_KIND(w)   ((w) >> 60)
 #define KSM_METER_VALUE(w)  ((w) & ((1ULL << 60) - 1))
@@ -252,11 +345,15 @@ struct ksm_meter_result {
 	uint64_t shared_pages;	     /* pages whose frame has more than one page */
 };
 
-/* Write the words of one guest: syncs, and looks at every page. 0 or -errno. */
-int ksm_meter_guest(struct ept *e, uint64_t page_base, uint64_t *words);
+/*
+ * Write the words of one guest: syncs, and looks at every page. @page_base is its first page among those
+ * of the fleet, @frame_base its pool's first frame among those of all pools that are counted together:
+ * equal frame numbers of two pools are not the same memory. 0 or -errno.
+ */
+int ksm_meter_guest(struct ept *e, uint64_t page_base, uint64_t frame_base, uint64_t *words);
 /* The same of [first, first + npages) only, into as many @words. */
-int ksm_meter_pages(struct ept *e, uint64_t page_base, uint64_t first, uint64_t npages,
-		    uint64_t *words);
+int ksm_meter_pages(struct ept *e, uint64_t page_base, uint64_t frame_base, uint64_t first,
+		    uint64_t npages, uint64_t *words);
 /* Count. -EINVAL: a word that is none; -ENOMEM. */
 int ksm_meter_count(const struct ksm_meter_vm *vm, unsigned int nvms, struct ksm_meter_result *out);
 

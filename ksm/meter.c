@@ -29,7 +29,7 @@
 
 #define CHUNK 512
 
-static uint64_t page_word(const struct ob_page *p, enum ept_state state, uint32_t frame,
+static uint64_t page_word(const struct ob_page *p, enum ept_state state, uint64_t frame,
 			  uint64_t fleet_page)
 {
 	bool shared = state == EPT_SHARED && !ob_page_own(p);
@@ -44,6 +44,7 @@ static uint64_t page_word(const struct ob_page *p, enum ept_state state, uint32_
 		return KSM_METER_OWN | fleet_page;
 	switch (state) {
 	case EPT_UNTOUCHED:
+	case EPT_BALLOONED: /* given back: nobody has it */
 		return KSM_METER_UNTOUCHED;
 	case EPT_ZERO:
 		return KSM_METER_ZERO;
@@ -53,13 +54,13 @@ static uint64_t page_word(const struct ob_page *p, enum ept_state state, uint32_
 	}
 }
 
-int ksm_meter_guest(struct ept *e, uint64_t page_base, uint64_t *words)
+int ksm_meter_guest(struct ept *e, uint64_t page_base, uint64_t frame_base, uint64_t *words)
 {
-	return ksm_meter_pages(e, page_base, 0, e->pages, words);
+	return ksm_meter_pages(e, page_base, frame_base, 0, e->pages, words);
 }
 
-int ksm_meter_pages(struct ept *e, uint64_t page_base, uint64_t first, uint64_t npages,
-		    uint64_t *words)
+int ksm_meter_pages(struct ept *e, uint64_t page_base, uint64_t frame_base, uint64_t first,
+		    uint64_t npages, uint64_t *words)
 {
 	struct ob_page view[CHUNK];
 	uint32_t frame[CHUNK];
@@ -75,8 +76,8 @@ int ksm_meter_pages(struct ept *e, uint64_t page_base, uint64_t first, uint64_t 
 		/* The scanner may have merged some since: then the word is right for before. */
 		ept_states(e, page, n, state, frame);
 		for (uint64_t i = 0; i < n; i++)
-			words[page - first + i] =
-				page_word(&view[i], state[i], frame[i], page_base + page + i);
+			words[page - first + i] = page_word(
+				&view[i], state[i], frame_base + frame[i], page_base + page + i);
 	}
 	return 0;
 }

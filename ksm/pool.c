@@ -16,7 +16,10 @@
  *	  +-----abandon------+                       +--held again--+
  *
  * FILLING carries the number of the cell, so that a dead cell's can be told and freed. Only the
- * coordinator reaps, and when it dies all is over, so DYING needs no owner.
+ * coordinator reaps, and when it dies all is over, so DYING needs no owner. From FILLING to DYING
+ * the word also carries the *name* of the content, 20 bits of its hash, which is set when the frame
+ * gets its entry in the index: so an entry that is left over from an earlier use of the frame can be
+ * told from a true one (index.c), and nobody has to hunt it down before the frame is used again.
  *
  * Holding against reaping. A cell may take a frame out of the index at the very moment when the
  * coordinator finds that nobody holds it. Each side first says what it wants, then looks at what
@@ -64,6 +67,17 @@ static bool frame_is_free(const struct ksm_domain *d, uint64_t f)
 static uint32_t filling_word(const struct ksm_domain *d)
 {
 	return KSM_FRAME_FILLING | d->cell << KSM_FRAME_CELL_SHIFT;
+}
+
+/* The name alone. */
+static uint32_t name_of(uint32_t word)
+{
+	return word & ~KSM_FRAME_OWNER;
+}
+
+static uint32_t name_from(uint64_t tag)
+{
+	return (uint32_t)tag << KSM_FRAME_NAME_SHIFT;
 }
 
 static bool frame_take(struct ksm_domain *d, uint64_t f)
@@ -146,8 +160,9 @@ int ksm_frame_abandon(struct ksm_domain *d, uint32_t first, uint32_t n)
 	OB_ASSERT(first < d->frames && n <= d->frames - first);
 	r = d->host->ops->punch(d->host, d->pool_fd, first * OB_PAGE_SIZE, n * OB_PAGE_SIZE);
 	for (uint32_t i = 0; i < n; i++) {
-		uint32_t was = filling_word(d);
+		uint32_t was = atomic_load(&d->state[first + i]);
 
+		OB_ASSERT((was & KSM_FRAME_OWNER) == filling_word(d));
 		OB_ASSERT(
 			atomic_compare_exchange_strong(&d->state[first + i], &was, KSM_FRAME_FREE));
 	}
@@ -178,13 +193,16 @@ static void count_first(struct ksm_domain *d, uint32_t frame)
 
 void ksm_frame_publish(struct ksm_domain *d, uint32_t frame)
 {
-	uint32_t was = filling_word(d);
+	uint32_t was;
 
 	OB_ASSERT(frame < d->frames && !d->count[frame]);
+	was = atomic_load(&d->state[frame]);
+	OB_ASSERT((was & KSM_FRAME_OWNER) == filling_word(d));
 	count_first(d, frame);
 	/* Held before it can be seen to be live: otherwise it might be reaped at once. */
 	atomic_fetch_or(holder_word(d, frame), holder_bit(d));
-	OB_ASSERT(atomic_compare_exchange_strong(&d->state[frame], &was, KSM_FRAME_LIVE));
+	OB_ASSERT(atomic_compare_exchange_strong(&d->state[frame], &was,
+						 KSM_FRAME_LIVE | name_of(was)));
 }
 
 int ksm_frame_get(struct ksm_domain *d, uint32_t frame)
@@ -200,7 +218,7 @@ int ksm_frame_get(struct ksm_domain *d, uint32_t frame)
 	if (!ksm_domain_frame_live(d, frame))
 		return -EAGAIN;
 	atomic_fetch_or(holder_word(d, frame), holder_bit(d));
-	if (atomic_load(&d->state[frame]) != KSM_FRAME_LIVE) {
+	if ((atomic_load(&d->state[frame]) & KSM_FRAME_STATE) != KSM_FRAME_LIVE) {
 		atomic_fetch_and(holder_word(d, frame), ~holder_bit(d));
 		return -EAGAIN;
 	}
@@ -238,16 +256,44 @@ bool ksm_frame_held_elsewhere(const struct ksm_domain *d, uint32_t frame)
 bool ksm_domain_frame_live(struct ksm_domain *d, uint32_t frame)
 {
 	return frame < d->frames && ksm_touched(d->frame_touched, frame / KSM_CHUNK_FRAMES) &&
-	       atomic_load(&d->state[frame]) == KSM_FRAME_LIVE;
+	       (atomic_load(&d->state[frame]) & KSM_FRAME_STATE) == KSM_FRAME_LIVE;
 }
 
-bool ksm_frame_may_live(struct ksm_domain *d, uint64_t frame, unsigned int dead_cell)
+static bool named_by_origin(const struct ksm_domain *d, uint32_t frame, uint64_t tag)
+{
+	uint64_t origin = ksm_domain_origin(d, frame);
+
+	return origin != KSM_ORIGIN_NONE && name_from(ksm_origin_key(d, origin)) == name_from(tag);
+}
+
+bool ksm_frame_named(const struct ksm_domain *d, uint64_t frame, uint64_t tag)
 {
 	uint32_t word;
 
 	if (frame >= d->frames || !ksm_touched(d->frame_touched, frame / KSM_CHUNK_FRAMES))
 		return false;
 	word = atomic_load(&d->state[frame]);
-	return word == KSM_FRAME_LIVE || ((word & KSM_FRAME_STATE) == KSM_FRAME_FILLING &&
-					  word >> KSM_FRAME_CELL_SHIFT != dead_cell);
+	if ((word & KSM_FRAME_STATE) == KSM_FRAME_FREE)
+		return false;
+	return name_of(word) == name_from(tag) || named_by_origin(d, (uint32_t)frame, tag);
+}
+
+void ksm_frame_name(struct ksm_domain *d, uint32_t frame, uint64_t tag)
+{
+	uint32_t word;
+
+	if (!ksm_touched(d->frame_touched, frame / KSM_CHUNK_FRAMES))
+		return;
+	word = atomic_load(&d->state[frame]);
+	while ((word & KSM_FRAME_STATE) != KSM_FRAME_FREE &&
+	       !atomic_compare_exchange_weak(&d->state[frame], &word,
+					     (word & KSM_FRAME_OWNER) | name_from(tag)))
+		;
+}
+
+bool ksm_frame_filled_by(const struct ksm_domain *d, uint64_t frame, unsigned int cell)
+{
+	return frame < d->frames && ksm_touched(d->frame_touched, frame / KSM_CHUNK_FRAMES) &&
+	       (atomic_load(&d->state[frame]) & KSM_FRAME_OWNER) ==
+		       (KSM_FRAME_FILLING | cell << KSM_FRAME_CELL_SHIFT);
 }

@@ -7,13 +7,14 @@
  * The order in which a frame goes, each step harmless should it be the last:
  *
  *	LIVE -> DYING, nobody holds it	no cell can get it any more
- *	its index entry goes		found by hashing its content, which nobody changes now
+ *	its index entry goes		found by hashing its content, which nobody changes now,
+ *					and by its origin, when that is known
  *	its block is punched		in runs, as neighbours often go together
  *	DYING -> FREE			a cell may fill it anew
  *
- * So no frame is free while an entry names it. The entry may not be found by the content: a planted
- * fault has changed it, or it was indexed under shortened hashes. Then all entries of frames that
- * cannot come to life are swept, while this one is still DYING.
+ * The entry may not be found by the content: a planted fault has changed it, it was indexed under
+ * shortened hashes, or another cell moves it at this moment. Then it stays, and is none: the frame is
+ * free, or has another name (index.c).
  */
 #include <errno.h>
 
@@ -24,7 +25,6 @@
 struct batch {
 	uint32_t frame[BATCH]; /* DYING, ascending but for the end of the pool */
 	unsigned int n;
-	bool sweep; /* an entry was not found by content */
 };
 
 static bool frame_held(const struct ksm_domain *d, uint64_t f)
@@ -35,17 +35,25 @@ static bool frame_held(const struct ksm_domain *d, uint64_t f)
 	return false;
 }
 
+/* Between LIVE and DYING, in either direction: the name stays. */
+#define LIVE_TO_DYING (KSM_FRAME_LIVE ^ KSM_FRAME_DYING)
+
+static void frame_revive(struct ksm_domain *d, uint64_t f)
+{
+	atomic_fetch_xor(&d->state[f], LIVE_TO_DYING);
+}
+
 /* LIVE and held by nobody -> DYING. False when it is not so, or is not any more. */
 static bool frame_condemn(struct ksm_domain *d, uint64_t f)
 {
-	uint32_t was = KSM_FRAME_LIVE;
+	uint32_t was = atomic_load(&d->state[f]);
 
-	if (atomic_load(&d->state[f]) != KSM_FRAME_LIVE || frame_held(d, f) ||
-	    !atomic_compare_exchange_strong(&d->state[f], &was, KSM_FRAME_DYING))
+	if ((was & KSM_FRAME_STATE) != KSM_FRAME_LIVE || frame_held(d, f) ||
+	    !atomic_compare_exchange_strong(&d->state[f], &was, was ^ LIVE_TO_DYING))
 		return false;
 	if (!frame_held(d, f))
 		return true;
-	atomic_store(&d->state[f], KSM_FRAME_LIVE);
+	frame_revive(d, f);
 	return false;
 }
 
@@ -75,14 +83,11 @@ static int batch_finish(struct ksm_domain *d, struct batch *b)
 {
 	int r = 0;
 
-	if (b->sweep)
-		ksm_index_sweep(d, KSM_NO_CELL);
 	if (b->n)
 		r = frames_free(d, b->frame, b->n);
 	if (!r)
 		atomic_fetch_add(d->reaped, b->n);
 	b->n = 0;
-	b->sweep = false;
 	return r;
 }
 
@@ -110,12 +115,12 @@ int64_t ksm_domain_reap(struct ksm_domain *d, uint64_t budget)
 					    at * OB_PAGE_SIZE);
 		if (r) {
 			/* This one stays until the next round; those behind it need not wait. */
-			atomic_store(&d->state[at], KSM_FRAME_LIVE);
+			frame_revive(d, at);
 			err = err ? err : r;
 			continue;
 		}
-		if (!ksm_index_remove(d, ksm_hash(d, page), (uint32_t)at))
-			b.sweep = true;
+		ksm_index_remove(d, ksm_hash(d, page), (uint32_t)at);
+		ksm_frame_forget_origin(d, (uint32_t)at);
 		b.frame[b.n++] = (uint32_t)at;
 		freed++;
 		if (b.n == BATCH) {
@@ -135,8 +140,9 @@ void ksm_domain_cell_died(struct ksm_domain *d, unsigned int cell)
 	struct batch b = {.n = 0};
 
 	OB_ASSERT(cell < d->cells);
-	/* First the entries that it made for frames which never came to life, while these are not
-	 * free yet; its holds and what it was filling after that. */
+	ksm_index_recover(d, cell);
+	/* The entries that it made for frames which never came to life are room for others as soon as
+	 * these are free; a death is rare enough to tidy up at once. */
 	ksm_index_sweep(d, cell);
 	for (uint64_t f = 0; ksm_frame_next(d, &f); f++) {
 		_Atomic uint64_t *word = &d->holder[f * d->words + cell / 64];
@@ -144,7 +150,7 @@ void ksm_domain_cell_died(struct ksm_domain *d, unsigned int cell)
 
 		if (atomic_load(word) & bit)
 			atomic_fetch_and(word, ~bit);
-		if (atomic_load(&d->state[f]) != filling)
+		if ((atomic_load(&d->state[f]) & KSM_FRAME_OWNER) != filling)
 			continue;
 		b.frame[b.n++] = (uint32_t)f;
 		if (b.n == BATCH) {

@@ -4,7 +4,7 @@
 # apt; otherwise one line that names the packages. Usage: setup.sh [build|test|bench]
 set -eu
 
-build="gcc make libc6-dev libxxhash-dev libjansson-dev libjemalloc-dev gnuplot-nox"
+build="gcc make libc6-dev libxxhash-dev libjansson-dev libhwloc-dev libjemalloc-dev gnuplot-nox"
 test="$build clang clang-format libclang-rt-14-dev libcriterion-dev"
 bench="$build qemu-system-x86"
 

@@ -46,6 +46,8 @@ static void start(struct cli *c, const char *name, const char *args, bool json)
 {
 	char program[600], words[2048], *argv[64], *save = NULL;
 	posix_spawn_file_actions_t fa;
+	posix_spawnattr_t attr;
+	sigset_t sigs;
 	int n = 0, r;
 
 	memset(c, 0, sizeof(*c));
@@ -65,7 +67,13 @@ static void start(struct cli *c, const char *name, const char *args, bool json)
 	posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
 	posix_spawn_file_actions_addopen(&fa, 1, c->out_path, O_WRONLY, 0);
 	posix_spawn_file_actions_addopen(&fa, 2, c->err_path, O_WRONLY, 0);
-	r = posix_spawn(&c->pid, program, &fa, NULL, argv, environ);
+	/* Tests that are run under nohup pass an ignored SIGHUP on, which the command would heed. */
+	sigfillset(&sigs);
+	posix_spawnattr_init(&attr);
+	posix_spawnattr_setsigdefault(&attr, &sigs);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGDEF);
+	r = posix_spawn(&c->pid, program, &fa, &attr, argv, environ);
+	posix_spawnattr_destroy(&attr);
 	posix_spawn_file_actions_destroy(&fa);
 	cr_assert(!r, "%s: %s", program, strerror(r));
 }

@@ -6,6 +6,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -43,7 +44,8 @@ struct bed {
 	struct virtio_blk blk;
 	struct vdrv v;
 	unsigned char *image;
-	int fd;
+	int fd;	  /* the file, for the test */
+	int disk; /* and for the disk: to be read only */
 };
 
 static void nap(void)
@@ -65,6 +67,16 @@ static int file_with(const void *data, size_t len)
 	return fd;
 }
 
+static int reopen(int fd)
+{
+	char path[40];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	cr_assert_geq(fd, 0);
+	return fd;
+}
+
 static struct bed *bed_new(uint16_t queue, uint64_t features)
 {
 	struct bed *b = calloc(1, sizeof(*b));
@@ -75,10 +87,12 @@ static struct bed *bed_new(uint16_t queue, uint64_t features)
 	for (size_t i = 0; i < FILE_LEN; i++)
 		b->image[i] = (unsigned char)rand_r(&seed);
 	b->fd = file_with(b->image, FILE_LEN);
+	b->disk = reopen(b->fd);
 	b->h = fake_host_new();
 	cr_assert_eq(gmem_init(&b->gm, b->h, RAM, "t"), 0);
 	cr_assert_eq(io_worker_start(&b->worker), 0);
-	cr_assert_eq(virtio_blk_init(&b->blk, NULL, &b->gm, b->worker, b->fd, &e), 0, "%s", e.msg);
+	cr_assert_eq(virtio_blk_init(&b->blk, NULL, &b->gm, b->worker, b->disk, &e), 0, "%s",
+		     e.msg);
 	cr_assert_eq(vdrv_init(&b->v, &b->blk.dev, &b->gm, queue, gpa(RINGS), features), 15);
 	return b;
 }
@@ -90,6 +104,7 @@ static void bed_free_rest(struct bed *b)
 	gmem_exit(&b->gm);
 	fake_host_free(b->h);
 	close(b->fd);
+	close(b->disk);
 	free(b->image);
 	free(b);
 }

@@ -331,7 +331,7 @@ static struct duel duel(struct ob_host *h, enum side side, unsigned long steps)
 		r.ended = (ptrace(PTRACE_PEEKTEXT, pid, (void *)(uintptr_t)regs.rip, NULL) &
 			   0xff) == 0xcc;
 	}
-	r.dying = atomic_load(&coord->state[frame]) == KSM_FRAME_DYING;
+	r.dying = (atomic_load(&coord->state[frame]) & KSM_FRAME_STATE) == KSM_FRAME_DYING;
 	if (side == STEP_THE_CELL)
 		r.reaped = ksm_domain_reap(coord, STEP_FRAMES);
 	else

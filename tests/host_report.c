@@ -166,6 +166,29 @@ Test(report, page)
 	json_decref(doc);
 }
 
+/* One row a domain; a document that says anything at all of them is a page still. */
+Test(report, domains)
+{
+	json_t *doc = document(RUN_OK), *list, *run;
+	char *html = report(doc);
+
+	cr_expect(!strstr(html, "Sharing domains"), "there is one");
+	free(html);
+	run = json_array_get(json_object_get(doc, "runs"), 1);
+	list = json_pack("[{s:s,s:[i,i],s:{s:i,s:i,s:i},s:i},{s:s,s:i},i]", "name", "<img>",
+			 "guests", 0, 1, "saved", "zero", 0, "intra", 4096, "inter", 8192, "frames",
+			 3, "name", "b", "guests", 7, 5);
+	cr_assert(list);
+	json_object_set_new(run, "domains", list);
+	html = report(doc);
+	cr_expect(strstr(html, "Sharing domains"));
+	cr_expect(strstr(html, "&lt;img&gt;") && !strstr(html, "<img"));
+	cr_expect(
+		strstr(html, "<td>2</td><td>0 B</td><td>4.0 KiB</td><td>8.0 KiB</td><td>12.0 KiB"));
+	free(html);
+	json_decref(doc);
+}
+
 Test(report, failed_run)
 {
 	json_t *doc = document(RUN_FAILED);

@@ -264,6 +264,7 @@ Test(control, ept_stat_sums_to_the_guests_pages, .timeout = 120)
 	cli_run(&c, line, false, 60);
 	cr_expect_eq(c.status, 0, "%s", c.err);
 	cr_expect(strstr(c.out, "guest 2 in cell 1, 4096 pages"), "%s", c.out);
+	cr_expect(strstr(c.out, "; sharing domain default\n"), "%s", c.out);
 	cr_expect_eq(strstr(c.out, "KVM's counters of vCPU 0") != NULL, has_kvm, "%s", c.out);
 	cli_free(&c);
 	snprintf(line, sizeof(line), "ept stat --control %s", r.path);

@@ -160,7 +160,7 @@ static void rig_make(struct rig *r, uint64_t slot_bytes, uint64_t spin)
 	cr_assert(!ept_init(&r->ept, &r->host, &r->vm->mem,
 			    (struct ept_parker){.park = park, .unpark = unpark, .arg = r->vm},
 			    r->arena));
-	ept_track_init(&r->track, bench_rig_log(r->vm), &r->vm->mem, r->arena);
+	ept_track_init(&r->track, ept_log_kvm(r->vm), &r->vm->mem, r->arena);
 	ept_track_attach(&r->ept, &r->track);
 	r->area = gmem_gfn_page(&r->vm->mem, gpa_gfn(gpa(AREA_GPA)));
 	memset(gmem_ptr(&r->vm->mem, gpa(AREA_GPA), AREA_PAGES * OB_PAGE_SIZE), 0,

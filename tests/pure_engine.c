@@ -50,7 +50,11 @@ static struct fix *fix_new(const struct ksm_engine_ops *ops)
 
 static void add(struct fix *x, unsigned int i)
 {
-	struct ksm_guest g = {&x->ept[i], 100 + i, i * PAGES};
+	struct ksm_guest g = {
+		.ept = &x->ept[i],
+		.vm = 100 + i,
+		.page_base = i * PAGES,
+	};
 
 	cr_assert_eq(ksm_add_guest(x->k, &g), 0);
 	cr_assert_eq(ksm_add_guest(x->k, &g), -EEXIST);

@@ -44,7 +44,7 @@ static struct fix *fix_new(void)
 	cr_assert_eq(ksm_domain_open(x->h, x->pool, x->meta, 0, x->arena, &x->d), 0);
 	cr_assert_eq(ksm_new(&x->k, ksm_engine_find("hash"), x->h, x->d, &opts, x->arena), 0);
 	for (unsigned int i = 0; i < GUESTS; i++) {
-		struct ksm_guest g = {&x->ept[i], i, i * PAGES};
+		struct ksm_guest g = {.ept = &x->ept[i], .vm = i, .page_base = i * PAGES};
 
 		cr_assert_eq(gmem_init(&x->mem[i], x->h, PAGES * OB_PAGE_SIZE, "guest"), 0);
 		cr_assert_eq(ept_init(&x->ept[i], x->h, &x->mem[i], parker, x->arena), 0);

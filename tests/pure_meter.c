@@ -194,7 +194,7 @@ static void words_of_a_guest(bool pfn)
 	guest_write(x, 2, "same");
 	guest_write(x, 600, "same");
 	guest_write(x, 601, "same");
-	cr_assert_eq(ksm_meter_guest(&x->ept, 5000, x->words), 0);
+	cr_assert_eq(ksm_meter_guest(&x->ept, 5000, 0, x->words), 0);
 	cr_assert_eq(x->words[0], KSM_METER_UNTOUCHED);
 	cr_assert_eq(KSM_METER_KIND(x->words[1]), own);
 	cr_assert_neq(x->words[2], x->words[600]);
@@ -208,24 +208,24 @@ static void words_of_a_guest(bool pfn)
 		cr_assert_geq(ept_share(&x->ept, p, 1, x->pool, 3), 0);
 		ept_thaw(&x->ept);
 	}
-	cr_assert_eq(ksm_meter_guest(&x->ept, 5000, x->words), 0);
+	cr_assert_eq(ksm_meter_guest(&x->ept, 5000, 0, x->words), 0);
 	cr_assert_eq(x->words[600], KSM_METER_FRAME | 3);
 	cr_assert_eq(x->words[601], KSM_METER_FRAME | 3);
 
 	/* Read: in the page tables, and still named by its frame. */
 	fake_host_read(x->h, gmem_page_hva(&x->mem, 600), page, 16);
-	cr_assert_eq(ksm_meter_guest(&x->ept, 5000, x->words), 0);
+	cr_assert_eq(ksm_meter_guest(&x->ept, 5000, 0, x->words), 0);
 	cr_assert_eq(x->words[600], KSM_METER_FRAME | 3, "one name for all holders");
 
 	/* Written: broken off. */
 	guest_write(x, 601, "other");
-	cr_assert_eq(ksm_meter_guest(&x->ept, 5000, x->words), 0);
+	cr_assert_eq(ksm_meter_guest(&x->ept, 5000, 0, x->words), 0);
 	cr_assert_eq(KSM_METER_KIND(x->words[601]), own);
 	cr_assert_eq(ept_state_of(&x->ept, 601), EPT_PRIVATE, "it syncs");
 
 	/* Swapped out: its own, whatever is known. */
 	fake_host_swap_out(x->h, gmem_page_hva(&x->mem, 1), 1);
-	cr_assert_eq(ksm_meter_guest(&x->ept, 5000, x->words), 0);
+	cr_assert_eq(ksm_meter_guest(&x->ept, 5000, 0, x->words), 0);
 	cr_assert_eq(x->words[1], KSM_METER_OWN | 5001);
 
 	/* All zero, and dropped. */
@@ -233,16 +233,39 @@ static void words_of_a_guest(bool pfn)
 	ept_freeze(&x->ept, 2, 1);
 	cr_assert_eq(ept_drop_zero(&x->ept, 2, 1), OB_PAGE_SIZE);
 	ept_thaw(&x->ept);
-	cr_assert_eq(ksm_meter_guest(&x->ept, 5000, x->words), 0);
+	cr_assert_eq(ksm_meter_guest(&x->ept, 5000, 0, x->words), 0);
 	cr_assert_eq(x->words[2], KSM_METER_ZERO);
 
 	/* A part of it: the same words. */
 	for (uint64_t p = 0; p < 603; p += 7) {
 		uint64_t some[603];
 
-		cr_assert_eq(ksm_meter_pages(&x->ept, 5000, p, 603 - p, some), 0);
+		cr_assert_eq(ksm_meter_pages(&x->ept, 5000, 0, p, 603 - p, some), 0);
 		cr_assert_eq(memcmp(some, x->words + p, (603 - p) * sizeof(*some)), 0);
 	}
+	fix_free(x);
+}
+
+/* Frames of two pools have different names, though their numbers are the same; and what was given back
+ * is nobody's memory. */
+Test(meter, words_of_another_pool_and_of_a_balloon)
+{
+	struct fix *x = fix_new(true);
+	unsigned char page[OB_PAGE_SIZE] = "same";
+
+	guest_write(x, 7, "same");
+	cr_assert_eq(x->h->ops->file_write(x->h, x->pool, page, OB_PAGE_SIZE, 3 * OB_PAGE_SIZE), 0);
+	cr_assert_eq(ept_sync(&x->ept, 7, 1, NULL), 0);
+	ept_freeze(&x->ept, 7, 1);
+	cr_assert_geq(ept_share(&x->ept, 7, 1, x->pool, 3), 0);
+	ept_thaw(&x->ept);
+	cr_assert_eq(ksm_meter_guest(&x->ept, 0, 1000, x->words), 0);
+	cr_assert_eq(x->words[7], KSM_METER_FRAME | 1003);
+	guest_write(x, 8, "alone");
+	cr_assert_geq(ept_balloon(&x->ept, 7, 2, true), 0);
+	cr_assert_eq(ksm_meter_guest(&x->ept, 0, 1000, x->words), 0);
+	cr_assert_eq(x->words[7], KSM_METER_UNTOUCHED);
+	cr_assert_eq(x->words[8], KSM_METER_UNTOUCHED);
 	fix_free(x);
 }
 
@@ -261,6 +284,6 @@ Test(meter, failure_to_read_is_passed_on)
 	struct fix *x = fix_new(true);
 
 	fake_host_fail(x->h, FAKE_PAGES, 2, EIO);
-	cr_assert_eq(ksm_meter_guest(&x->ept, 0, x->words), -EIO);
+	cr_assert_eq(ksm_meter_guest(&x->ept, 0, 0, x->words), -EIO);
 	fix_free(x);
 }

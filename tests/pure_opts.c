@@ -167,6 +167,12 @@ Test(opts, compare_has_its_control)
 		     OPTS_OK);
 	cr_assert_eq(c.nsharing, 2);
 	cr_expect_str_eq(c.sharing[0]->name, "hash");
+	cr_assert_eq(c.ksm_cpu_percent, 5);
+	cr_assert_eq(c.scan_gap_ms, 0);
+	cr_assert_eq(parse(&c, &g, "fleet --ksm-cpu 0 --scan-gap 1000", words, sizeof(words), &e),
+		     OPTS_OK);
+	cr_assert_eq(c.ksm_cpu_percent, 0);
+	cr_assert_eq(c.scan_gap_ms, 1000);
 }
 
 Test(opts, bad_lines)
@@ -189,6 +195,9 @@ Test(opts, bad_lines)
 		{"fleet --seed x", "--seed"},
 		{"fleet --cell 0", "--cell"},
 		{"fleet --cell 1 --guests 4096", "cells"},
+		{"fleet --ksm-cpu 6401", "6400"},
+		{"fleet --ksm-cpu 5%", "--ksm-cpu '5%'"},
+		{"fleet --scan-gap 0", "--scan-gap 0"},
 		{"fleet --workload kv,frob", "frob"},
 		{"fleet --workload kv,", "empty name"},
 		{"fleet --workload touch:101", "at most 100"},
@@ -327,4 +336,23 @@ Test(opts, random_words)
 		}
 	}
 	cr_assert_gt(taken, 100);
+}
+
+Test(opts, io_hints)
+{
+	struct opts_given given;
+	struct fleet_config c;
+	char words[200];
+	struct ob_err e;
+
+	cr_assert_eq(parse(&c, &given, "fleet", words, sizeof(words), &e), OPTS_OK);
+	cr_assert(c.io_hints, "on where nothing is said");
+	cr_assert_eq(parse(&c, &given, "compare --io-hints off", words, sizeof(words), &e),
+		     OPTS_OK);
+	cr_assert(!c.io_hints);
+	cr_assert_eq(parse(&c, &given, "fleet --io-hints=on", words, sizeof(words), &e), OPTS_OK);
+	cr_assert(c.io_hints);
+	cr_assert_eq(parse(&c, &given, "fleet --io-hints maybe", words, sizeof(words), &e),
+		     OPTS_BAD);
+	cr_assert_str_eq(e.msg, "--io-hints 'maybe': give on or off");
 }

@@ -99,7 +99,7 @@ Test(pool, sizes_that_make_no_sense)
 
 Test(pool, refuses_what_is_no_domain)
 {
-	struct fix x = fix_new(100, 4);
+	struct fix x = fix_new(2000, 4);
 	unsigned char header[OB_PAGE_SIZE], bad;
 	struct ksm_domain *d;
 	int tiny = x.h->ops->memfd(x.h, "tiny", OB_PAGE_SIZE);
@@ -111,8 +111,8 @@ Test(pool, refuses_what_is_no_domain)
 	cr_assert_eq(x.h->ops->file_read(x.h, x.meta, header, sizeof(header), 0), 0);
 	cr_assert_eq(x.h->ops->file_write(x.h, tiny, header, sizeof(header), 0), 0);
 	cr_assert_eq(ksm_domain_open(x.h, x.pool, tiny, 0, x.arena, &d), -EINVAL, "short meta");
-	/* Every byte of the layout (88 bytes) is one that matters. */
-	for (unsigned int at = 0; at < 88; at++) {
+	/* Every byte of the layout (96 bytes) is one that matters. */
+	for (unsigned int at = 0; at < 96; at++) {
 		bad = header[at] ^ 0x41;
 		cr_assert_eq(x.h->ops->file_write(x.h, x.meta, &bad, 1, at), 0);
 		cr_assert_eq(ksm_domain_open(x.h, x.pool, x.meta, 0, x.arena, &d), -EINVAL,

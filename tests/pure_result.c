@@ -71,6 +71,18 @@ static struct run_result run(enum run_status status)
 	r.guest[1].nmismatch = 1;
 	r.guest[1].mismatch[0] =
 		(struct agent_mismatch){.gpa = 0x1000, .expect = UINT64_MAX, .got = 1, .kind = 99};
+	r.ndomains = 2;
+	r.domain = calloc(r.ndomains, sizeof(*r.domain));
+	r.npools = 2;
+	r.pool = calloc(r.npools, sizeof(*r.pool));
+	cr_assert(r.domain && r.pool);
+	r.domain[0] = (struct run_domain){
+		.name = "a", .guests = 1, .saved_inter = 3, .metadata_bytes = 7, .frames_made = 9};
+	r.domain[1] = (struct run_domain){.name = "intra", .guests = 1, .saved_intra = 4096};
+	r.pool[0] = (struct run_pool){.node = 1, .cells = 1, .guests = 1, .frames = 8};
+	r.pool[1] = (struct run_pool){.domain = 1, .node = -1, .guests = 1, .blocks_bytes = 8192};
+	r.guest[1].domain = 1;
+	r.saved_foreign = 2 * OB_PAGE_SIZE;
 	r.sample[0].t = -0.5;
 	r.sample[1].t = 1.5;
 	r.sample[1].resident_bytes = 4096;
@@ -124,7 +136,26 @@ Test(result, fields)
 	cr_expect_eq(report_num(json_array_get(report_get(o, "samples"), 1), "merge_cpu_seconds"),
 		     0.5);
 
+	g = json_array_get(report_get(doc, "config.domains"), 0);
+	cr_expect_str_eq(report_str(g, "name"), "default", "nobody said otherwise");
+	cr_expect_eq(json_array_size(report_get(g, "guests")), 2);
+	cr_expect(json_is_null(report_get(o, "numa")), "one node is none");
+	cr_expect_eq(report_num(o, "integrity.cross_domain_pages"), 2);
+	g = json_array_get(report_get(o, "domains"), 0);
+	cr_expect_str_eq(report_str(g, "name"), "a");
+	cr_expect_eq(report_num(g, "saved.inter"), 3);
+	cr_expect_eq(report_num(g, "metadata_bytes"), 7);
+	cr_expect_eq(report_num(g, "frames"), 8);
+	cr_expect_eq(report_num(g, "frames_made"), 9);
+	cr_expect_eq(report_num(json_array_get(report_get(g, "pools"), 0), "node"), 1);
+	g = json_array_get(report_get(o, "domains"), 1);
+	cr_expect_eq(json_array_size(report_get(g, "guests")), 1);
+	cr_expect_eq(json_integer_value(json_array_get(report_get(g, "guests"), 0)), 1);
+	m = json_array_get(report_get(g, "pools"), 0);
+	cr_expect(json_is_null(report_get(m, "node")), "all nodes");
+	cr_expect_eq(report_num(m, "blocks_bytes"), 8192);
 	g = json_array_get(report_get(o, "guest_list"), 1);
+	cr_expect_str_eq(report_str(g, "domain"), "intra");
 	cr_expect_eq(report_num(g, "ops"), 11);
 	cr_expect_str_eq(report_str(g, "reason"), "bytes ?? of a guest", "is '%s'",
 			 report_str(g, "reason"));
@@ -140,7 +171,7 @@ static void no_figures(const json_t *o, const char *where)
 {
 	static const char *const kept[] = {
 		"guests", "cells",	   "cells_lost",	   "configured_bytes", "integrity",
-		"id",	  "checked_pages", "checked_shared_pages", "mismatches"};
+		"id",	  "checked_pages", "checked_shared_pages", "mismatches",       "node"};
 	const char *name;
 	json_t *v;
 	size_t i;
@@ -158,6 +189,10 @@ static void no_figures(const json_t *o, const char *where)
 	}
 	json_array_foreach (json_object_get(o, "guest_list"), i, v)
 		no_figures(v, "guest");
+	json_array_foreach (json_object_get(o, "domains"), i, v)
+		no_figures(v, "domain");
+	json_array_foreach (json_object_get(o, "pools"), i, v)
+		no_figures(v, "pool");
 }
 
 Test(result, failed_run_has_no_figure)

@@ -169,3 +169,36 @@ Test(table, words_of_guests)
 	line_of(text, "  and 12 guests more", line, sizeof(line));
 	free(text);
 }
+
+/* A line for each domain; guests that are alone are one line together, however many they are. */
+Test(table, domains_are_listed_when_there_are_several)
+{
+	struct run_domain domain[] = {
+		{.name = "tenant-a", .guests = 2, .saved_inter = 5 * OB_MIB},
+		{.name = "intra", .guests = 1, .saved_intra = OB_MIB},
+		{.name = "intra", .guests = 1, .saved_intra = 2 * OB_MIB},
+	};
+	struct run_pool pool[] = {{.domain = 0, .frames = 256}, {.domain = 0, .frames = 256}};
+	struct run_result r = a_run("hash");
+	char *text = print(&r, 1), line[200];
+
+	cr_expect_null(strstr(text, "by domain"));
+	free(text);
+	r.domain = domain;
+	r.ndomains = 3;
+	r.pool = pool;
+	r.npools = 2;
+	text = print(&r, 1);
+	for (const char *p = text; *p; p += strcspn(p, "\n") + 1)
+		cr_expect_leq(strcspn(p, "\n"), 80);
+	line_of(text, "hash, by domain", line, sizeof(line));
+	line_of(text, "  tenant-a", line, sizeof(line));
+	cr_expect(strstr(line, "5.0 MiB") && strstr(line, "2.0 MiB"), "%s", line);
+	line_of(text, "  intra", line, sizeof(line));
+	cr_expect(strstr(line, " 2 ") && strstr(line, "3.0 MiB"), "%s", line);
+	free(text);
+	r.status = RUN_FAILED;
+	text = print(&r, 1);
+	cr_expect_null(strstr(text, "by domain"), "a failed run has no figure");
+	free(text);
+}

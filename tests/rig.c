@@ -100,10 +100,13 @@ static void make(struct rig *r, const char *workload, const struct ept_huge_rule
 				    r->arena));
 		if (huge)
 			ept_huge_set_rule(&r->ept[i], huge);
+		ept_track_init(&r->track[i], ept_log_kvm(r->vm[i]), &r->vm[i]->mem, r->arena);
+		ept_track_attach(&r->ept[i], &r->track[i]);
 		cr_assert(!ksm_add_guest(r->k, &(struct ksm_guest){
 						       .ept = &r->ept[i],
 						       .vm = i,
 						       .page_base = i * RIG_MEM / OB_PAGE_SIZE,
+						       .track = &r->track[i],
 					       }));
 	}
 }
@@ -188,6 +191,8 @@ void rig_unmake(struct rig *r)
 			     i, (unsigned long long)v.differences, (unsigned long long)v.pages,
 			     (unsigned long long)v.first[0].page, v.first[0].why);
 		ksm_remove_guest(r->k, i);
+		ept_track_attach(&r->ept[i], NULL);
+		ept_track_exit(&r->track[i]);
 		ept_exit(&r->ept[i]);
 		vm_destroy(r->vm[i]);
 	}

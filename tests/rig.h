@@ -23,6 +23,7 @@ struct rig {
 	size_t kernel_len;
 	struct vm *vm[RIG_GUESTS];
 	struct ept ept[RIG_GUESTS];
+	struct ept_track track[RIG_GUESTS];
 	struct ksm *k;
 	pthread_t scanner;
 	_Atomic bool scan;

@@ -62,8 +62,13 @@ static void nothing(void *arg)
 
 void track_rig_make(struct track_rig *r, bool starts_full)
 {
+	track_rig_make_on(r, fake_host_new(), starts_full);
+}
+
+void track_rig_make_on(struct track_rig *r, struct ob_host *h, bool starts_full)
+{
 	memset(r, 0, sizeof(*r));
-	r->h = fake_host_new();
+	r->h = h;
 	r->arena = ob_arena_new("test");
 	cr_assert(!gmem_init(&r->mem, r->h, TRACK_PAGES * OB_PAGE_SIZE, "test"));
 	cr_assert(!gmem_divide(&r->mem, GMEM_SLOT_ALIGN));
@@ -81,7 +86,7 @@ void track_rig_make(struct track_rig *r, bool starts_full)
 	ept_track_attach(&r->e, &r->t);
 }
 
-void track_rig_unmake(struct track_rig *r)
+void track_rig_unmake_on(struct track_rig *r)
 {
 	ept_track_attach(&r->e, NULL);
 	ept_track_exit(&r->t);
@@ -93,5 +98,10 @@ void track_rig_unmake(struct track_rig *r)
 		pthread_mutex_destroy(&r->log.page_lock[p]);
 	cr_assert_eq(ob_arena_bytes(r->arena), 0);
 	ob_arena_free(r->arena);
+}
+
+void track_rig_unmake(struct track_rig *r)
+{
+	track_rig_unmake_on(r);
 	fake_host_free(r->h);
 }

@@ -39,6 +39,9 @@ struct track_rig {
 void track_rig_make(struct track_rig *r, bool starts_full);
 /* Checks that no slot was left on and nothing is leaked. */
 void track_rig_unmake(struct track_rig *r);
+/* The same on a host that is there already, and stays. */
+void track_rig_make_on(struct track_rig *r, struct ob_host *h, bool starts_full);
+void track_rig_unmake_on(struct track_rig *r);
 /* A vCPU writes: the page is noted, then its counter (may be NULL) grows. */
 void log_model_write(struct log_model *m, uint64_t page, _Atomic uint64_t *counter);
 

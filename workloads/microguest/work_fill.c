@@ -6,7 +6,8 @@
  * never neighbours in another). All of it is verified, a little at a time, and param pages a second
  * are rewritten, in turn; in the guests of same and shuffle each with the same content, only not at
  * the same moment. The last param2 pages of unique are never touched: memory that is free, where a
- * benchmark plants.
+ * benchmark plants. With param2, same has so many contents only, over and over: then pages are
+ * alike within one guest too.
  *
  * No table of versions is needed: a page's version is the number of rounds of rewriting, and one
  * more when its turn in this round is over.
@@ -22,9 +23,11 @@
 #define VERIFIED_STEP 64 /* pages */
 
 /* What the generator calls a page: in shuffle, another page in each guest. */
-static uint64_t name_of(const struct mem_work *m, uint64_t page)
+static uint64_t name_of(const struct guest *g, uint64_t page)
 {
-	return m->order.n ? area_order_at(&m->order, page) : page;
+	if (g->mem.order.n)
+		return area_order_at(&g->mem.order, page);
+	return g->work == &work_same && g->cfg.param2 ? page % g->cfg.param2 : page;
 }
 
 static void fill(struct guest *g, uint64_t key)
@@ -32,7 +35,7 @@ static void fill(struct guest *g, uint64_t key)
 	area_param(g, "param", g->cfg.param, 0, 100000);
 	g->mem.key = key;
 	for (uint64_t i = 0; i < g->area.pages; i++) {
-		gen_fill(area_page(g, i), key, name_of(&g->mem, i), 0);
+		gen_fill(area_page(g, i), key, name_of(g, i), 0);
 		g->report->heartbeat += i % 64 == 0;
 	}
 }
@@ -48,7 +51,7 @@ static void unique_init(struct guest *g)
 
 static void same_init(struct guest *g)
 {
-	area_param(g, "param2", g->cfg.param2, 0, 0);
+	area_param(g, "param2", g->cfg.param2, 0, UINT64_MAX);
 	fill(g, gen_key(g->cfg.common, TAG_SAME));
 }
 
@@ -62,7 +65,7 @@ static void shuffle_init(struct guest *g)
 static void check(struct guest *g, uint64_t page)
 {
 	const struct mem_work *m = &g->mem;
-	uint64_t version = m->round + (page < m->at), name = name_of(m, page), got = 0;
+	uint64_t version = m->round + (page < m->at), name = name_of(g, page), got = 0;
 	const uint64_t *w = area_page(g, page);
 	unsigned int bad;
 
@@ -98,7 +101,7 @@ static void fill_step(struct guest *g)
 	m->due %= STEPS_SECOND;
 	for (; n; n--) {
 		check(g, m->at);
-		gen_fill(area_page(g, m->at), m->key, name_of(m, m->at), m->round + 1);
+		gen_fill(area_page(g, m->at), m->key, name_of(g, m->at), m->round + 1);
 		g->report->written_pages++;
 		if (++m->at == g->area.pages) {
 			m->at = 0;

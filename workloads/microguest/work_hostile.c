@@ -11,6 +11,7 @@
 #define BEYOND	    0x0000400000000000ULL /* an address that no guest has memory at */
 #define SPRAYS	    2000
 #define IDT_BYTES   512
+#define LEAVE_NS    (4000 * MS)
 
 extern uint8_t idt[IDT_BYTES];
 
@@ -118,6 +119,19 @@ static void bad_read(struct guest *g)
 	(void)*(volatile uint64_t *)BEYOND;
 }
 
+/* Works on for a while, and is done long before the others: not a misdeed, but what it held is to go. */
+static void leave(struct guest *g)
+{
+	uint64_t end = clock_ns(g) + LEAVE_NS;
+
+	while (clock_ns(g) < end) {
+		g->report->heartbeat++;
+		agent_sleep(g, 20 * MS);
+	}
+	agent_write(&g->agent, AGENT_REG_EXIT, 0);
+	guest_halt();
+}
+
 /* The report is said to lie where no memory is. */
 static void report_address(struct guest *g)
 {
@@ -134,6 +148,7 @@ const struct workload work_hostile[] = {
 	{.name = "hostile-ring", .needs_disk = true, .misdeed = ring_address, HOSTILE_RATES},
 	{.name = "hostile-mmio", .needs_disk = true, .misdeed = register_spray, HOSTILE_RATES},
 	{.name = "hostile-panic", .misdeed = bad_read, HOSTILE_RATES},
+	{.name = "hostile-leave", .misdeed = leave, HOSTILE_RATES},
 	{.name = "hostile-report", .misdeed = report_address, HOSTILE_RATES},
 };
 const unsigned int work_nhostile = sizeof(work_hostile) / sizeof(work_hostile[0]);

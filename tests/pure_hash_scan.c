@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * pure_hash_scan.c: what the scanner of the engine `hash` looks at when a tracker says what was
+ * written: everything once, then only what changed, each page once for each time that it comes to
+ * rest; what keeps changing less and less; and nothing that could be shared is left out.
+ */
+#include <criterion/criterion.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ksm/engine.h"
+#include "tests/track_rig.h"
+
+#define GUESTS 2
+#define PAGES  TRACK_PAGES
+#define GAP    (250 * OB_NS_PER_MS)
+
+struct fix {
+	struct track_rig rig[GUESTS];
+	struct ob_host *h;
+	struct ob_arena *arena;
+	struct ksm_domain *d, *coord;
+	int pool, meta;
+	struct ksm *k;
+	uint64_t now;
+	uint32_t (*content)[PAGES]; /* what each guest has written, by page; 0 is all zero */
+};
+
+static void make(struct fix *x, const struct ksm_opts *opts, bool tracked)
+{
+	struct ob_err e;
+
+	memset(x, 0, sizeof(*x));
+	x->h = fake_host_new();
+	x->arena = ob_arena_new("test");
+	x->now = 1000 * OB_NS_PER_SEC;
+	x->content = calloc(GUESTS, sizeof(*x->content));
+	cr_assert(!ksm_domain_create(x->h, GUESTS * PAGES, 1, &x->pool, &x->meta));
+	cr_assert(!ksm_domain_open(x->h, x->pool, x->meta, 0, x->arena, &x->d));
+	cr_assert(!ksm_domain_open(x->h, x->pool, x->meta, KSM_NO_CELL, x->arena, &x->coord));
+	cr_assert(!ksm_new(&x->k, ksm_engine_find("hash"), x->h, x->d, opts, x->arena));
+	for (unsigned int i = 0; i < GUESTS; i++) {
+		track_rig_make_on(&x->rig[i], x->h, true);
+		cr_assert(!ksm_add_guest(
+			x->k, &(struct ksm_guest){.ept = &x->rig[i].e,
+						  .vm = i,
+						  .page_base = i * PAGES,
+						  .track = tracked ? &x->rig[i].t : NULL}));
+	}
+	cr_assert(!ksm_start(x->k, &e));
+}
+
+static void unmake(struct fix *x)
+{
+	ksm_free(x->k);
+	/* Nobody holds a frame any more: the pool gives all its memory back. */
+	while (ksm_domain_reap(x->coord, UINT64_MAX) > 0)
+		;
+	{
+		struct ksm_domain_stats st;
+
+		cr_assert(!ksm_domain_stats(x->coord, &st));
+		cr_assert_eq(st.live + st.filling, 0);
+		cr_assert_eq(st.pool_blocks_bytes, 0);
+	}
+	for (unsigned int i = 0; i < GUESTS; i++)
+		track_rig_unmake_on(&x->rig[i]);
+	ksm_domain_close(x->d);
+	ksm_domain_close(x->coord);
+	cr_assert_eq(ob_arena_bytes(x->arena), 0, "metadata left behind");
+	ob_arena_free(x->arena);
+	fake_host_free(x->h);
+	free(x->content);
+}
+
+static struct ksm_stats stats(struct fix *x)
+{
+	struct ksm_stats st;
+
+	ksm_read_stats(x->k, &st);
+	return st;
+}
+
+static void fill(struct fix *x, unsigned int g, uint64_t page, uint32_t content)
+{
+	uint32_t buf[OB_PAGE_SIZE / 4];
+
+	for (unsigned int i = 0; i < OB_ARRAY_SIZE(buf); i++)
+		buf[i] = content ? content * 2654435761u + i : 0;
+	x->content[g][page] = content;
+	log_model_write(&x->rig[g].log, page, NULL);
+	fake_host_write(x->h, gmem_page_hva(&x->rig[g].mem, page), buf, sizeof(buf));
+}
+
+static void check_content(struct fix *x)
+{
+	uint32_t buf[OB_PAGE_SIZE / 4];
+
+	for (unsigned int g = 0; g < GUESTS; g++)
+		for (uint64_t p = 0; p < PAGES; p++) {
+			uint32_t c = x->content[g][p];
+
+			fake_host_read(x->h, gmem_page_hva(&x->rig[g].mem, p), buf, sizeof(buf));
+			for (unsigned int i = 0; i < OB_ARRAY_SIZE(buf); i += 97)
+				cr_assert_eq(buf[i], c ? c * 2654435761u + i : 0);
+		}
+}
+
+/* Step on until @ns later, resting as told. */
+static void run_for(struct fix *x, uint64_t ns)
+{
+	uint64_t end = x->now + ns;
+
+	while (x->now < end) {
+		uint64_t rest = ksm_step(x->k, x->now, 512);
+
+		/* A step is not for nothing: each takes a moment. */
+		x->now += OB_MIN(OB_MAX(rest, 10000ULL), end - x->now);
+	}
+}
+
+static uint64_t in_state(struct fix *x, unsigned int g, enum ept_state s)
+{
+	struct ept_stats st;
+
+	cr_assert(!ept_sync(&x->rig[g].e, 0, PAGES, NULL));
+	ept_read_stats(&x->rig[g].e, &st);
+	return st.state[s];
+}
+
+/* @common pages alike in both guests, the rest unique. */
+static void fill_all(struct fix *x, uint64_t common)
+{
+	for (unsigned int g = 0; g < GUESTS; g++)
+		for (uint64_t p = 0; p < PAGES; p++)
+			fill(x, g, p, (uint32_t)(p < common ? 1 + p : 100000 * (g + 1) + p));
+}
+
+Test(hash_scan, all_is_hashed_once_then_nothing)
+{
+	struct fix x;
+	struct ksm_stats a, b;
+
+	make(&x, NULL, true);
+	fill_all(&x, 0);
+	run_for(&x, 2 * OB_NS_PER_SEC);
+	a = stats(&x);
+	/* A log begins with all pages reported, and once more at its first collect. The index loses a
+	 * few hints while it grows, and asks for these pages again. */
+	cr_assert_eq(a.hashed_pages, GUESTS * PAGES + a.asked_pages);
+	cr_assert_leq(a.asked_pages, GUESTS * PAGES / 20);
+	run_for(&x, 60 * OB_NS_PER_SEC);
+	b = stats(&x);
+	cr_assert_eq(b.hashed_pages, a.hashed_pages, "%llu pages hashed for nothing",
+		     (unsigned long long)(b.hashed_pages - a.hashed_pages));
+	cr_assert_gt(b.passes, a.passes + 100);
+	unmake(&x);
+}
+
+Test(hash_scan, what_is_equal_is_shared_after_one_look_at_each)
+{
+	struct fix x;
+	struct ksm_stats st;
+
+	make(&x, NULL, true);
+	fill_all(&x, PAGES);
+	run_for(&x, OB_NS_PER_SEC);
+	st = stats(&x);
+	for (unsigned int g = 0; g < GUESTS; g++)
+		cr_assert_eq(in_state(&x, g, EPT_SHARED), PAGES, "%u: %llu", g,
+			     (unsigned long long)in_state(&x, g, EPT_SHARED));
+	/* The first holder of each page once more, when it is asked to join. */
+	cr_assert_geq(st.asked_pages, PAGES);
+	cr_assert_leq(st.asked_pages, PAGES + PAGES / 20);
+	cr_assert_leq(st.hashed_pages, GUESTS * PAGES + st.asked_pages + PAGES / 20);
+	check_content(&x);
+	unmake(&x);
+}
+
+Test(hash_scan, a_page_that_was_written_is_hashed_once_when_it_rests)
+{
+	struct fix x;
+	uint64_t before;
+
+	make(&x, NULL, true);
+	fill_all(&x, 100);
+	run_for(&x, 3 * OB_NS_PER_SEC);
+	before = stats(&x).hashed_pages;
+	for (unsigned int i = 0; i < 40; i++)
+		fill(&x, 1, 700 + i, 5000000 + i);
+	run_for(&x, 3 * OB_NS_PER_SEC);
+	cr_assert_eq(stats(&x).hashed_pages, before + 40);
+	/* And one that becomes what another has is shared, by one look at either. */
+	before = stats(&x).hashed_pages;
+	fill(&x, 0, 1000, 5000000);
+	run_for(&x, 3 * OB_NS_PER_SEC);
+	cr_assert_eq(ept_state_of(&x.rig[0].e, 1000), EPT_SHARED);
+	cr_assert_eq(ept_state_of(&x.rig[1].e, 700), EPT_SHARED);
+	cr_assert_eq(stats(&x).hashed_pages, before + 2);
+	check_content(&x);
+	unmake(&x);
+}
+
+Test(hash_scan, a_merged_page_that_is_written_back_is_merged_again)
+{
+	struct fix x;
+
+	make(&x, NULL, true);
+	fill_all(&x, PAGES);
+	run_for(&x, OB_NS_PER_SEC);
+	for (unsigned int i = 0; i < 50; i++)
+		fill(&x, 0, 3 * i, 7000000 + i);
+	run_for(&x, 2 * OB_NS_PER_SEC);
+	cr_assert_eq(stats(&x).broken, 50, "%llu", (unsigned long long)stats(&x).broken);
+	cr_assert_eq(in_state(&x, 0, EPT_SHARED), PAGES - 50);
+	for (unsigned int i = 0; i < 50; i++)
+		fill(&x, 0, 3 * i, 1 + 3 * i);
+	run_for(&x, 2 * OB_NS_PER_SEC);
+	cr_assert_eq(in_state(&x, 0, EPT_SHARED), PAGES);
+	check_content(&x);
+	unmake(&x);
+}
+
+Test(hash_scan, pages_that_always_change_are_hardly_looked_at)
+{
+	struct fix x;
+	uint64_t before, passes;
+
+	make(&x, NULL, true);
+	fill_all(&x, 0);
+	run_for(&x, 2 * OB_NS_PER_SEC);
+	before = stats(&x).hashed_pages;
+	passes = stats(&x).passes;
+	for (unsigned int i = 0; i < 400; i++) {
+		for (uint64_t p = 0; p < 64; p++)
+			fill(&x, 0, 8 * p, 9000000 + 1000 * i + (uint32_t)p);
+		run_for(&x, 100 * OB_NS_PER_MS);
+	}
+	passes = stats(&x).passes - passes;
+	cr_assert_gt(passes, 100);
+	/* Heat doubles the distance six times: 64 passes apart in the end. */
+	cr_assert_leq(stats(&x).hashed_pages - before, 64 * (8 + passes / 64 + 1));
+	/* When they come to rest, they are found. */
+	for (uint64_t p = 0; p < 64; p++)
+		fill(&x, 1, p, 9000000 + 1000 * 399 + (uint32_t)p);
+	run_for(&x, 30 * OB_NS_PER_SEC);
+	cr_assert_eq(in_state(&x, 0, EPT_SHARED), 64);
+	check_content(&x);
+	unmake(&x);
+}
+
+/* A log that reports what was not written (docs/tracking.md) delays merging, and does not prevent it. */
+Test(hash_scan, reported_always_and_never_written)
+{
+	struct fix x;
+
+	make(&x, NULL, true);
+	fill_all(&x, 0);
+	run_for(&x, 2 * OB_NS_PER_SEC);
+	for (uint64_t p = 0; p < 32; p++) {
+		fill(&x, 0, p, 77000 + (uint32_t)p);
+		fill(&x, 1, 500 + p, 77000 + (uint32_t)p);
+	}
+	for (unsigned int i = 0; i < 100; i++) {
+		for (uint64_t p = 0; p < 32; p++) {
+			log_model_write(&x.rig[0].log, p, NULL);
+			log_model_write(&x.rig[1].log, 500 + p, NULL);
+		}
+		run_for(&x, 50 * OB_NS_PER_MS);
+	}
+	cr_assert_eq(in_state(&x, 0, EPT_SHARED), 32);
+	cr_assert_eq(in_state(&x, 1, EPT_SHARED), 32);
+	check_content(&x);
+	unmake(&x);
+}
+
+/* To collect costs the guest a fault a page that it writes again: the more it writes, the rarer. */
+Test(hash_scan, a_guest_that_writes_everything_is_asked_less_often)
+{
+	struct fix x;
+	unsigned int idle, busy;
+
+	make(&x, NULL, true);
+	fill_all(&x, 0);
+	run_for(&x, 2 * OB_NS_PER_SEC);
+	idle = x.rig[0].log.collects;
+	run_for(&x, 10 * OB_NS_PER_SEC);
+	idle = x.rig[0].log.collects - idle;
+	cr_assert_geq(idle, 35 * TRACK_SLOTS);
+	busy = x.rig[0].log.collects;
+	for (unsigned int i = 0; i < 200; i++) {
+		for (uint64_t p = 0; p < PAGES; p++)
+			log_model_write(&x.rig[0].log, p, NULL);
+		run_for(&x, 50 * OB_NS_PER_MS);
+	}
+	busy = x.rig[0].log.collects - busy;
+	/* 1613 pages of 3 us are 4.8 ms: twice a second. */
+	cr_assert_leq(busy, 25 * TRACK_SLOTS);
+	cr_assert_geq(busy, 10 * TRACK_SLOTS);
+	unmake(&x);
+}
+
+/* Logs that fail report everything: more work, nothing missed. */
+Test(hash_scan, logs_that_cannot_be_read)
+{
+	struct fix x;
+
+	make(&x, NULL, true);
+	fill_all(&x, 300);
+	for (unsigned int i = 0; i < 60; i++) {
+		x.rig[i % 2].log.fail_collect = 1 + rand() % 4;
+		run_for(&x, 50 * OB_NS_PER_MS);
+	}
+	run_for(&x, 2 * OB_NS_PER_SEC);
+	cr_assert_gt(stats(&x).sync_failed, 0);
+	cr_assert_eq(in_state(&x, 0, EPT_SHARED), 300);
+	cr_assert_eq(in_state(&x, 1, EPT_SHARED), 300);
+	check_content(&x);
+	unmake(&x);
+}
+
+/* A slot whose log cannot be switched on, and guests without any: by hashes alone. */
+Test(hash_scan, without_a_log)
+{
+	struct fix x;
+	struct ksm_stats st;
+
+	for (unsigned int untracked = 0; untracked < 2; untracked++) {
+		make(&x, NULL, !untracked);
+		if (!untracked)
+			for (unsigned int g = 0; g < GUESTS; g++)
+				x.rig[g].log.fail_set = 2;
+		fill_all(&x, 600);
+		run_for(&x, 2 * OB_NS_PER_SEC);
+		cr_assert_eq(in_state(&x, 0, EPT_SHARED), 600);
+		cr_assert_eq(in_state(&x, 1, EPT_SHARED), 600);
+		st = stats(&x);
+		run_for(&x, 2 * OB_NS_PER_SEC);
+		cr_assert_gt(stats(&x).hashed_pages, st.hashed_pages, "all of it, each pass");
+		fill(&x, 0, 1, 100001);
+		fill(&x, 1, 1, 100001);
+		run_for(&x, 2 * OB_NS_PER_SEC);
+		cr_assert_eq(in_state(&x, 0, EPT_SHARED), 600);
+		check_content(&x);
+		unmake(&x);
+	}
+}
+
+/* Random writes of few contents, at random times; then rest. All that is equal is shared then. */
+Test(hash_scan, at_random_nothing_that_is_equal_is_left_out)
+{
+	static uint32_t seen[600];
+	struct fix x;
+
+	srand(4711);
+	for (unsigned int round = 0; round < 4; round++) {
+		make(&x, NULL, true);
+		for (unsigned int i = 0; i < 400; i++) {
+			for (unsigned int w = 0; w < 1u + (unsigned int)rand() % 40; w++)
+				fill(&x, (unsigned int)rand() % GUESTS, (uint64_t)rand() % PAGES,
+				     (uint32_t)rand() % OB_ARRAY_SIZE(seen));
+			run_for(&x, (uint64_t)rand() % (60 * OB_NS_PER_MS));
+		}
+		run_for(&x, 60 * OB_NS_PER_SEC);
+		memset(seen, 0, sizeof(seen));
+		for (unsigned int g = 0; g < GUESTS; g++)
+			for (uint64_t p = 0; p < PAGES; p++)
+				seen[x.content[g][p]]++;
+		for (unsigned int g = 0; g < GUESTS; g++) {
+			cr_assert(!ept_sync(&x.rig[g].e, 0, PAGES, NULL));
+			for (uint64_t p = 0; p < PAGES; p++) {
+				uint32_t c = x.content[g][p];
+				enum ept_state s = ept_state_of(&x.rig[g].e, p);
+
+				if (!c)
+					cr_assert(s == EPT_ZERO || s == EPT_UNTOUCHED);
+				else if (seen[c] > 1)
+					cr_assert_eq(s, EPT_SHARED, "guest %u page %llu: %s", g,
+						     (unsigned long long)p, ept_state_name(s));
+			}
+		}
+		check_content(&x);
+		unmake(&x);
+	}
+}
