@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * change.c: what a page becomes when its memory goes: a frame of the pool, a zero page, or nothing
- * at all because the guest has put it into its balloon.
+ * change.c: pages of zeroes are dropped; and what every change of a page's memory needs (sharing is in
+ * share.c, the balloon in balloon.c).
  *
  * Sharing and dropping keep the content, so they need a page that holds still from the moment that
  * the caller looks at it: frozen, or out in staging. A page in the balloon has no content to keep.
@@ -55,11 +55,7 @@ int ept_map_empty(struct ept *e, uint64_t page, uint64_t n, int *unwatched)
 	return 0;
 }
 
-/*
- * Can the range be changed: in place and frozen (then *@staged is false), or all of it staged? The
- * states that may be are those whose bits are set in @states.
- */
-static int changeable(const struct ept *e, uint64_t page, uint64_t n, uint32_t states, bool *staged)
+int ept_changeable(const struct ept *e, uint64_t page, uint64_t n, uint32_t states, bool *staged)
 {
 	uint64_t out = 0;
 
@@ -79,63 +75,6 @@ static int changeable(const struct ept *e, uint64_t page, uint64_t n, uint32_t s
 	return 0;
 }
 
-/*
- * mmap over a mapping takes the old one away first, and some kernels can fail after that. The
- * frames hold the same bytes as the pages did, so what is gone is put back from them.
- */
-static void put_back(struct ept *e, uint64_t page, uint64_t n, int pool_fd, uint32_t frame)
-{
-	struct ob_host *h = e->host;
-	struct ob_page p = {0};
-
-	for (uint64_t i = 0; i < n; i++) {
-		hva_t at = gmem_page_hva(e->mem, page + i);
-		uint64_t off = ((uint64_t)frame + i) * OB_PAGE_SIZE;
-
-		if (!h->ops->pages(h, at, 1, &p) && ob_page_own(&p))
-			continue; /* still there */
-		if (ept_entry_state(e->map[page + i]) == EPT_ZERO && p.present)
-			continue; /* the zero page: likewise */
-		/* Going on with a hole in a guest would be one wrong page: better no guest at all. Its
-		 * faults are not ours while we fill it: this thread's would wait for itself. */
-		if (h->ops->map_empty(h, at, OB_PAGE_SIZE, e->mem->name)) {
-			ept_lost(e,
-				 "the host has no mapping left for a page that was to be shared");
-			return;
-		}
-		if (ept_entry_state(e->map[page + i]) == EPT_ZERO) {
-			ept_set(e, page + i, ept_entry(EPT_ZERO, 0, 0), EPT_BY_MERGE);
-		} else {
-			if (h->ops->file_read(h, pool_fd, hva_ptr(at), OB_PAGE_SIZE, off))
-				ept_lost(e, "a page could not be put back from its frame");
-			ept_set(e, page + i, ept_entry(EPT_PRIVATE, 0, 0), EPT_BY_MERGE);
-		}
-		if (ept_window_on(e, page + i) && ept_windows_open(e, page + i, 1))
-			ept_lost(e, "faults of a page cannot be watched any more");
-	}
-}
-
-/*
- * Staged pages hold still, but only while they are staged: between the caller's look and this call
- * one may have been back, written, and taken again by somebody else. So with the lock held they are
- * looked at once more. 0, -EAGAIN, or the -errno of reading the pool.
- */
-static int still_equal(struct ept *e, uint64_t page, uint64_t n, int pool_fd, uint32_t frame)
-{
-	_Alignas(64) uint8_t buf[OB_PAGE_SIZE];
-
-	for (uint64_t i = 0; i < n; i++) {
-		int r = e->host->ops->file_read(e->host, pool_fd, buf, sizeof(buf),
-						(frame + i) * OB_PAGE_SIZE);
-
-		if (r)
-			return r;
-		if (memcmp(buf, hva_ptr(ept_stage_hva(e, page + i)), sizeof(buf)))
-			return -EAGAIN;
-	}
-	return 0;
-}
-
 static bool still_zero(struct ept *e, uint64_t page, uint64_t n)
 {
 	const uint64_t *v = hva_ptr(ept_stage_hva(e, page));
@@ -145,74 +84,6 @@ static bool still_zero(struct ept *e, uint64_t page, uint64_t n)
 		any = v[i] | v[i + 1] | v[i + 2] | v[i + 3] | v[i + 4] | v[i + 5] | v[i + 6] |
 		      v[i + 7];
 	return !any;
-}
-
-/* The content is in staging, and stays there when this fails. */
-static int64_t share_staged(struct ept *e, uint64_t page, uint64_t n, int pool_fd, uint32_t frame)
-{
-	struct ob_host *h = e->host;
-	hva_t at = gmem_page_hva(e->mem, page);
-	struct ept_run run = {.page = page, .n = n};
-	int r = still_equal(e, page, n, pool_fd, frame);
-
-	if (r)
-		return r;
-	r = h->ops->map_frames(h, at, n * OB_PAGE_SIZE, pool_fd, (uint64_t)frame * OB_PAGE_SIZE);
-	if (r) {
-		/* Some kernels have taken the old mapping away by now. The guest runs, and would find
-		 * zeroes in a new one before its faults were ours again: it cannot go on. */
-		if (ept_windows_open(e, page, n))
-			ept_lost(e, "the host has no mapping left for a page that was taken out");
-		return r;
-	}
-	for (uint64_t i = 0; i < n; i++)
-		ept_set(e, page + i, ept_entry(EPT_SHARED, frame + (uint32_t)i, EPT_OVER_POOL),
-			EPT_BY_MERGE);
-	h->ops->uffd_wake(h, e->stage->uffd, at, n * OB_PAGE_SIZE);
-	return ept_stage_discard(e, &run, 1);
-}
-
-static int64_t share_frozen(struct ept *e, uint64_t page, uint64_t n, int pool_fd, uint32_t frame)
-{
-	struct ob_host *h = e->host;
-	hva_t at = gmem_page_hva(e->mem, page);
-	int64_t freed = ept_held_bytes(e, at, n);
-	int r;
-
-	if (freed < 0)
-		return freed;
-	r = h->ops->map_frames(h, at, n * OB_PAGE_SIZE, pool_fd, (uint64_t)frame * OB_PAGE_SIZE);
-	if (r) {
-		put_back(e, page, n, pool_fd, frame);
-		return r;
-	}
-	for (uint64_t i = 0; i < n; i++)
-		ept_set(e, page + i, ept_entry(EPT_SHARED, frame + (uint32_t)i, EPT_OVER_POOL),
-			EPT_BY_MERGE);
-	return freed;
-}
-
-int64_t ept_share(struct ept *e, uint64_t page, uint64_t n, int pool_fd, uint32_t frame)
-{
-	bool staged;
-	int64_t freed;
-
-	if (!ept_range_ok(e, page, n) || n > gmem_page_span(e->mem, page) ||
-	    frame > EPT_MAX_FRAME || n > EPT_MAX_FRAME - frame + 1)
-		return -ERANGE;
-	ob_lock(&e->lock);
-	freed = changeable(e, page, n, 1u << EPT_PRIVATE | 1u << EPT_ZERO, &staged);
-	if (!freed)
-		freed = ept_huge_part(e, page, n, false);
-	if (!freed)
-		freed = staged ? share_staged(e, page, n, pool_fd, frame)
-			       : share_frozen(e, page, n, pool_fd, frame);
-	if (freed >= 0) {
-		e->st.shared += n;
-		e->st.freed_bytes += (uint64_t)freed;
-	}
-	ob_unlock(&e->lock);
-	return freed;
 }
 
 /* Ranges of guest memory that are to be discarded in one call. */
@@ -301,7 +172,7 @@ static int drop_staged(struct ept *e, struct batch *b, uint64_t page, uint64_t n
 static int drop_run(struct ept *e, struct batch *b, uint64_t page, uint64_t n)
 {
 	bool staged;
-	int r = changeable(e, page, n, 1u << EPT_PRIVATE | 1u << EPT_ZERO, &staged);
+	int r = ept_changeable(e, page, n, 1u << EPT_PRIVATE | 1u << EPT_ZERO, &staged);
 
 	if (!r)
 		r = ept_huge_part(e, page, n, false);

@@ -230,7 +230,7 @@ int ept_verify(struct ept *e, struct ept_verify *out);
 /* Sum of counters = pages, and map agrees with counters: for tests and debug builds. Aborts. */
 void ept_check(struct ept *e);
 
-/* --- frozen pages: dma.c, change.c ------------------------------------------------------------- */
+/* --- frozen pages: dma.c, change.c, share.c ---------------------------------------------------- */
 
 /*
  * Freeze [page, page + n) (inside one region): parks the guest; device accesses that come now wait
@@ -255,6 +255,32 @@ struct ept_run {
  * -EBUSY when they are neither, -EAGAIN when a staged one is not equal any more.
  */
 int64_t ept_share(struct ept *e, uint64_t page, uint64_t n, int pool_fd, uint32_t frame);
+/* One of many runs, and what became of it. */
+struct ept_share {
+	uint64_t page, n;
+	uint64_t frame;
+	/* Out: */
+	int err;       /* 0, or why it is as it was */
+	bool emptied;  /* with others by one call, then mapped over nothing */
+	int64_t freed; /* bytes, when err is 0 */
+	uint64_t ns; /* that its mmap took; every change of a mapping of the process waits for it */
+};
+#define EPT_SHARE_RUNS	128
+#define EPT_SHARE_EMPTY 16 /* pages of a run that is emptied first */
+/*
+ * The same for @n runs of frozen pages, at most EPT_SHARE_RUNS, in ascending order and not overlapping;
+ * for runs of a few pages while other guests of the process run at a third of the cost. A run that
+ * fails, for reasons of its own or the host's, does not keep the others from going on. Returns the
+ * bytes given back in all; @empty_ns gets the time of the call that emptied the short ones. -EINVAL:
+ * the list is wrong, nothing was done.
+ */
+int64_t ept_share_runs(struct ept *e, struct ept_share *runs, unsigned int n, int pool_fd,
+		       uint64_t *empty_ns);
+/*
+ * For whoever counts mappings: the frames of shared pages among [page, page + n), else EPT_NO_FRAME;
+ * and which pages lie over a mapping of the pool file, shared or broken off it.
+ */
+int ept_mappings(struct ept *e, uint64_t page, uint64_t n, uint32_t *frame, bool *over_pool);
 /* Drop [page, page + n), all zero: frozen and private or broken off a frame, or staged. Same
  * returns; when it fails after a part, the bytes of that part. Staged pages are looked at again. */
 int64_t ept_drop_zero(struct ept *e, uint64_t page, uint64_t n);

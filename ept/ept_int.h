@@ -96,6 +96,11 @@ bool ept_take_view(struct ept *e, uint64_t page, const struct ob_page *view);
 int ept_look(struct ept *e, uint64_t page, uint64_t n, struct ob_page *view);
 /* Wait, the lock given up meanwhile, until nothing of the range is frozen. */
 void ept_wait_thawed(struct ept *e, uint64_t page, uint64_t n);
+/*
+ * Can the range be changed: in place and frozen (then *@staged is false), or all of it staged? The
+ * states that may be are those whose bits are set in @states. 0, -EINVAL, -EBUSY.
+ */
+int ept_changeable(const struct ept *e, uint64_t page, uint64_t n, uint32_t states, bool *staged);
 /* Memory of its own that the kernel holds there; -errno. */
 int64_t ept_held_bytes(struct ept *e, hva_t at, uint64_t n);
 /*

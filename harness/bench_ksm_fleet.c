@@ -33,6 +33,7 @@ int kbench_run(struct kbench *k, const struct kfleet *f, struct run_result *r, s
 		/* As a person gets it. */
 		.ksm_cpu_percent = KSM_BUDGET_DEFAULT_PERCENT,
 		.io_hints = true,
+		.max_pause_us = FLEET_DEFAULT_PAUSE,
 		.script = f->script.tick ? &f->script : NULL,
 		.sample_ms = f->sample_ms,
 		.kernel_path = k->files.kernel_path,

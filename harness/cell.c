@@ -102,6 +102,41 @@ static void cell_pause(struct cell *c, bool pause)
 	c->paused = pause;
 }
 
+/* For want of memory: park or release all guests, while merging goes on, to bring some back. */
+static void cell_stand(struct cell *c, bool stand)
+{
+	if (stand == c->stood)
+		return;
+	for (unsigned int i = 0; i < c->nguests; i++) {
+		if (stand)
+			vm_park(c->guest[i].vm);
+		else
+			vm_unpark(c->guest[i].vm);
+		c->guest[i].beat_ns = 0;
+	}
+	c->stood = stand;
+	if (!c->wset)
+		return;
+	/* A cell that is paused holds this lock already. */
+	if (!c->paused)
+		cell_scan_hold(c);
+	cell_wset_pause(c, stand);
+	if (!c->paused)
+		cell_scan_release(c);
+}
+
+/* {"cells": [those that are to stand]} */
+static void stand_told(struct cell *c, const json_t *doc)
+{
+	const json_t *cells = json_object_get(doc, "cells"), *n;
+	bool stand = false;
+	size_t i;
+
+	json_array_foreach (cells, i, n)
+		stand |= json_integer_value(n) == (json_int_t)c->number;
+	cell_stand(c, stand);
+}
+
 static void scanner_stop(struct cell *c)
 {
 	if (!c->has_scanner)
@@ -166,6 +201,7 @@ static int cell_setup(struct cell *c, const json_t *doc, struct ob_err *e)
 	struct ksm_opts opts = {
 		.inject = (unsigned int)proto_u64(doc, "inject"),
 		.pass_gap_ns = proto_u64(doc, "scan_gap_ms") * OB_NS_PER_MS,
+		.max_pause_ns = proto_u64(doc, "max_pause_ns"),
 	};
 	const json_t *guests = json_object_get(doc, "guests"), *g;
 	size_t i;
@@ -393,6 +429,8 @@ static json_t *cell_answer(struct cell *c, const json_t *doc, bool *quit)
 		cell_pause(c, true);
 	else if (!strcmp(what, "resume"))
 		cell_pause(c, false);
+	else if (!strcmp(what, "stand"))
+		stand_told(c, doc);
 	else if (!strcmp(what, "fail-cold"))
 		cell_fail_cold(c);
 	else if (!strcmp(what, "scan-gap"))
@@ -418,6 +456,7 @@ static void cell_exit(struct cell *c)
 	for (unsigned int i = 0; i < c->nguests; i++)
 		vm_ask_stop(c->guest[i].vm);
 	cell_pause(c, false);
+	cell_stand(c, false);
 	cell_wset_stop(c);
 	if (c->ksm)
 		ksm_stop(c->ksm);

@@ -64,6 +64,7 @@ struct cell {
 	struct ob_mutex wake_lock; /* the scanner's rest ends early: woken */
 	pthread_cond_t wake_cond;
 	bool woken;
+	bool stood;		/* for want of memory the guests stand still; merging goes on */
 	struct cell_wset *wset; /* the samplers; NULL: there are none */
 };
 
@@ -86,8 +87,9 @@ bool cell_io_rest(struct cell *c, uint64_t until_ns);
 void cell_io_wake(struct cell *c);
 
 /* cell_wset.c: samplers of all guests, if the set-up document asks for them; the thread that steps
- * them; no sampling while the cell is paused (the scanner's lock is held); the end, guests being
- * there still and the scanner's lock not held; and what a sample says of a guest. */
+ * them; no sampling while the cell is paused or its guests stand (counted; the scanner's lock is
+ * held); the end, guests being there still and the scanner's lock not held; and what a sample says
+ * of a guest. */
 int cell_wset_setup(struct cell *c, const json_t *doc, struct ob_err *e);
 int cell_wset_start(struct cell *c, struct ob_err *e);
 void cell_wset_pause(struct cell *c, bool pause);

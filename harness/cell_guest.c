@@ -223,7 +223,7 @@ void cell_guest_watch(struct cell *c, struct cell_guest *g)
 	 * warm. */
 	if (!agent_read_report(&g->vm->agent, &r))
 		return;
-	if (r.heartbeat != g->beat || !g->beat_ns || c->paused) {
+	if (r.heartbeat != g->beat || !g->beat_ns || c->paused || c->stood) {
 		g->beat = r.heartbeat;
 		g->beat_cpu_ns = cpu;
 		g->beat_ns = now;

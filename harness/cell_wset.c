@@ -9,6 +9,9 @@
  * run is of guests that have their pages, and pages that a stopped guest does not touch say
  * nothing.
  *
+ * Guests that stand for want of memory (coord_reserve.c) are not sampled either, though merging
+ * goes on: what would look like idleness is none.
+ *
  * The samplers' clock stands still with the guests.
  */
 #include <errno.h>
@@ -19,6 +22,9 @@
 
 #include "harness/cell.h"
 #include "harness/proto.h"
+
+/* Has the pause ended? Looked at so often. */
+#define PAUSED_NS (50 * OB_NS_PER_MS)
 
 struct sampler {
 	struct ept_wset w;
@@ -37,7 +43,8 @@ struct cell_wset {
 	struct ob_mutex sample_lock;
 	pthread_cond_t cond; /* the thread rests */
 	bool quit;
-	uint64_t start_ns; /* when sampling began */
+	unsigned int pauses; /* no sampling while there are any */
+	uint64_t start_ns;   /* when sampling began */
 	uint64_t paused_ns,
 		stood_ns; /* since when the cell is paused (0: it is not), and until now */
 };
@@ -126,6 +133,10 @@ static void step(struct cell *c, unsigned int i)
 
 	if (now < m->due_ns)
 		return;
+	if (c->wset->pauses) {
+		m->due_ns = now + PAUSED_NS;
+		return;
+	}
 	m->due_ns = now + ept_wset_step(&m->w, now);
 	if (m->w.last.number != number)
 		note_period(c->wset, m);
@@ -207,6 +218,10 @@ void cell_wset_pause(struct cell *c, bool pause)
 	if (!s)
 		return;
 	ob_lock(&s->sample_lock);
+	if (pause ? s->pauses++ : --s->pauses) {
+		ob_unlock(&s->sample_lock);
+		return;
+	}
 	if (pause) {
 		for (unsigned int i = 0; i < s->n; i++)
 			ept_wset_withdraw(&s->of[i].w);

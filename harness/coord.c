@@ -74,6 +74,7 @@ static void nap_until(struct coord *c, uint64_t until_ns)
 
 		if (c->stopped)
 			left = NAP_NS;
+		left = OB_MIN(left, coord_guard_look(c));
 		control_serve(c->cfg->control, OB_MIN(left, NAP_NS));
 	} while (!ob_stop_signal && (c->stopped || coord_now(c) < until_ns));
 }
@@ -157,7 +158,8 @@ static int switch_on(struct coord *c, struct ob_err *e)
 		ksm_sysfs_read(&c->kernel_t0);
 	count_back(c, (double)(c->t0_ns - c->boot_ns) / OB_NS_PER_SEC);
 	c->stage = COORD_MEASURE;
-	return coord_ask(c, json_pack("{s:s}", "do", "engine"), 10000, NULL, e);
+	r = coord_ask(c, json_pack("{s:s}", "do", "engine"), 10000, NULL, e);
+	return r ? r : coord_guard_start(c, e);
 }
 
 static void reap(struct coord *c)
@@ -236,6 +238,7 @@ static int measure_last(struct coord *c, struct ob_err *e)
 	int r = coord_ask(c, json_pack("{s:s}", "do", "pause"), 10000, NULL, e);
 	bool hold;
 
+	coord_guard_finish(c);
 	c->end_ns = coord_now(c);
 	reap(c);
 	/* Waiting for ksmd's batch takes up to a second or two, which somebody who wants to stop does
@@ -260,6 +263,8 @@ static void judge(struct coord *c, int err, const struct ob_err *e)
 {
 	struct run_result *out = c->out;
 	unsigned int ended = count_guests(c, true), bad = 0;
+	char memory[100];
+	bool room = coord_guard_judge(c, memory, sizeof(memory));
 
 	for (unsigned int i = 0; i < c->cfg->guests; i++)
 		bad += !strcmp(out->guest[i].end, "failed") || !strcmp(out->guest[i].end, "lost");
@@ -285,17 +290,23 @@ static void judge(struct coord *c, int err, const struct ob_err *e)
 		out->status = RUN_DEGRADED;
 		snprintf(out->note, sizeof(out->note), "%u of %u guests did not run to the end",
 			 ended, c->cfg->guests);
+	} else if (!room) {
+		out->status = RUN_DEGRADED;
+		snprintf(out->note, sizeof(out->note), "%s", memory);
 	} else if (c->driving && !out->converged) {
 		snprintf(out->note, sizeof(out->note), "not converged");
 	} else if (out->paused_seconds > 0) {
 		snprintf(out->note, sizeof(out->note), "stood still for %.1f s by request",
 			 out->paused_seconds);
+	} else if (*memory) {
+		snprintf(out->note, sizeof(out->note), "%s", memory);
 	}
 }
 
 static void cleanup(struct coord *c)
 {
 	coord_stop_cells(c);
+	coord_guard_free(c);
 	if (c->driving)
 		ksm_driver_stop(&c->driver);
 	coord_pools_close(c);

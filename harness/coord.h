@@ -83,9 +83,10 @@ struct coord {
 	bool said_unbound; /* that cells could not be bound to their nodes */
 	/* Stopped and let go on by the control socket (coord_control.c). */
 	bool stopped;
-	uint64_t stopped_ns; /* since when, by the host's clock */
-	uint64_t stood_ns;   /* for how long, in sum; without the stop under way */
-	json_t *answers;     /* what cells have said so far to what a client asks; else NULL */
+	uint64_t stopped_ns;	   /* since when, by the host's clock */
+	uint64_t stood_ns;	   /* for how long, in sum; without the stop under way */
+	struct coord_guard *guard; /* against storms (coord_reserve.c); NULL: not on */
+	json_t *answers; /* what cells have said so far to what a client asks; else NULL */
 };
 
 /* --- coord.c ------------------------------------------------------------------------------------ */
@@ -142,6 +143,18 @@ int coord_ask_one(struct coord *c, unsigned int cell, json_t *doc, int timeout_m
 void coord_lose_cell(struct coord *c, unsigned int cell, const char *why);
 /* End all cells, kindly first; returns when no process is left. */
 void coord_stop_cells(struct coord *c);
+
+/* --- coord_reserve.c: the guard against storms ------------------------------------------- */
+
+/* Once the engine is on. Does nothing for engines without a domain. */
+int coord_guard_start(struct coord *c, struct ob_err *e);
+/* Look at the host if it is time, and act; ns until the next time. */
+uint64_t coord_guard_look(struct coord *c);
+/* Its figures into the result. */
+void coord_guard_finish(struct coord *c);
+/* Is all well, as far as memory goes? @note (at least 100 bytes): what there is to say, or "". */
+bool coord_guard_judge(const struct coord *c, char *note, size_t n);
+void coord_guard_free(struct coord *c);
 
 /* --- coord_measure.c: figures ------------------------------------------------------------ */
 

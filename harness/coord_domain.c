@@ -3,9 +3,9 @@
  * coord_domain.c: the sharing domains of a fleet: a pool and an index for each of them, on each NUMA node
  * or on all (place.h), and what each domain saves.
  *
- * Nothing is common to two pools: neither a file nor a secret, and no process maps two of them. So that
- * guests of two domains share nothing needs no check anywhere; that it is so is counted all the same,
- * over all guests at the last reading (run_result.saved_foreign).
+ * Nothing is common to two pools, neither a file nor a secret, and no cell maps two of them: only we do,
+ * to give frames back. So a cell cannot name what another domain has, and needs no check for it; that
+ * nothing is shared across is counted all the same, at the last reading (run_result.saved_foreign).
  */
 #include <errno.h>
 #include <limits.h>

@@ -182,6 +182,8 @@ static json_t *setup_doc(struct coord *c, unsigned int cell)
 	OB_ASSERT(doc);
 	json_object_set_new(doc, "scan_gap_ms", json_integer((json_int_t)cfg->scan_gap_ms));
 	json_object_set_new(doc, "io_hints", json_boolean(cfg->io_hints));
+	json_object_set_new(doc, "max_pause_ns",
+			    json_integer((json_int_t)(cfg->max_pause_us * OB_NS_PER_US)));
 	json_object_set_new(doc, "working_set", coord_wset_doc(cfg));
 	setup_place(c, cell, doc);
 	return doc;

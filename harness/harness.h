@@ -28,7 +28,8 @@
 #define FLEET_MAX_GUESTS    4096
 #define FLEET_MAX_MODES	    8
 #define FLEET_MAX_WORKLOADS 16
-#define FLEET_DEFAULT_CELL  8 /* measured: docs/benchmarks.md, part cells */
+#define FLEET_DEFAULT_PAUSE 500 /* us */
+#define FLEET_DEFAULT_CELL  8	/* measured: docs/benchmarks.md, part cells */
 _Static_assert(FLEET_MAX_GUESTS == DOMAIN_MAX_GUESTS, "every guest may be named");
 
 /* --- options: opts.c --------------------------------------------------------------------- */
@@ -59,6 +60,7 @@ struct fleet_config {
 	unsigned int ksm_cpu_percent; /* of one core, for all scanners; 0: no limit */
 	unsigned int scan_gap_ms;     /* rest between passes over settled guests; 0: the default */
 	struct ksm_pace ksm_pace;     /* --ksm: how the engine kernel drives Linux KSM */
+	unsigned int max_pause_us;    /* a guest stands still for merging so long at most */
 	struct wset_config wset;      /* --working-set */
 	bool io_hints;		      /* --io-hints: what guests read is merged at once */
 	/* What backs the guests' memory. */
@@ -68,9 +70,10 @@ struct fleet_config {
 	/* A benchmark's: called while the run is measured, and says when it ends (@seconds is then the
 	 * most that it may take). NULL: none. */
 	const struct run_script *script;
-	unsigned int sample_ms; /* between two readings; 0: the default, 250 */
-	const char *json_path;	/* --json FILE, or NULL; "-" is standard output */
-	const char *out_dir;	/* results/<run> of compare; NULL: none */
+	unsigned int sample_ms;	 /* between two readings; 0: the default, 250 */
+	uint64_t host_mem_bytes; /* --host-mem; 0: what the host has */
+	const char *json_path;	 /* --json FILE, or NULL; "-" is standard output */
+	const char *out_dir;	 /* results/<run> of compare; NULL: none */
 	const char *kernel_path, *image_path;
 	bool quiet;
 	int console_fd; /* run: where the guests' consoles go; 0 or less: a file per guest */
@@ -133,6 +136,21 @@ struct run_guest {
 	struct run_wset wset;	/* --working-set */
 };
 
+/* The guard against storms (ksm/reserve.h), over the measured time. */
+struct run_reserve {
+	bool on;		   /* the engine has a pool */
+	uint64_t bytes, bytes_max; /* the reserve at the end, and at its largest */
+	uint64_t break_rate_peak;  /* bytes a second */
+	uint64_t available_min;	   /* bytes */
+	uint64_t host_mem;	   /* --host-mem; 0: not given */
+	uint64_t over_bytes;	   /* so much of it was passed; 0: never */
+	double fits_seconds;	   /* --host-mem counts from then on; negative: never */
+	double react_seconds, low_seconds, stood_seconds;
+	unsigned int pauses;	      /* a cell was made to stand still */
+	unsigned int standing_guests; /* at the end */
+	unsigned int stuck_guests;    /* of them, for seconds: the run is degraded */
+};
+
 /* A sharing domain. Bytes as in struct run_result, of this domain's guests alone. */
 struct run_domain {
 	char name[DOMAIN_NAME_SIZE];
@@ -186,8 +204,9 @@ struct run_result {
 	uint64_t frame_check_errors; /* shared pages whose host frame is not their pool frame's */
 	struct ksm_stats ksm;	     /* hash engine: sum over cells */
 	struct ksm_sysfs_counters kernel_ksm; /* kernel engine: at the end */
-	struct run_guest *guest;	      /* [guests] */
-	struct run_domain *domain;	      /* [ndomains] */
+	struct run_reserve reserve;
+	struct run_guest *guest;   /* [guests] */
+	struct run_domain *domain; /* [ndomains] */
 	unsigned int ndomains;
 	struct run_pool *pool; /* [npools]; none but under hash */
 	unsigned int npools;

@@ -53,23 +53,65 @@ static uint64_t limit_read(const char *path)
 	return v;
 }
 
-/* From cgroup @rel below @base up to @base itself. */
-static uint64_t limit_walk(const char *base, const char *rel, const char *file)
+/* What a group may use, or what it leaves of that; UINT64_MAX: no limit. */
+struct hierarchy {
+	const char *limit, *usage, *inactive; /* files, and a line of memory.stat */
+};
+static const struct hierarchy v1 = {"memory.limit_in_bytes", "memory.usage_in_bytes",
+				    "total_inactive_file"};
+static const struct hierarchy v2 = {"memory.max", "memory.current", "inactive_file"};
+
+static uint64_t inactive_read(const char *dir, const char *name)
 {
-	char dir[2048], path[2200];
-	uint64_t least = UINT64_MAX;
+	char path[2200], line[160];
+	size_t n = strlen(name);
+	uint64_t v = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/memory.stat", dir);
+	f = fopen(path, "re");
+	if (!f)
+		return 0;
+	while (fgets(line, sizeof(line), f))
+		if (strncmp(line, name, n) == 0 && line[n] == ' ' &&
+		    sscanf(line + n, "%" SCNu64, &v) == 1)
+			break;
+	fclose(f);
+	return v;
+}
+
+static uint64_t group_read(const char *dir, const struct hierarchy *h, bool room)
+{
+	uint64_t limit, usage, inactive;
+	char path[2200];
+
+	snprintf(path, sizeof(path), "%s/%s", dir, h->limit);
+	limit = limit_read(path);
+	if (!room || limit == UINT64_MAX)
+		return limit;
+	snprintf(path, sizeof(path), "%s/%s", dir, h->usage);
+	usage = limit_read(path);
+	if (usage == UINT64_MAX)
+		return limit;
+	inactive = inactive_read(dir, h->inactive);
+	usage -= OB_MIN(usage, inactive);
+	return limit - OB_MIN(limit, usage);
+}
+
+/* From cgroup @rel below @base up to @base itself. */
+static uint64_t limit_walk(const char *base, const char *rel, const struct hierarchy *h, bool room)
+{
 	size_t base_len = strlen(base);
+	uint64_t least = UINT64_MAX;
+	char dir[2048];
 
 	if (snprintf(dir, sizeof(dir), "%s%s", base, rel) >= (int)sizeof(dir))
 		return least;
 	for (;;) {
-		char *slash;
-		uint64_t v;
+		uint64_t v = group_read(dir, h, room);
+		char *slash = strrchr(dir, '/');
 
-		snprintf(path, sizeof(path), "%s/%s", dir, file);
-		v = limit_read(path);
 		least = OB_MIN(least, v);
-		slash = strrchr(dir, '/');
 		if (!slash || (size_t)(slash - dir) < base_len)
 			return least;
 		*slash = '\0';
@@ -87,7 +129,7 @@ static bool list_has(const char *list, const char *word)
 	return false;
 }
 
-uint64_t hostmem_cgroup_limit(const char *root)
+static uint64_t groups_read(const char *root, bool room)
 {
 	char path[512], base[512], line[2048];
 	uint64_t least = UINT64_MAX;
@@ -111,13 +153,23 @@ uint64_t hostmem_cgroup_limit(const char *root)
 		rel[strcspn(rel, "\n")] = '\0';
 		if (list_has(ctl, "memory")) {
 			snprintf(base, sizeof(base), "%s/sys/fs/cgroup/memory", root);
-			v = limit_walk(base, rel, "memory.limit_in_bytes");
+			v = limit_walk(base, rel, &v1, room);
 		} else if (strcmp(line, "0") == 0 && !*ctl) {
 			snprintf(base, sizeof(base), "%s/sys/fs/cgroup", root);
-			v = limit_walk(base, rel, "memory.max");
+			v = limit_walk(base, rel, &v2, room);
 		}
 		least = OB_MIN(least, v);
 	}
 	fclose(f);
 	return least;
+}
+
+uint64_t hostmem_cgroup_limit(const char *root)
+{
+	return groups_read(root, false);
+}
+
+uint64_t hostmem_cgroup_room(const char *root)
+{
+	return groups_read(root, true);
 }

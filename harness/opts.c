@@ -38,11 +38,13 @@ enum opts_key {
 	KEY_SAMPLE_PERIOD,
 	KEY_PAGES,
 	KEY_THRESHOLD,
+	KEY_HOST_MEM,
 	KEY_KSM_CPU,
 	KEY_SCAN_GAP,
 	KEY_DOMAIN,
 	KEY_ACROSS,
 	KEY_IO_HINTS,
+	KEY_MAX_PAUSE,
 	KEY_HELP,
 };
 
@@ -52,7 +54,8 @@ enum opts_key {
 	{"workload", KEY_WORKLOAD, "NAME[,NAME...]", 0, \
 	 "kv, filecache, churn, idle, steady; or a memory workload, with up to two numbers: " \
 	 "counters:ORDER:MS, touch:PERCENT:SCATTER, writer:PAGES:US, unique:PAGES:FREE, " \
-	 "same:PAGES:CONTENTS, shuffle:PAGES, first:WRITE, ping; guest i runs the i-th, round and round (default kv)", 0}, \
+	 "same:PAGES:CONTENTS, shuffle:PAGES, first:WRITE, ping, cowstorm:SECONDS:STORMS, " \
+	 "probe:SECONDS:PAGES; guest i runs the i-th, round and round (default kv)", 0}, \
 	{"seconds", KEY_SECONDS, "S", 0, "measured time over warm guests (default 10)", 0}, \
 	{"seed", KEY_SEED, "N", 0, "of everything random (default 1)", 0}, \
 	{"json", KEY_JSON, "FILE", 0, "write the result there; - is standard output", 0}, \
@@ -98,8 +101,13 @@ static const struct argp_option opts_many[] = {
 	{"io-hints", KEY_IO_HINTS, "on|off", 0,
 	 "with hash: merge what a guest reads from its disk at once, not when it is scanned (default "
 	 "on)", 0},
+	{"max-pause", KEY_MAX_PAUSE, "US", 0,
+	 "how long our merging may have a guest stand still at a time, in microseconds (default 500)",
+	 0},
 	{"out", KEY_OUT, "DIR", 0,
 	 "folder for result.json and report.html (compare: default results/<time>)", 0},
+	{"host-mem", KEY_HOST_MEM, "SIZE", 0, "once merged, all guests are to live in so much of the "
+	 "host's memory (default: what it has)", 0},
 	{"inject", KEY_INJECT, "FAULT", OPTION_HIDDEN, NULL, 0},
 	{0},
 };
@@ -376,6 +384,10 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 		ret = take_count(st, "--scan-gap", arg, 1, 3600000, &v);
 		c->scan_gap_ms = (unsigned int)v;
 		return ret;
+	case KEY_MAX_PAUSE:
+		ret = take_count(st, "--max-pause", arg, OPTS_MIN_PAUSE, OPTS_MAX_PAUSE, &v);
+		c->max_pause_us = (unsigned int)v;
+		return ret;
 	case KEY_SECONDS:
 		ret = take_count(st, "--seconds", arg, 1, OPTS_MAX_SECONDS, &v);
 		c->seconds = (unsigned int)v;
@@ -415,6 +427,10 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 		if (!c->io_hints && strcmp(arg, "off"))
 			return opts_bad(st, "--io-hints '%.40s': give on or off", arg);
 		return 0;
+	case KEY_HOST_MEM:
+		ret = opts_take_host_mem(c, arg, st->e);
+		st->explained |= ret != 0;
+		return ret ? EINVAL : 0;
 	case KEY_GUEST:
 		if (strcmp(arg, "linux") == 0)
 			return opts_bad(st, "--guest linux: not available in this version; leave "
@@ -493,7 +509,7 @@ static int opts_together(struct opts_state *st)
 		return EINVAL;
 	if (c->guests == 1 && c->nworkloads > 1)
 		return opts_bad(st, "--workload: %u names for one guest", c->nworkloads);
-	if (opts_together_pages(c, st->e)) {
+	if (opts_together_pages(c, st->e) || opts_together_host_mem(c, st->e)) {
 		st->explained = true;
 		return EINVAL;
 	}
@@ -547,6 +563,7 @@ enum opts_outcome opts_parse(struct fleet_config *c, struct opts_given *given, c
 		.warm_timeout = 120,
 		.ksm_cpu_percent = KSM_BUDGET_DEFAULT_PERCENT,
 		.io_hints = true,
+		.max_pause_us = FLEET_DEFAULT_PAUSE,
 		.wset = {.samples = EPT_WSET_SAMPLES, .period_ns = EPT_WSET_PERIOD_NS},
 	};
 	if (compare) {

@@ -19,6 +19,8 @@
 #define OPTS_KSM_NO_DOMAINS \
 	"Linux KSM keeps no domains apart, it merges all that is marked mergeable"
 #define OPTS_MAX_SOCKET sizeof(((struct sockaddr_un *)0)->sun_path)
+#define OPTS_MIN_PAUSE	20 /* us */
+#define OPTS_MAX_PAUSE	1000000
 
 enum opts_outcome {
 	OPTS_OK,
@@ -81,6 +83,10 @@ int opts_check(struct fleet_config *c, const struct opts_given *given, const str
 int opts_take_pages(struct fleet_config *c, const char *arg, struct ob_err *e);
 int opts_together_pages(struct fleet_config *c, struct ob_err *e);
 
+/* --- opts_reserve.c: --host-mem. 0 or -errno. */
+int opts_take_host_mem(struct fleet_config *c, const char *arg, struct ob_err *e);
+int opts_together_host_mem(const struct fleet_config *c, struct ob_err *e);
+
 /* --- opts_domain.c: --domain with --guests, --cell and --sharing. 0 or -errno. */
 int opts_together_domains(const struct fleet_config *c, const struct opts_given *given,
 			  struct ob_err *e);
@@ -93,5 +99,8 @@ unsigned int opts_domains(const struct fleet_config *c);
 int hostmem_meminfo(const char *root, const char *field, uint64_t *bytes);
 /* The smallest memory limit that our cgroup or one above it sets, v1 and v2; UINT64_MAX: none. */
 uint64_t hostmem_cgroup_limit(const char *root);
+/* What the tightest of them leaves us now: limit less usage, cached files that were not used lately
+ * not counted, as the kernel drops them first. UINT64_MAX: none. */
+uint64_t hostmem_cgroup_room(const char *root);
 
 #endif

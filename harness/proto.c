@@ -143,7 +143,7 @@ const char *proto_str(const json_t *o, const char *key)
 	return s ? s : "";
 }
 
-/* Every counter of struct ksm_stats: all are 64 bits wide. */
+/* Every counter of struct ksm_stats but the histograms: all are 64 bits wide. */
 static const struct {
 	const char *key;
 	size_t at;
@@ -176,9 +176,56 @@ static const struct {
 	{"io_void", offsetof(struct ksm_stats, io_void), false},
 	{"io_merged", offsetof(struct ksm_stats, io_merged), false},
 	{"io_missed", offsetof(struct ksm_stats, io_missed), false},
+	{"deferred", offsetof(struct ksm_stats, deferred), false},
+	{"map_failed", offsetof(struct ksm_stats, map_failed), false},
+	{"fill_failed", offsetof(struct ksm_stats, fill_failed), false},
+	{"restored", offsetof(struct ksm_stats, restored), false},
+	{"stall_ns", offsetof(struct ksm_stats, stall_ns), false},
 };
-_Static_assert(sizeof(stats_field) / sizeof(stats_field[0]) == sizeof(struct ksm_stats) / 8,
+_Static_assert(sizeof(stats_field) / sizeof(stats_field[0]) ==
+		       (sizeof(struct ksm_stats) - sizeof(struct ksm_pauses)) / 8,
 	       "a counter is missing here");
+
+/* The histograms: words that are mostly 0, so [place, count, place, count, ...]. */
+#define PAUSE_WORDS (sizeof(struct ksm_pauses) / sizeof(uint64_t))
+
+static json_t *pack_pauses(const struct ksm_pauses *p)
+{
+	json_t *o = json_array();
+
+	for (size_t i = 0; i < PAUSE_WORDS; i++) {
+		uint64_t v;
+
+		memcpy(&v, (const char *)p + i * sizeof(v), sizeof(v));
+		if (!v)
+			continue;
+		json_array_append_new(o, json_integer((json_int_t)i));
+		json_array_append_new(o, json_integer((json_int_t)v));
+	}
+	return o;
+}
+
+static void unpack_pauses(const json_t *o, struct ksm_pauses *p)
+{
+	memset(p, 0, sizeof(*p));
+	for (size_t i = 0; i + 1 < json_array_size(o); i += 2) {
+		json_int_t at = json_integer_value(json_array_get(o, i));
+		uint64_t v = (uint64_t)json_integer_value(json_array_get(o, i + 1));
+
+		if (at >= 0 && (size_t)at < PAUSE_WORDS)
+			memcpy((char *)p + (size_t)at * sizeof(v), &v, sizeof(v));
+	}
+}
+
+static void add_pauses(struct ksm_pauses *sum, const struct ksm_pauses *p)
+{
+	for (unsigned int i = 0; i < KSM_NLATE; i++)
+		sum->late[i] += p->late[i];
+	for (unsigned int i = 0; i < KSM_LAT_BUCKETS; i++) {
+		sum->pause[i] += p->pause[i];
+		sum->stall[i] += p->stall[i];
+	}
+}
 
 json_t *proto_pack_stats(const struct ksm_stats *k)
 {
@@ -190,6 +237,7 @@ json_t *proto_pack_stats(const struct ksm_stats *k)
 		memcpy(&v, (const char *)k + stats_field[i].at, sizeof(v));
 		json_object_set_new(o, stats_field[i].key, json_integer((json_int_t)v));
 	}
+	json_object_set_new(o, "pauses", pack_pauses(&k->pauses));
 	return o;
 }
 
@@ -200,6 +248,7 @@ void proto_unpack_stats(const json_t *o, struct ksm_stats *k)
 
 		memcpy((char *)k + stats_field[i].at, &v, sizeof(v));
 	}
+	unpack_pauses(json_object_get(o, "pauses"), &k->pauses);
 }
 
 void proto_add_stats(struct ksm_stats *sum, const struct ksm_stats *k)
@@ -212,4 +261,5 @@ void proto_add_stats(struct ksm_stats *sum, const struct ksm_stats *k)
 		a = stats_field[i].maximum ? OB_MAX(a, b) : a + b;
 		memcpy((char *)sum + stats_field[i].at, &a, sizeof(a));
 	}
+	add_pauses(&sum->pauses, &k->pauses);
 }

@@ -192,6 +192,53 @@ static json_t *sample_json(const struct run_sample *s)
 	return o;
 }
 
+static uint64_t lat_count(const uint64_t lat[KSM_LAT_BUCKETS])
+{
+	uint64_t n = 0;
+
+	for (unsigned int b = 0; b < KSM_LAT_BUCKETS; b++)
+		n += lat[b];
+	return n;
+}
+
+/* Upper bounds of a histogram's buckets; null when there is nothing in it. */
+static void lat_set(json_t *o, const struct run_result *r, const uint64_t lat[KSM_LAT_BUCKETS])
+{
+	static const struct {
+		const char *name;
+		double part;
+	} parts[] = {{"p50_ns", 0.5}, {"p99_ns", 0.99}, {"p999_ns", 0.999}, {"max_ns", 1}};
+	bool any = lat_count(lat) > 0;
+
+	json_object_set_new(o, "count", fig(r, lat_count(lat)));
+	for (unsigned int i = 0; i < OB_ARRAY_SIZE(parts); i++)
+		json_object_set_new(o, parts[i].name,
+				    any ? fig(r, ksm_lat_part(lat, parts[i].part)) : json_null());
+}
+
+/* How long guests stood still for merging, and why for longer than they should. */
+static json_t *pauses_json(const struct run_result *r)
+{
+	const struct ksm_pauses *p = &r->ksm.pauses;
+	json_t *o = json_object(), *late = json_object();
+
+	lat_set(o, r, p->pause);
+	for (unsigned int i = 0; i < KSM_NLATE; i++)
+		json_object_set_new(late, ksm_late_name((enum ksm_late)i), fig(r, p->late[i]));
+	json_object_set_new(o, "late", late);
+	return o;
+}
+
+/* Calls that other guests' faults may have waited for. */
+static json_t *stalls_json(const struct run_result *r)
+{
+	json_t *o = json_object();
+
+	lat_set(o, r, r->ksm.pauses.stall);
+	json_object_set_new(o, "sum_ns", fig(r, r->ksm.stall_ns));
+	return o;
+}
+
 /* What our engine counted. */
 static json_t *hash_json(const struct run_result *r)
 {
@@ -222,6 +269,10 @@ static json_t *hash_json(const struct run_result *r)
 		{"io_void_pages", k->io_void},
 		{"io_merged_pages", k->io_merged},
 		{"io_missed_pages", k->io_missed},
+		{"deferred_pages", k->deferred},
+		{"restored_pages", k->restored},
+		{"map_failed_runs", k->map_failed},
+		{"fill_failed_pages", k->fill_failed},
 		{"freezes", k->freezes},
 		{"freeze_ns", k->freeze_ns},
 		{"freeze_max_ns", k->freeze_max_ns},
@@ -232,6 +283,8 @@ static json_t *hash_json(const struct run_result *r)
 
 	for (unsigned int i = 0; i < OB_ARRAY_SIZE(rows); i++)
 		json_object_set_new(o, rows[i].name, fig(r, rows[i].v));
+	json_object_set_new(o, "pauses", pauses_json(r));
+	json_object_set_new(o, "stalls", stalls_json(r));
 	return o;
 }
 
@@ -308,6 +361,33 @@ static void figures_set(json_t *o, const struct run_result *r)
 	json_object_set_new(o, "latency", lat);
 }
 
+static json_t *reserve_json(const struct run_result *r)
+{
+	const struct run_reserve *v = &r->reserve;
+	json_t *o;
+
+	if (!v->on)
+		return json_null();
+	o = json_object();
+	json_object_set_new(o, "bytes", fig(r, v->bytes));
+	json_object_set_new(o, "largest_bytes", fig(r, v->bytes_max));
+	json_object_set_new(o, "react_seconds", fig_time(r, v->react_seconds));
+	json_object_set_new(o, "break_bytes_per_second_peak", fig(r, v->break_rate_peak));
+	/* A run that ended at once was never looked at. */
+	json_object_set_new(o, "available_min_bytes",
+			    v->available_min == UINT64_MAX ? json_null()
+							   : fig(r, v->available_min));
+	json_object_set_new(o, "low_seconds", fig_time(r, v->low_seconds));
+	json_object_set_new(o, "pauses", fig(r, v->pauses));
+	json_object_set_new(o, "stood_seconds", fig_time(r, v->stood_seconds));
+	json_object_set_new(o, "standing_guests", fig(r, v->standing_guests));
+	json_object_set_new(o, "host_mem_bytes", v->host_mem ? fig(r, v->host_mem) : json_null());
+	json_object_set_new(o, "over_bytes", v->host_mem ? fig(r, v->over_bytes) : json_null());
+	json_object_set_new(o, "fits_seconds",
+			    v->host_mem ? fig_time(r, v->fits_seconds) : json_null());
+	return o;
+}
+
 static json_t *run_json(const struct run_result *r)
 {
 	json_t *o = json_object(), *integrity = json_object();
@@ -347,6 +427,7 @@ static json_t *run_json(const struct run_result *r)
 	json_object_set_new(o, "huge",
 			    r->status == RUN_FAILED ? json_null() : result_huge_json(&huge));
 	json_object_set_new(o, "huge_cpu_seconds", fig_time(r, r->huge_cpu_seconds));
+	json_object_set_new(o, "reserve", reserve_json(r));
 	json_object_set_new(o, "hash",
 			    strcmp(r->sharing, "hash") == 0 ? hash_json(r) : json_null());
 	json_object_set_new(o, "top_content",
@@ -397,6 +478,7 @@ static json_t *config_json(const struct fleet_config *c)
 	json_object_set_new(o, "domains", result_domain_config_json(c));
 	json_object_set_new(o, "merge_across_nodes", json_boolean(c->across_nodes));
 	json_object_set_new(o, "warm_timeout_seconds", json_integer(c->warm_timeout));
+	json_object_set_new(o, "max_pause_us", json_integer(c->max_pause_us));
 	json_object_set_new(o, "inject", inject);
 	json_object_set_new(o, "scan_gap_ms",
 			    c->scan_gap_ms ? json_integer(c->scan_gap_ms) : json_null());
@@ -406,6 +488,8 @@ static json_t *config_json(const struct fleet_config *c)
 	json_object_set_new(o, "pages", json_string(ept_pages_name(c->pages)));
 	json_object_set_new(o, "huge_threshold",
 			    c->huge_threshold ? json_integer(c->huge_threshold) : json_null());
+	json_object_set_new(o, "host_mem_bytes",
+			    c->host_mem_bytes ? result_count(c->host_mem_bytes) : json_null());
 	json_object_set_new(o, "guest", json_string("microguest"));
 	json_object_set_new(o, "kernel", result_file_json(c->kernel_path));
 	json_object_set_new(o, "image", result_file_json(c->image_path));

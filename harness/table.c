@@ -132,6 +132,45 @@ static void cell_95(const struct table *t, const struct run_result *r, char *buf
 		snprintf(buf, n, "%.1f s", r->merge_seconds_to_95);
 }
 
+/* Only our engine parks guests to merge. */
+static void cell_pause(const struct table *t, const struct run_result *r, char *buf, size_t n)
+{
+	uint64_t ns = ksm_lat_part(r->ksm.pauses.pause, 0.999);
+
+	(void)t;
+	if (ns)
+		latency((double)ns / 1e3, buf, n);
+}
+
+static void cell_late(const struct table *t, const struct run_result *r, char *buf, size_t n)
+{
+	uint64_t late = 0;
+
+	(void)t;
+	for (unsigned int i = 0; i < KSM_NLATE; i++)
+		late += r->ksm.pauses.late[i];
+	if (r->ksm.freezes)
+		snprintf(buf, n, "%llu / %llu", (unsigned long long)late,
+			 (unsigned long long)r->ksm.freezes);
+}
+
+static void cell_stall(const struct table *t, const struct run_result *r, char *buf, size_t n)
+{
+	uint64_t ns = ksm_lat_part(r->ksm.pauses.stall, 0.999);
+
+	(void)t;
+	if (ns)
+		latency((double)ns / 1e3, buf, n);
+}
+
+static bool any_pause(const struct table *t)
+{
+	for (unsigned int i = 0; i < t->nruns; i++)
+		if (t->runs[i].ksm.freezes)
+			return true;
+	return false;
+}
+
 static void cell_huge(const struct table *t, const struct run_result *r, char *buf, size_t n)
 {
 	struct ept_huge_stats h;
@@ -191,6 +230,41 @@ static void cell_wset(const struct table *t, const struct run_result *r, char *b
 	OB_ASSERT(n >= 24);
 	if (result_wset_bytes(r, &bytes))
 		table_bytes(buf, (int64_t)bytes);
+}
+
+static void cell_reserve(const struct table *t, const struct run_result *r, char *buf, size_t n)
+{
+	char bytes[24];
+
+	(void)t;
+	if (r->reserve.on)
+		snprintf(buf, n, "%s", table_bytes(bytes, (int64_t)r->reserve.bytes_max));
+}
+
+static void cell_available(const struct table *t, const struct run_result *r, char *buf, size_t n)
+{
+	char bytes[24];
+
+	(void)t;
+	if (r->reserve.on && r->reserve.available_min <= INT64_MAX)
+		snprintf(buf, n, "%s", table_bytes(bytes, (int64_t)r->reserve.available_min));
+}
+
+static void cell_low(const struct table *t, const struct run_result *r, char *buf, size_t n)
+{
+	(void)t;
+	if (r->reserve.on)
+		snprintf(buf, n, "%.1f s / %.1f s", r->reserve.low_seconds,
+			 r->reserve.stood_seconds);
+}
+
+/* Was memory ever short in one of the runs? */
+static bool was_low(const struct run_result *runs, unsigned int nruns)
+{
+	for (unsigned int i = 0; i < nruns; i++)
+		if (runs[i].reserve.low_seconds > 0)
+			return true;
+	return false;
 }
 
 static void cell_status(const struct table *t, const struct run_result *r, char *buf, size_t n)
@@ -290,11 +364,21 @@ void table_print(FILE *out, const struct fleet_config *c, const struct run_resul
 		row(&t, "in huge pages", cell_huge, true);
 		row(&t, "  broken / built", cell_broken, true);
 	}
+	if (c->host_mem_bytes || was_low(runs, nruns)) {
+		row(&t, "reserve for breaks, most", cell_reserve, true);
+		row(&t, "  least available", cell_available, true);
+		row(&t, "  low / guests stood", cell_low, true);
+	}
 	row(&t, t.off ? "guest ops/s (of off)" : "guest ops/s", cell_ops, true);
 	row(&t, "latency p50", cell_p50, true);
 	row(&t, "latency p99", cell_p99, true);
 	row(&t, "merge CPU", cell_cpu, true);
 	row(&t, "time to 95 % of saving", cell_95, true);
+	if (any_pause(&t)) {
+		row(&t, "pauses to merge, p99.9", cell_pause, true);
+		row(&t, "  too long / all", cell_late, true);
+		row(&t, "calls others wait for, p99.9", cell_stall, true);
+	}
 	row(&t, "integrity: pages checked", cell_checked, false);
 	row(&t, "  shared when checked", cell_checked_shared, false);
 	row(&t, "  mismatches", cell_mismatches, false);

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <linux/kvm.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
@@ -105,15 +106,21 @@ const struct bus_ops agent_bus_ops = {
 bool agent_read_report(struct agent *a, struct agent_report *out)
 {
 	uint64_t at = a->report_gpa;
+	struct gmem_access acc;
 	const uint64_t *from;
 	uint64_t *to = (uint64_t *)out;
+	int r;
 
 	if (!at)
 		return false;
-	from = gmem_ptr(&a->vm->mem, gpa(at), sizeof(*out));
-	OB_ASSERT(from); /* checked when it was set; regions do not go away */
+	/* Like any device: the page may be replaced at this moment, and show nothing for a while. */
+	while ((r = gmem_access_begin(&a->vm->mem, gpa(at), sizeof(*out), false, &acc)) == -EBUSY)
+		sched_yield();
+	OB_ASSERT(!r); /* checked when it was set; regions do not go away */
+	from = acc.ptr;
 	/* Word by word: the guest writes each counter with one store and may be doing so now. */
 	for (size_t i = 0; i < sizeof(*out) / sizeof(*to); i++)
 		to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+	gmem_access_end(&a->vm->mem, &acc);
 	return out->magic == AGENT_REPORT_MAGIC;
 }

@@ -92,13 +92,19 @@ struct agent_report {
 	uint64_t area_hot;    /* pages of the area that touch goes on touching */
 	uint64_t job_page_ps; /* first: ps a page, in the median of runs of pages */
 	uint64_t free_untouched_pages; /* before those of free_dirty_pages, the last of RAM */
+	/* probe: how many pages it has guessed about (0: not yet), how often it said "somebody holds
+	 * it", and was right; medians of the time of a write, to guesses that somebody holds, that
+	 * nobody does, and to its own pages that are there twice, and once. */
+	uint64_t probe_guesses, probe_yes, probe_right;
+	uint64_t probe_held_ns, probe_other_ns, probe_twice_ns, probe_once_ns;
 	struct agent_mismatch mismatch[AGENT_MISMATCHES]; /* the first ones */
 	uint64_t lat[AGENT_LAT_BUCKETS];
 };
 _Static_assert(sizeof(struct agent_report) <= 4096, "the report is one page");
 
 /*
- * The first page of the area of the workload ping: the host asks for one page to be touched, the
+ * The first page of the area of the workload ping (and of probe, which uses ask and done only): the
+ * host asks for one page to be touched, the
  * guest does it and says how long it took. The host writes page and write, then ask, which is a
  * number that was not there before; the guest writes the answer, then done with the same number.
  * One request at a time. As with all of a guest's memory, the host believes none of it.

@@ -198,8 +198,8 @@ void io_worker_drain(struct io_worker *w, struct io_work *work);
  * is told: cheap, and never waits for anything.
  */
 struct blk_hint_ops {
-	/* RAM pages [page, page + n) hold blocks [block, block + n), whole. The guest may have asked for
-	 * several reads into one page, so what it holds is what it said, no more: compare. */
+	/* RAM pages [page, page + n) hold blocks [block, block + n), whole. The guest may have asked
+	 * for several reads into one page, so this is what it said and no proof: compare. */
 	void (*read)(void *arg, uint64_t page, uint64_t n, uint64_t block);
 	/* Blocks [block, block + n) have been written, in part at least: what they held is no more. */
 	void (*written)(void *arg, uint64_t block, uint64_t n);
@@ -220,8 +220,8 @@ struct virtio_blk {
 };
 
 /*
- * @fd is a regular file of at least one sector; a last partial sector is not seen by the guest. When it
- * is open for writing as well, the guest may write: then it is the image of this guest alone.
+ * @fd is a regular file of at least one sector; a last partial sector is not seen by the guest. When
+ * it is open for writing as well, the guest may write: then it is the image of this guest alone.
  */
 int virtio_blk_init(struct virtio_blk *b, struct vm *vm, struct gmem *mem, struct io_worker *w,
 		    int fd, struct ob_err *e);

@@ -82,6 +82,9 @@ struct ob_host_ops {
 	int (*memfd)(struct ob_host *h, const char *name, uint64_t size);
 	/* Map a memfd shared, read-write. */
 	int (*map_shared)(struct ob_host *h, int fd, uint64_t size, void **out);
+	/* Map [0, size) of a memfd shared, for reading only: what is written to the file shows. Given
+	 * back with unmap. Reading a page of it that was never written gives that page a block. */
+	int (*map_view)(struct ob_host *h, int fd, uint64_t size, const void **out);
 	/* Whole reads and writes of the pool: all of @len or an error. */
 	int (*file_read)(struct ob_host *h, int fd, void *buf, uint64_t len, uint64_t off);
 	int (*file_write)(struct ob_host *h, int fd, const void *buf, uint64_t len, uint64_t off);
@@ -125,6 +128,8 @@ struct ob_host_ops {
 
 	uint64_t (*now_ns)(struct ob_host *h);	      /* CLOCK_MONOTONIC */
 	uint64_t (*thread_cpu_ns)(struct ob_host *h); /* CPU time of the calling thread */
+	/* How often the calling thread lost its CPU to another thread, though it could have gone on. */
+	uint64_t (*thread_preempted)(struct ob_host *h);
 
 	/* --- which pages were written, by the page tables: host_scan.c --------------------- */
 

@@ -17,6 +17,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -208,6 +209,17 @@ static int host_map_shared(struct ob_host *h, int fd, uint64_t size, void **out)
 	return 0;
 }
 
+static int host_map_view(struct ob_host *h, int fd, uint64_t size, const void **out)
+{
+	void *p = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+
+	(void)h;
+	if (p == MAP_FAILED)
+		return -errno;
+	*out = p;
+	return 0;
+}
+
 static int host_file_read(struct ob_host *h, int fd, void *buf, uint64_t len, uint64_t off)
 {
 	(void)h;
@@ -304,6 +316,14 @@ static uint64_t host_thread_cpu_ns(struct ob_host *h)
 	return clock_ns(CLOCK_THREAD_CPUTIME_ID);
 }
 
+static uint64_t host_thread_preempted(struct ob_host *h)
+{
+	struct rusage u;
+
+	(void)h;
+	return getrusage(RUSAGE_THREAD, &u) ? 0 : (uint64_t)u.ru_nivcsw;
+}
+
 static const struct ob_host_ops linux_ops = {
 	.ram_map = host_ram_map,
 	.unmap = host_unmap,
@@ -315,6 +335,7 @@ static const struct ob_host_ops linux_ops = {
 	.pages = host_pages,
 	.memfd = host_memfd,
 	.map_shared = host_map_shared,
+	.map_view = host_map_view,
 	.file_read = host_file_read,
 	.file_write = host_file_write,
 	.punch = host_punch,
@@ -331,6 +352,7 @@ static const struct ob_host_ops linux_ops = {
 	.uffd_wait = host_uffd_wait,
 	.now_ns = host_now_ns,
 	.thread_cpu_ns = host_thread_cpu_ns,
+	.thread_preempted = host_thread_preempted,
 
 	.scan_open = host_scan_open,
 	.scan_get = host_scan_get,

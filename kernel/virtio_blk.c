@@ -9,10 +9,10 @@
  *
  * A read goes straight from the file into guest memory: each buffer is bracketed by
  * gmem_access_begin/end, held over the read, so that nobody merges or moves a page that the host
- * kernel is just writing; a write to the disk goes the other way. A group of buffers is bracketed and read at a time, smaller than what one
- * guest may have under way, so that the rings can always be reached too. While it holds a group the
- * worker may wait for a page that is frozen just now: that ends well, since a freezer never waits
- * for a device.
+ * kernel is just writing; a write to the disk goes the same way back. A group of buffers is
+ * bracketed and moved at a time, smaller than what one guest may have under way, so that the rings
+ * can always be reached too. While it holds a group the worker may wait for a page that is frozen
+ * just now: that ends well, since a freezer never waits for a device.
  *
  * A guest decides how much it asks for, and one thread serves all guests of the cell. So a turn
  * ends after so many requests or bytes, whichever comes first, and the device goes to the end of

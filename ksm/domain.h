@@ -112,6 +112,8 @@ struct ksm_domain {
  * first in @first; 0 when the pool is full. Not for the coordinator.
  */
 uint32_t ksm_frame_alloc(struct ksm_domain *d, uint32_t want, uint32_t *first);
+/* The same for frames from @first on, and no others: as many as are free in a row, at most @want. */
+uint32_t ksm_frame_alloc_at(struct ksm_domain *d, uint32_t first, uint32_t want);
 /* Make a frame of mine LIVE, its content being written. Takes one hold, as ksm_frame_get does. */
 void ksm_frame_publish(struct ksm_domain *d, uint32_t frame);
 /*

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define DEFAULT_STEP_PAGES 512
+#define DEFAULT_MAX_PAUSE  (500 * OB_NS_PER_US)
 
 static int off_start(struct ksm *k, struct ob_err *e)
 {
@@ -60,6 +61,8 @@ int ksm_new(struct ksm **out, const struct ksm_engine_ops *ops, struct ob_host *
 		k->opts.step_pages = DEFAULT_STEP_PAGES;
 	if (!k->opts.pass_gap_ns)
 		k->opts.pass_gap_ns = 250 * OB_NS_PER_MS;
+	if (!k->opts.max_pause_ns)
+		k->opts.max_pause_ns = DEFAULT_MAX_PAUSE;
 	ob_mutex_init(&k->lock, OB_RANK_KSM);
 	*out = k;
 	return 0;
@@ -180,13 +183,17 @@ uint64_t ksm_step(struct ksm *k, uint64_t now_ns, uint64_t budget_pages)
 
 uint64_t ksm_hint_step(struct ksm *k, uint64_t budget_pages)
 {
-	uint64_t cpu, pages;
+	uint64_t cpu, pages, now = k->host->ops->now_ns(k->host);
 
-	if (!k->started || !k->ops->hint_step)
+	if (!k->started || !k->ops->hint_step ||
+	    (k->opts.budget && ksm_budget_wait(k->opts.budget, now)))
 		return 0;
 	cpu = k->host->ops->thread_cpu_ns(k->host);
 	pages = k->ops->hint_step(k, budget_pages);
-	k->st.cpu_ns += k->host->ops->thread_cpu_ns(k->host) - cpu;
+	cpu = k->host->ops->thread_cpu_ns(k->host) - cpu;
+	k->st.cpu_ns += cpu;
+	if (k->opts.budget)
+		ksm_budget_charge(k->opts.budget, now, cpu);
 	stats_show(k);
 	return pages;
 }

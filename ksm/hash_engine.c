@@ -37,9 +37,6 @@
 #include <errno.h>
 #include <string.h>
 
-/* Leave a tenth of the mappings to everything else in the process. */
-#define VMA_SHARE(limit) ((limit) - (limit) / 10)
-
 /* A pass that merged less than this part of its pages has found little: rest before the next. */
 #define LITTLE(pages) ((pages) / 256)
 
@@ -134,35 +131,11 @@ static void hash_remove(struct ksm *k, unsigned int slot)
 		ept_track_consumer_remove(s->g.track, g->consumer);
 	}
 	ob_mutex_destroy(&g->lock);
+	hash_defer_exit(g);
 	ob_free(k->arena, g->pending);
 	ob_free(k->arena, g->last);
 	ob_free(k->arena, g);
 	s->priv = NULL;
-}
-
-/* Counting mappings may take this part of the time: little, and more when room gets scarce. */
-#define COUNT_PART	  1000
-#define COUNT_PART_SCARCE 100
-
-/*
- * How many mappings may still be added? To count those that there are takes time in proportion, some
- * milliseconds for thousands, so it is not done in each pass. Between two counts every merge is
- * charged with the most that it can add (hash_merge.c).
- */
-static void vma_budget(struct ksm *k, struct hash *h, uint64_t now_ns)
-{
-	bool scarce = h->vma_room <= h->vma_counted_room / 2;
-	uint64_t have, limit, t0;
-
-	if (now_ns < h->vma_counted_ns + h->vma_cost_ns * (scarce ? COUNT_PART_SCARCE : COUNT_PART))
-		return;
-	t0 = k->host->ops->now_ns(k->host);
-	if (k->host->ops->vma_count(k->host, &have, &limit))
-		have = limit = 0;
-	h->vma_cost_ns = k->host->ops->now_ns(k->host) - t0;
-	h->vma_counted_ns = now_ns;
-	h->vma_room = have < VMA_SHARE(limit) ? VMA_SHARE(limit) - have : 0;
-	h->vma_counted_room = h->vma_room;
 }
 
 static int hash_start(struct ksm *k, struct ob_err *e)
@@ -172,10 +145,9 @@ static int hash_start(struct ksm *k, struct ob_err *e)
 	if (!k->domain)
 		return ob_fail(e, EINVAL, "engine hash needs a sharing domain");
 	h = ob_alloc(k->arena, sizeof(*h));
-	h->scratch = ob_alloc(k->arena, HASH_COMPARE_PAGES * OB_PAGE_SIZE);
 	if (k->opts.inject & KSM_INJECT_SKIP_COMPARE)
 		ksm_domain_hash_bits(k->domain, INJECT_HASH_BITS);
-	vma_budget(k, h, 0);
+	hash_merge_init(k, h);
 	k->priv = h;
 	return 0;
 }
@@ -186,7 +158,7 @@ static void hash_stop(struct ksm *k)
 
 	if (!h)
 		return;
-	ob_free(k->arena, h->scratch);
+	hash_merge_exit(k, h);
 	ob_free(k->arena, h);
 	k->priv = NULL;
 }
@@ -229,10 +201,10 @@ static uint64_t pass_end(struct ksm *k, struct hash *h, uint64_t now_ns)
 	for (unsigned int i = 0; i < k->nslots; i++)
 		if (k->slot[i].used)
 			pages += k->slot[i].g.ept->pages;
+	hash_merge_pass_end(k, h, now_ns);
 	k->st.passes++;
 	little = h->pass_merged <= LITTLE(pages);
 	h->pass_merged = 0;
-	vma_budget(k, h, now_ns);
 	/* Where much was merged, first holders have been asked to join: do so at once. */
 	if (pages && !little)
 		return 0;

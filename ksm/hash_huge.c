@@ -88,9 +88,9 @@ bool hash_may_merge(struct ksm *k, struct hash *h, struct ksm_slot *s, uint64_t 
 		return true;
 	gain = weigh(k, h, s, &others);
 	/* Its pages become a mapping of their own, between two that were one. */
-	if (ept_huge_worth(s->g.ept, unit, gain) && h->vma_room >= 2 &&
+	if (ept_huge_worth(s->g.ept, unit, gain) && h->room.maps >= 2 &&
 	    ept_huge_break(s->g.ept, unit) >= 0) {
-		h->vma_room -= 2;
+		h->room.maps -= 2;
 		k->st.huge_broken++;
 		return true;
 	}

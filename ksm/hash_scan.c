@@ -247,8 +247,7 @@ static void examine(struct ksm *k, struct hash *h, struct ksm_slot *s, uint64_t 
 	h->ncand++;
 }
 
-/* What is to become of a candidate? Adds to the plan. */
-static void consider(struct ksm *k, struct hash *h, struct ksm_slot *s, const struct hash_cand *c)
+void hash_consider(struct ksm *k, struct hash *h, struct ksm_slot *s, const struct hash_cand *c)
 {
 	struct hash_guest *g = s->priv;
 	uint64_t me = s->g.page_base + c->page;
@@ -304,6 +303,9 @@ static void look_again(struct hash_guest *g, struct ksm_slot *s, const uint64_t 
 			mark_set(last, HASH_LAST_NONE);
 			continue;
 		}
+		/* It waits for the end of a pass (hash_defer.c). */
+		if (g->defer.bits && bit_get(g->defer.bits, page + i))
+			continue;
 		bit_put(g->pending, page + i, true);
 		heat_set(last, OB_MIN(heat_of(*last) + 1, HASH_HEAT_MAX));
 	}
@@ -350,7 +352,7 @@ uint64_t hash_scan_window(struct ksm *k, struct hash *h, struct ksm_slot *s, uin
 	if (!h->ncand || !hash_may_merge(k, h, s, page))
 		return count;
 	for (unsigned int i = 0; i < h->ncand; i++)
-		consider(k, h, s, &h->cand[i]);
+		hash_consider(k, h, s, &h->cand[i]);
 	if (!h->nplan)
 		return count;
 	for (unsigned int i = 0; i < h->nplan; i++)

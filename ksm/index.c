@@ -72,10 +72,19 @@ static uint64_t slot_of(const uint64_t at[2], unsigned int i)
 	return at[i / KSM_BUCKET] * KSM_BUCKET + i % KSM_BUCKET;
 }
 
-/* How many entries two buckets have: as many as one, if they are the same. */
-static unsigned int entries_of(const uint64_t at[2])
+/* How many buckets two places are. */
+static unsigned int buckets_of(const uint64_t at[2])
 {
-	return at[0] == at[1] ? KSM_BUCKET : 2 * KSM_BUCKET;
+	return at[0] == at[1] ? 1 : 2;
+}
+
+/* The next slot of those in @match, a look at bucket @bucket, and out with it. */
+static uint64_t next_slot(uint64_t bucket, uint64_t *match)
+{
+	uint64_t slot = bucket * KSM_BUCKET + (unsigned int)__builtin_ctzll(*match);
+
+	*match &= *match - 1;
+	return slot;
 }
 
 static bool same_tag(uint64_t v, uint64_t hash)
@@ -90,17 +99,22 @@ enum ksm_kind ksm_index_find(struct ksm_domain *d, uint64_t hash, struct ksm_ref
 	*ref = (struct ksm_ref){0, 0};
 	places_of(d, hash, &p);
 	do {
-		for (unsigned int i = 0; i < entries_of(p.at); i++) {
-			uint64_t slot = slot_of(p.at, i), v = ksm_entry_read(d, slot);
+		for (unsigned int b = 0; b < buckets_of(p.at); b++) {
+			uint64_t match = ksm_bucket_match(d, p.at[b], hash);
 
-			if (!same_tag(v, hash))
-				continue;
-			if (ksm_entry_is_frame(d, v)) {
-				*ref = (struct ksm_ref){slot, v};
-				return KSM_FRAME;
+			while (match) {
+				uint64_t slot = next_slot(p.at[b], &match);
+				uint64_t v = ksm_entry_read(d, slot);
+
+				if (!same_tag(v, hash))
+					continue;
+				if (ksm_entry_is_frame(d, v)) {
+					*ref = (struct ksm_ref){slot, v};
+					return KSM_FRAME;
+				}
+				if (!ref->value && ksm_entry_kind(v) == KSM_HINT)
+					*ref = (struct ksm_ref){slot, v};
 			}
-			if (!ref->value && ksm_entry_kind(v) == KSM_HINT)
-				*ref = (struct ksm_ref){slot, v};
 		}
 	} while (!ref->value && places_moved(d, hash, &p));
 	return ksm_ref_kind(ref);
@@ -112,14 +126,21 @@ enum ksm_kind ksm_index_find_next(struct ksm_domain *d, uint64_t hash, struct ks
 	struct places p;
 
 	places_of(d, hash, &p);
-	for (unsigned int i = 0; i < entries_of(p.at); i++) {
-		uint64_t slot = slot_of(p.at, i), v = ksm_entry_read(d, slot);
+	for (unsigned int b = 0; b < buckets_of(p.at); b++) {
+		uint64_t match = ksm_bucket_match(d, p.at[b], hash);
 
-		if (passed && same_tag(v, hash) && ksm_entry_is_frame(d, v)) {
-			*ref = (struct ksm_ref){slot, v};
-			return KSM_FRAME;
+		/* Also when it has been removed meanwhile. */
+		if (ref->slot / KSM_BUCKET == p.at[b])
+			match |= 1ULL << ref->slot % KSM_BUCKET;
+		while (match) {
+			uint64_t slot = next_slot(p.at[b], &match), v = ksm_entry_read(d, slot);
+
+			if (passed && same_tag(v, hash) && ksm_entry_is_frame(d, v)) {
+				*ref = (struct ksm_ref){slot, v};
+				return KSM_FRAME;
+			}
+			passed |= slot == ref->slot;
 		}
-		passed |= slot == ref->slot;
 	}
 	*ref = (struct ksm_ref){0, 0};
 	return KSM_EMPTY;
@@ -128,16 +149,10 @@ enum ksm_kind ksm_index_find_next(struct ksm_domain *d, uint64_t hash, struct ks
 /* The first free entry of a bucket, and how many are not. */
 static uint64_t free_slot(const struct ksm_domain *d, uint64_t bucket, unsigned int *used)
 {
-	uint64_t slot = KSM_NO_SLOT;
+	uint64_t m = ksm_bucket_used(d, bucket);
 
-	*used = 0;
-	for (uint64_t s = bucket * KSM_BUCKET; s < (bucket + 1) * KSM_BUCKET; s++) {
-		if (!ksm_entry_is_free(ksm_entry_read(d, s)))
-			++*used;
-		else if (slot == KSM_NO_SLOT)
-			slot = s;
-	}
-	return slot;
+	*used = (unsigned int)__builtin_popcountll(m);
+	return ~m ? bucket * KSM_BUCKET + (unsigned int)__builtin_ctzll(~m) : KSM_NO_SLOT;
 }
 
 /* A hint in two full buckets, or an entry that its frame does not own up to; from a place on that
@@ -261,11 +276,11 @@ static bool take_out(struct ksm_domain *d, uint64_t hash, uint64_t v)
 
 	places_of(d, hash, &p);
 	do {
-		for (unsigned int i = 0; i < entries_of(p.at); i++) {
-			uint64_t slot = slot_of(p.at, i);
+		for (unsigned int b = 0; b < buckets_of(p.at); b++) {
+			uint64_t match = ksm_bucket_match(d, p.at[b], v);
 
-			if (ksm_entry_read(d, slot) == v)
-				removed |= ksm_entry_swap(d, slot, v, 0);
+			while (match)
+				removed |= ksm_entry_swap(d, next_slot(p.at[b], &match), v, 0);
 		}
 	} while (places_moved(d, hash, &p));
 	return removed;

@@ -6,6 +6,8 @@
 #ifndef OVERBOOK_KSM_INDEX_H
 #define OVERBOOK_KSM_INDEX_H
 
+#include <emmintrin.h>
+
 #include "ksm/domain.h"
 
 #define KSM_PAYLOAD_SHIFT 34
@@ -36,6 +38,53 @@ static inline uint64_t ksm_entry_payload(uint64_t v)
 static inline uint64_t ksm_entry_read(const struct ksm_domain *d, uint64_t slot)
 {
 	return atomic_load(&d->index[slot]);
+}
+
+/*
+ * A look at a whole bucket, as 64 bits: which entries may be of @hash's tag (32 bits of it are equal),
+ * which are not free. Four entries at a time, as any x86-64 can; each of them is read at once, but
+ * not as C's atomics are: who acts on what is seen reads that entry once more. An entry that changes
+ * meanwhile may be seen or not, as if it had changed a little earlier or later.
+ */
+static inline uint64_t ksm_bucket_match(const struct ksm_domain *d, uint64_t bucket, uint64_t hash)
+{
+	uint64_t m = 0;
+#ifdef __SANITIZE_THREAD__
+	for (unsigned int i = 0; i < KSM_BUCKET; i++)
+		m |= (uint64_t) !(uint32_t)(ksm_entry_read(d, bucket * KSM_BUCKET + i) ^ hash) << i;
+#else
+	const float *e = (const float *)(uintptr_t)&d->index[bucket * KSM_BUCKET];
+	__m128i want = _mm_set1_epi32((int)(uint32_t)hash);
+
+	for (unsigned int i = 0; i < KSM_BUCKET; i += 4) {
+		__m128 low = _mm_shuffle_ps(_mm_load_ps(e + 2UL * i), _mm_load_ps(e + 2UL * i + 4),
+					    _MM_SHUFFLE(2, 0, 2, 0));
+		__m128i equal = _mm_cmpeq_epi32(_mm_castps_si128(low), want);
+
+		m |= (uint64_t)(unsigned int)_mm_movemask_ps(_mm_castsi128_ps(equal)) << i;
+	}
+#endif
+	return m;
+}
+
+static inline uint64_t ksm_bucket_used(const struct ksm_domain *d, uint64_t bucket)
+{
+	uint64_t m = 0;
+#ifdef __SANITIZE_THREAD__
+	for (unsigned int i = 0; i < KSM_BUCKET; i++)
+		m |= (uint64_t)!ksm_entry_is_free(ksm_entry_read(d, bucket * KSM_BUCKET + i)) << i;
+#else
+	const float *e = (const float *)(uintptr_t)&d->index[bucket * KSM_BUCKET];
+
+	/* A kind that is in use has the top bit. */
+	for (unsigned int i = 0; i < KSM_BUCKET; i += 4) {
+		__m128 high = _mm_shuffle_ps(_mm_load_ps(e + 2UL * i), _mm_load_ps(e + 2UL * i + 4),
+					     _MM_SHUFFLE(3, 1, 3, 1));
+
+		m |= (uint64_t)(unsigned int)_mm_movemask_ps(high) << i;
+	}
+#endif
+	return m;
 }
 
 /* The only way in which a published bucket changes. */

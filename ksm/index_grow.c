@@ -75,10 +75,16 @@ void ksm_index_init(struct ksm_domain *d)
 
 static uint64_t slot_with(const struct ksm_domain *d, const uint64_t at[2], uint64_t v)
 {
-	for (unsigned int i = 0; i < 2; i++)
-		for (uint64_t s = at[i] * KSM_BUCKET; s < (at[i] + 1) * KSM_BUCKET; s++)
+	for (unsigned int i = 0; i < 2; i++) {
+		uint64_t match = ksm_bucket_match(d, at[i], v);
+
+		for (; match; match &= match - 1) {
+			uint64_t s = at[i] * KSM_BUCKET + (unsigned int)__builtin_ctzll(match);
+
 			if (ksm_entry_read(d, s) == v)
 				return s;
+		}
+	}
 	return KSM_NO_SLOT;
 }
 

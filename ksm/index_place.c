@@ -11,7 +11,7 @@
  * another by more than an eighth.
  *
  * That alone still leaves the luck of the hash: of buckets with 54 entries on average one in ten
- * would have to hold more than its 64. So each content has *two* places, from two independent
+ * would have to hold more than its 64. So each content has *two* places, from two
  * chains of the same kind, and goes into the emptier. Then all buckets are nearly equally full: the
  * table is 0.9 full with one hint in ten thousand lost. And the emptier of two is so good a sample of
  * the whole that nobody has to count: when even that one is crowded, the table grows.
@@ -37,11 +37,9 @@
 #include "ksm/index.h"
 
 #define STAY		0xff
-#define DRAWS_PER_WORD	6
 #define DRAW_BITS	9
-#define DRAW_MASK	((1u << DRAW_BITS) - 1)
-#define FIRST_INDEX(w)	((unsigned int)((w) >> 61))
-#define WORDS_PER_CHAIN 8
+#define LEVELS_PER_WORD 3  /* a draw for each chain at each, in 54 bits */
+#define FIRST_SHIFT	54 /* above them, in word 0: the index at level 0, three bits a chain */
 
 _Static_assert(KSM_DRAWS == 1u << DRAW_BITS, "a draw picks a column");
 
@@ -63,19 +61,27 @@ void ksm_index_share_init(struct ksm_domain *d)
 	}
 }
 
-/* Word @j of the random numbers that chain @c draws for @tag (splitmix64). */
-static uint64_t draw_word(uint64_t tag, unsigned int c, unsigned int j)
+/* Word @j of the random numbers that both chains draw from, for @tag (splitmix64). */
+static uint64_t draw_word(uint64_t tag, unsigned int j)
 {
-	uint64_t x = tag + (c * WORDS_PER_CHAIN + j + 1) * 0x9e3779b97f4a7c15ULL;
+	uint64_t x = tag + (j + 1) * 0x9e3779b97f4a7c15ULL;
 
 	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ULL;
 	x = (x ^ x >> 27) * 0x94d049bb133111ebULL;
 	return x ^ x >> 31;
 }
 
-static unsigned int draw_of(uint64_t word, unsigned int level)
+static unsigned int draw_of(uint64_t word, unsigned int level, unsigned int c)
 {
-	return (unsigned int)(word >> level % DRAWS_PER_WORD * DRAW_BITS) & DRAW_MASK;
+	return (unsigned int)(word >> (level % LEVELS_PER_WORD * 2 + c) * DRAW_BITS) % KSM_DRAWS;
+}
+
+/* The index @i after a draw: no branch, as none could foresee it. */
+static unsigned int drawn_to(unsigned int to, unsigned int i)
+{
+	unsigned int stay = 0u - (to >> 7);
+
+	return (to & ~stay) | (i & stay);
 }
 
 static unsigned int level_of(const struct ksm_domain *d, uint64_t n)
@@ -97,34 +103,33 @@ static uint64_t bucket_number(const struct ksm_domain *d, unsigned int level, ui
 	return ((7ULL + i) << b) + group;
 }
 
-static uint64_t place(const struct ksm_domain *d, uint64_t n, uint64_t region, uint64_t tag,
-		      unsigned int c)
-{
-	unsigned int level = level_of(d, n), shift = d->region_shift, i, k, to;
-	uint64_t word = draw_word(tag, c, 0), group = region;
-
-	i = FIRST_INDEX(word);
-	for (unsigned int l = 0; l < level; l++) {
-		to = d->share[8][draw_of(word, l)];
-		i = to == STAY ? i : to;
-		group += (uint64_t)(i >> 3) << (l + shift);
-		i &= 7;
-		if ((l + 1) % DRAWS_PER_WORD == 0)
-			word = draw_word(tag, c, (l + 1) / DRAWS_PER_WORD);
-	}
-	/* Of this round, the groups up to that of the newest bucket have one more. */
-	k = (unsigned int)(n >> (level + shift)) +
-	    (group < (n & ((d->regions << level) - 1)) ? 1 : 0);
-	to = d->share[k - 8][draw_of(word, level)];
-	return bucket_number(d, level, group, to == STAY ? i : to);
-}
-
 void ksm_index_places(const struct ksm_domain *d, uint64_t n, uint64_t region, uint64_t tag,
 		      uint64_t at[2])
 {
+	unsigned int level = level_of(d, n), shift = d->region_shift, i[2], l = 0, k;
+	uint64_t word, group[2] = {region, region};
+
 	tag &= KSM_TAG_MASK;
-	at[0] = place(d, n, region, tag, 0);
-	at[1] = place(d, n, region, tag, 1);
+	word = draw_word(tag, 0);
+	i[0] = word >> FIRST_SHIFT & 7;
+	i[1] = word >> (FIRST_SHIFT + 3) & 7;
+	while (l < level) {
+		for (unsigned int c = 0; c < 2; c++) {
+			i[c] = drawn_to(d->share[8][draw_of(word, l, c)], i[c]);
+			group[c] += (uint64_t)(i[c] >> 3) << (l + shift);
+			i[c] &= 7;
+		}
+		if (++l % LEVELS_PER_WORD == 0)
+			word = draw_word(tag, l / LEVELS_PER_WORD);
+	}
+	/* Of this round, the groups up to that of the newest bucket have one more. */
+	k = (unsigned int)(n >> (level + shift));
+	for (unsigned int c = 0; c < 2; c++) {
+		unsigned int more = group[c] < (n & ((d->regions << level) - 1));
+
+		i[c] = drawn_to(d->share[k + more - 8][draw_of(word, level, c)], i[c]);
+		at[c] = bucket_number(d, level, group[c], i[c]);
+	}
 }
 
 struct ksm_growth ksm_index_growth(const struct ksm_domain *d, uint64_t n)
@@ -147,16 +152,12 @@ uint64_t ksm_growth_old(const struct ksm_domain *d, const struct ksm_growth *g, 
 bool ksm_growth_moves(const struct ksm_domain *d, const struct ksm_growth *g, uint64_t old,
 		      uint64_t v, uint64_t at[2])
 {
-	uint64_t tag = v & KSM_TAG_MASK;
-	bool drawn = false;
+	uint64_t tag = v & KSM_TAG_MASK, word = draw_word(tag, g->level / LEVELS_PER_WORD);
+	const uint8_t *share = d->share[g->olds - 7];
 
-	/* Nearly all are told from the draw of this level alone. */
-	for (unsigned int c = 0; c < 2; c++) {
-		uint64_t word = draw_word(tag, c, g->level / DRAWS_PER_WORD);
-
-		drawn |= d->share[g->olds - 7][draw_of(word, g->level)] == g->olds;
-	}
-	if (!drawn)
+	/* Nearly all are told from the draws of this level alone. */
+	if (share[draw_of(word, g->level, 0)] != g->olds &&
+	    share[draw_of(word, g->level, 1)] != g->olds)
 		return false;
 	ksm_index_places(d, g->n + 1, g->group & (d->regions - 1), tag, at);
 	return at[0] != old && at[1] != old;

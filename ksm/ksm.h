@@ -153,6 +153,26 @@ struct ksm_guest {
 	struct ksm_io *io;	 /* says what was read from a disk; NULL: nothing is known */
 };
 
+/* Why a guest stood still for longer than it should have. */
+enum ksm_late {
+	KSM_LATE_PLANNING,  /* the work took longer than was reckoned */
+	KSM_LATE_PREEMPTED, /* the scanner's thread lost its CPU to another meanwhile */
+	KSM_LATE_WAITING,   /* the guest's vCPUs took long to stop */
+	KSM_LATE_LOCK,	    /* the scanner slept: for a lock, or for the kernel */
+	KSM_NLATE,
+};
+const char *ksm_late_name(enum ksm_late l);
+
+/* Bucket b counts what took [2^(b/4), 2^((b+1)/4)) ns, roughly; as workloads/lat.h. */
+#define KSM_LAT_BUCKETS EPT_LAT_BUCKETS
+
+/* What merging makes guests wait for: hash_pace.c. All 64 bits wide. */
+struct ksm_pauses {
+	uint64_t late[KSM_NLATE];	 /* pauses longer than the bound, by cause */
+	uint64_t pause[KSM_LAT_BUCKETS]; /* parked batches, from the kick to the release */
+	uint64_t stall[KSM_LAT_BUCKETS]; /* calls that change mappings while other guests run */
+};
+
 struct ksm_stats {
 	uint64_t passes;      /* full passes over all guests */
 	uint64_t dirty_pages; /* pages that the tracker said were written */
@@ -180,8 +200,14 @@ struct ksm_stats {
 	uint64_t io_hints; /* pages named by hints (io_hint.c) */
 	uint64_t io_dropped; /* of them, dropped: there was no room */
 	uint64_t io_void; /* of them, void: page or block was written before they were looked at */
-	uint64_t io_merged; /* pages merged because of a hint */
-	uint64_t io_missed; /* pages that were to be, and had changed, or for which was no room */
+	uint64_t io_merged;   /* pages merged because of a hint */
+	uint64_t io_missed;   /* pages that were to be, and had changed, or for which was no room */
+	uint64_t deferred;    /* pages put off to the end of a pass, as mappings are short */
+	uint64_t map_failed;  /* runs that the host would not map: their pages are as they were */
+	uint64_t fill_failed; /* pages for which the pool's file had no room */
+	uint64_t restored; /* pages merged where that took no mapping more: old runs, made whole */
+	uint64_t stall_ns; /* of all calls that change mappings while other guests run */
+	struct ksm_pauses pauses;
 };
 
 struct ksm;
@@ -191,7 +217,11 @@ struct ksm_opts {
 	uint64_t step_pages;  /* pages looked at in one step, default 512 */
 	uint64_t pass_gap_ns; /* rest between passes once a pass finds little, default 250 ms */
 	struct ksm_budget *budget; /* whoever else spends from it; NULL: no limit */
+	uint64_t max_pause_ns;	   /* a guest stands still for so long at most, default 500 us */
 };
+
+/* Upper bound in ns of the fastest @part (0 to 1) of what a histogram counts; 0: nothing. Pure. */
+uint64_t ksm_lat_part(const uint64_t lat[KSM_LAT_BUCKETS], double part);
 
 struct ksm_engine_ops {
 	const char *name;
@@ -229,7 +259,7 @@ int ksm_start(struct ksm *k, struct ob_err *e);
 uint64_t ksm_step(struct ksm *k, uint64_t now_ns, uint64_t budget_pages);
 /*
  * In the rest between two steps: look at what hints have named (struct ksm_io), about @budget_pages.
- * Returns how many pages it was: 0, and there is nothing left to do.
+ * Returns how many pages it was: 0, and there is nothing left to do, or the CPU budget is used up.
  */
 uint64_t ksm_hint_step(struct ksm *k, uint64_t budget_pages);
 void ksm_stop(struct ksm *k);

@@ -153,6 +153,17 @@ uint32_t ksm_frame_alloc(struct ksm_domain *d, uint32_t want, uint32_t *first)
 	return got;
 }
 
+uint32_t ksm_frame_alloc_at(struct ksm_domain *d, uint32_t first, uint32_t want)
+{
+	uint32_t got = 0;
+
+	OB_ASSERT(d->cell != KSM_NO_CELL);
+	while (got < want && first + (uint64_t)got < d->frames &&
+	       frame_is_free(d, (uint64_t)first + got) && frame_take(d, (uint64_t)first + got))
+		got++;
+	return got;
+}
+
 int ksm_frame_abandon(struct ksm_domain *d, uint32_t first, uint32_t n)
 {
 	int r;

@@ -53,6 +53,11 @@ static uint64_t op_thread_cpu_ns(struct ob_host *h)
 	return atomic_load(&fake_of(h)->cpu);
 }
 
+static uint64_t op_thread_preempted(struct ob_host *h)
+{
+	return atomic_load(&fake_of(h)->preempted);
+}
+
 /* --- what it has not ------------------------------------------------------------------------ */
 
 static int no_scan_open(struct ob_host *h, hva_t at, uint64_t size)
@@ -91,6 +96,7 @@ static const struct ob_host_ops fake_ops = {
 	.pages = fake_pages,
 	.memfd = fake_memfd,
 	.map_shared = fake_map_shared,
+	.map_view = fake_map_view,
 	.file_read = fake_file_read,
 	.file_write = fake_file_write,
 	.punch = fake_punch,
@@ -107,6 +113,7 @@ static const struct ob_host_ops fake_ops = {
 	.uffd_wait = fake_uffd_wait,
 	.now_ns = op_now_ns,
 	.thread_cpu_ns = op_thread_cpu_ns,
+	.thread_preempted = op_thread_preempted,
 
 	.scan_open = no_scan_open,
 	.scan_get = no_scan_get,
@@ -222,6 +229,11 @@ void fake_host_advance(struct ob_host *h, uint64_t ns)
 void fake_host_advance_cpu(struct ob_host *h, uint64_t ns)
 {
 	atomic_fetch_add(&fake_of(h)->cpu, ns);
+}
+
+void fake_host_preempt(struct ob_host *h)
+{
+	atomic_fetch_add(&fake_of(h)->preempted, 1);
 }
 
 void fake_host_vma_limit(struct ob_host *h, uint64_t limit, uint64_t others)

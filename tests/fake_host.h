@@ -64,6 +64,7 @@ enum fake_op {
 	FAKE_COLLAPSE,
 	FAKE_SPLIT,
 	FAKE_HUGE_UNITS,
+	FAKE_MAP_VIEW,
 	FAKE_NOPS,
 };
 
@@ -149,6 +150,8 @@ uint64_t fake_huge_stuck(struct ob_host *h);
 /* Time: both clocks start at 1 s. */
 void fake_host_advance(struct ob_host *h, uint64_t ns);
 void fake_host_advance_cpu(struct ob_host *h, uint64_t ns);
+/* Somebody else gets the CPU of the thread, once. */
+void fake_host_preempt(struct ob_host *h);
 
 /* Limit of mappings (default 65530) and how many there are besides guest RAM (default 100). */
 void fake_host_vma_limit(struct ob_host *h, uint64_t limit, uint64_t others);

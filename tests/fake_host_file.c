@@ -79,14 +79,34 @@ int fake_map_shared(struct ob_host *h, int fd, uint64_t size, void **out)
 	return fake_leave(f, FAKE_MAP_SHARED, 0);
 }
 
-/* The kernel writes to @buf: when that is guest memory, it is touched like by a guest. */
-static void read_into(struct fake_host *f, void *buf, const char *data, uint64_t len)
+int fake_map_view(struct ob_host *h, int fd, uint64_t size, const void **out)
+{
+	struct fake_host *f = fake_of(h);
+	struct fake_file *file;
+	int rc = fake_enter(f, FAKE_MAP_VIEW);
+
+	if (rc)
+		return rc;
+	file = fake_find_file(f, fd);
+	if (!file)
+		return fake_leave(f, FAKE_MAP_VIEW, -EBADF);
+	if (!size || size > ob_align_up(file->size, OB_PAGE_SIZE))
+		return fake_leave(f, FAKE_MAP_VIEW, -EINVAL);
+	*out = file->data;
+	return fake_leave(f, FAKE_MAP_VIEW, 0);
+}
+
+/* The kernel writes to @buf: when that is guest memory, it is touched like by a guest. -EFAULT when
+ * it was, and is mapped no more. */
+static int read_into(struct fake_host *f, void *buf, const char *data, uint64_t len)
 {
 	uint64_t first = hva_of(buf).v & ~OB_PAGE_MASK, i;
 
 	for (uint64_t at = first; at < hva_of(buf).v + len; at += OB_PAGE_SIZE) {
 		struct fake_map *m = fake_range(f, hva(at), OB_PAGE_SIZE, &i);
 
+		if (!m && fake_range_or_holes(f, hva(at), OB_PAGE_SIZE, true, &i))
+			return -EFAULT;
 		if (!m)
 			continue;
 		fake_reconcile(f, m, i);
@@ -94,6 +114,7 @@ static void read_into(struct fake_host *f, void *buf, const char *data, uint64_t
 		fake_break(f, &m->page[i]);
 	}
 	memcpy(buf, data, len);
+	return 0;
 }
 
 int fake_file_read(struct ob_host *h, int fd, void *buf, uint64_t len, uint64_t off)
@@ -110,7 +131,7 @@ int fake_file_read(struct ob_host *h, int fd, void *buf, uint64_t len, uint64_t 
 	else if (off > file->size || len > file->size - off)
 		rc = -EIO;
 	else
-		read_into(f, buf, file->data + off, len);
+		rc = read_into(f, buf, file->data + off, len);
 	return fake_leave(f, FAKE_FILE_READ, rc);
 }
 

@@ -83,7 +83,7 @@ struct fake_host {
 	uint64_t fail_done[FAKE_NOPS]; /* pages that are done before it fails */
 	fake_hook_fn hook;
 	void *hook_arg;
-	_Atomic uint64_t now, cpu;
+	_Atomic uint64_t now, cpu, preempted;
 };
 
 extern const char fake_zeroes[OB_PAGE_SIZE];
@@ -137,6 +137,7 @@ void fake_wait_for(struct fake_host *f, uint64_t at, bool write, bool protect);
 /* The operations (their locks are their own). fake_host_map.c: */
 int fake_ram_map(struct ob_host *h, uint64_t size, const char *name, hva_t *out);
 int fake_unmap(struct ob_host *h, hva_t at, uint64_t size);
+int fake_map_view(struct ob_host *h, int fd, uint64_t size, const void **out);
 int fake_map_frames(struct ob_host *h, hva_t at, uint64_t size, int pool_fd, uint64_t off);
 int fake_map_empty(struct ob_host *h, hva_t at, uint64_t size, const char *name);
 int fake_discard(struct ob_host *h, hva_t at, uint64_t size);

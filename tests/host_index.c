@@ -20,7 +20,7 @@
 
 #include "ksm/index.h"
 
-#define FRAMES	  8192 /* so the index begins with 8 buckets, and can have 144 */
+#define FRAMES	  2048 /* so the index begins with 8 buckets, and can have 36 */
 #define VICTIM	  0
 #define SURVIVOR  1
 #define KEPT	  150 /* frames of the survivor, live and in the index */
@@ -334,10 +334,11 @@ static bool both_moved(const struct ksm_domain *d, uint64_t hash)
 	return was[0] != is[0] && was[1] != is[1];
 }
 
-/* The first of @hash that is found as such an entry, and must go. */
-static unsigned int first_moved(struct ksm_domain *d, const uint64_t *hash, enum ksm_kind kind)
+/* The next of @hash from @i on that is found as such an entry, and must go. */
+static unsigned int next_moved(struct ksm_domain *d, const uint64_t *hash, unsigned int i,
+			       enum ksm_kind kind)
 {
-	for (unsigned int i = 0;; i++) {
+	for (;; i++) {
 		struct ksm_ref ref;
 		uint64_t is[2];
 
@@ -368,14 +369,14 @@ static struct outcome grow_under(struct ob_host *h, enum change what, unsigned l
 	scene_new(&s, h, HINTS - 60);
 	frame = s.spare;
 	if (what == CLAIM || what == REHINT) {
-		hash = s.hint_hash[first_moved(s.mine, s.hint_hash, KSM_HINT)];
+		hash = s.hint_hash[next_moved(s.mine, s.hint_hash, 0, KSM_HINT)];
 	} else if (what == REMOVE) {
-		unsigned int i = first_moved(s.mine, s.doomed_hash, KSM_FRAME);
+		unsigned int i = next_moved(s.mine, s.doomed_hash, 0, KSM_FRAME);
 
 		hash = s.doomed_hash[i];
 		frame = s.doomed + i;
 	} else if (what == FIND) {
-		unsigned int i = first_moved(s.mine, s.kept_hash, KSM_FRAME);
+		unsigned int i = next_moved(s.mine, s.kept_hash, 0, KSM_FRAME);
 
 		hash = s.kept_hash[i];
 		frame = s.kept + i;
@@ -482,4 +483,158 @@ Test(index_processes, grows_under_a_removal, .timeout = 120)
 Test(index_processes, grows_under_a_lookup, .timeout = 120)
 {
 	grows_under(FIND, 29);
+}
+
+/* --- changes at every store of a growth ------------------------------------------------------- */
+
+/* What the survivor does while the other is in the middle of a growth: all that has to move. */
+struct changes {
+	uint64_t claimed[3], inserted, hinted, rehinted;
+	uint32_t gone; /* of the doomed: its number */
+};
+
+static void choose(struct scene *s, struct changes *c)
+{
+	unsigned int i = 0;
+
+	for (unsigned int k = 0; k < 3; k++, i++) {
+		i = next_moved(s->mine, s->hint_hash, i, KSM_HINT);
+		c->claimed[k] = s->hint_hash[i];
+	}
+	c->rehinted = s->hint_hash[next_moved(s->mine, s->hint_hash, i, KSM_HINT)];
+	c->gone = next_moved(s->mine, s->doomed_hash, 0, KSM_FRAME);
+	do
+		c->inserted = rnd(&s->seed);
+	while (!both_moved(s->mine, c->inserted));
+	do
+		c->hinted = rnd(&s->seed);
+	while (!both_moved(s->mine, c->hinted));
+}
+
+static void change_all(struct scene *s, struct changes *c)
+{
+	struct ksm_ref ref;
+
+	for (unsigned int k = 0; k < 3; k++) {
+		cr_assert_eq(ksm_index_find(s->mine, c->claimed[k], &ref), KSM_HINT);
+		cr_assert(ksm_index_claim(s->mine, &ref, s->spare + k));
+	}
+	cr_assert_eq(ksm_index_insert_frame(s->mine, c->inserted, s->spare + 3), 0);
+	cr_assert_eq(ksm_index_hint(s->mine, c->hinted, 1234), 0);
+	cr_assert_eq(ksm_index_find(s->mine, c->rehinted, &ref), KSM_HINT);
+	cr_assert(ksm_index_rehint(s->mine, &ref, 4321));
+	cr_assert(ksm_index_remove(s->mine, s->doomed_hash[c->gone], s->doomed + c->gone));
+	cr_assert_eq(ksm_frame_abandon(s->mine, s->doomed + c->gone, 1), 0);
+}
+
+static void check_changes(struct scene *s, const struct changes *c, unsigned int at)
+{
+	struct ksm_ref ref;
+
+	cr_assert_eq(atomic_load(s->mine->grow_lock), 0);
+	for (unsigned int k = 0; k < 3; k++)
+		cr_assert(reaches(s->mine, c->claimed[k], s->spare + k), "store %u: claim %u", at,
+			  k);
+	cr_assert(reaches(s->mine, c->inserted, s->spare + 3), "store %u: what was inserted", at);
+	cr_assert_eq(ksm_index_find(s->mine, c->hinted, &ref), KSM_HINT, "store %u", at);
+	cr_assert_eq(ksm_index_find(s->mine, c->rehinted, &ref), KSM_HINT, "store %u", at);
+	for (uint32_t i = 0; i < DOOMED; i++)
+		cr_assert_eq(reaches(s->mine, s->doomed_hash[i], s->doomed + i), i != c->gone,
+			     "store %u", at);
+	for (uint32_t i = 0; i < KEPT; i++)
+		cr_assert(reaches(s->mine, s->kept_hash[i], s->kept + i), "store %u", at);
+}
+
+/* Has anything changed in the header or in the first 9 buckets? Keeps them in @last. */
+static bool index_changed(const struct ksm_domain *d, unsigned char *last)
+{
+	const size_t sizes[2] = {OB_PAGE_SIZE, 9 * KSM_BUCKET * sizeof(uint64_t)};
+	const void *parts[2] = {d->meta, (const void *)(uintptr_t)d->index};
+	bool changed = false;
+
+	for (unsigned int i = 0; i < 2; last += sizes[i++]) {
+		if (!memcmp(last, parts[i], sizes[i]))
+			continue;
+		memcpy(last, parts[i], sizes[i]);
+		changed = true;
+	}
+	return changed;
+}
+
+/* The growth is stopped after its store number @at, and goes on after the changes, or @dies. False:
+ * it has not so many. */
+static bool change_under(struct ob_host *h, unsigned int at, bool dies)
+{
+	unsigned char last[OB_PAGE_SIZE + 9 * KSM_BUCKET * sizeof(uint64_t)] = {0};
+	unsigned int stores = 0;
+	struct scene s;
+	struct changes c;
+	int status;
+	pid_t pid;
+
+	scene_new(&s, h, HINTS - 60);
+	choose(&s, &c);
+	pid = fork();
+	if (!pid) {
+		struct ksm_domain *d = NULL;
+
+		if (ksm_domain_open(h, s.pool, s.meta, VICTIM, ob_arena_new("victim"), &d))
+			_exit(20);
+		if (ptrace(PTRACE_TRACEME, 0, NULL, NULL))
+			_exit(21);
+		stop_here();
+		ksm_index_grow(d);
+		_exit(0);
+	}
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 21)
+		cr_skip_test("ptrace is not allowed here");
+	index_changed(s.coord, last);
+	while (WIFSTOPPED(status) && stores < at) {
+		cr_assert_eq(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL), 0);
+		cr_assert_eq(waitpid(pid, &status, 0), pid);
+		stores += index_changed(s.coord, last);
+	}
+	if (stores == at) {
+		change_all(&s, &c);
+		if (dies)
+			kill(pid, SIGKILL);
+		else
+			cr_assert_eq(ptrace(PTRACE_CONT, pid, NULL, NULL), 0);
+		cr_assert_eq(waitpid(pid, &status, 0), pid);
+		cr_assert(dies ? WIFSIGNALED(status) : WIFEXITED(status) && !WEXITSTATUS(status),
+			  "status %x", status);
+		if (dies)
+			ksm_domain_cell_died(s.coord, VICTIM);
+		check_changes(&s, &c, at);
+		/* And once more: nothing was left behind that growth could stumble over. */
+		ksm_index_grow(s.mine);
+		check_changes(&s, &c, at);
+	}
+	scene_free(&s);
+	return stores == at;
+}
+
+static void changes_under(bool dies)
+{
+	unsigned int n = 0;
+	struct ob_host h;
+	struct ob_err e;
+
+	cr_assert_eq(ob_host_linux_init(&h, &e), 0, "%s", e.msg);
+	for (unsigned int at = 1; change_under(&h, at, dies); at += 19)
+		n++;
+	cr_log_info("stopped at %u stores", n);
+	cr_assert_gt(n, 4);
+	ob_host_linux_exit(&h);
+}
+
+Test(index_processes, changes_under_a_growth, .timeout = 120)
+{
+	changes_under(false);
+}
+
+Test(index_processes, changes_under_a_growth_that_dies, .timeout = 120)
+{
+	changes_under(true);
 }

@@ -311,10 +311,24 @@ Test(opts_host, limits)
 	fake_file(&p, "sys/fs/cgroup/a/b/memory.max", "4096\n");
 	cr_expect_eq(hostmem_cgroup_limit(p.dir), 4096);
 
+	cr_expect_eq(hostmem_cgroup_room(p.dir), 4096, "usage is not told: all of it");
+	fake_file(&p, "sys/fs/cgroup/a/b/memory.current", "3000\n");
+	cr_expect_eq(hostmem_cgroup_room(p.dir), 1096);
+	fake_file(&p, "sys/fs/cgroup/a/b/memory.stat", "anon 5\ninactive_file 1000\n");
+	cr_expect_eq(hostmem_cgroup_room(p.dir), 2096, "cached files go first");
+	fake_file(&p, "sys/fs/cgroup/a/memory.current", "1048000\n");
+	cr_expect_eq(hostmem_cgroup_room(p.dir), 576, "the group above is tighter");
+	fake_file(&p, "sys/fs/cgroup/a/memory.current", "2000000\n");
+	cr_expect_eq(hostmem_cgroup_room(p.dir), 0);
+
 	fake_file(&p, "proc/self/cgroup", "5:cpu:/x\n4:memory:/m\n0::/\n");
 	fake_file(&p, "sys/fs/cgroup/memory/m/memory.limit_in_bytes", "8192\n");
 	fake_file(&p, "sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
 	cr_expect_eq(hostmem_cgroup_limit(p.dir), 8192, "version 1");
+	fake_file(&p, "sys/fs/cgroup/memory/m/memory.usage_in_bytes", "8000\n");
+	fake_file(&p, "sys/fs/cgroup/memory/m/memory.stat",
+		  "inactive_file 1\ntotal_inactive_file 50\n");
+	cr_expect_eq(hostmem_cgroup_room(p.dir), 242);
 	fake_file(&p, "sys/fs/cgroup/memory/m/memory.limit_in_bytes", "9223372036854771712\n");
 	cr_expect_eq(hostmem_cgroup_limit(p.dir), UINT64_MAX, "version 1 without a limit");
 	place_exit(&p);

@@ -267,7 +267,7 @@ Test(domains, frames_go_with_the_last_guest, .timeout = 180)
 
 	NEED_KVM();
 	cli_run(&c,
-		"fleet --guests 4 --cell 4 --mem 16M --seconds 14 --workload hostile-leave,idle "
+		"fleet --guests 4 --cell 4 --mem 16M --seconds 15 --workload hostile-leave,idle "
 		"--domain gone:0,2 --domain stays --quiet --control none",
 		true, 120);
 	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);

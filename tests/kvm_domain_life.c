@@ -45,16 +45,6 @@ static void fail(void *vm, const char *why)
 	vm_fail(vm, "%s", why);
 }
 
-static int log_set(void *vm, unsigned int slot, bool on)
-{
-	return vm_log_set(vm, slot, on);
-}
-
-static int log_collect(void *vm, unsigned int slot, uint64_t *bitmap)
-{
-	return vm_log_collect(vm, slot, bitmap);
-}
-
 static void *scanner(void *arg)
 {
 	struct life *l = arg;
@@ -125,9 +115,7 @@ static void guest_begin(struct life *l, unsigned int i, unsigned int id)
 		&g->ept, &l->r.host, &g->vm->mem,
 		(struct ept_parker){.park = park, .unpark = unpark, .fail = fail, .arg = g->vm},
 		l->r.arena));
-	ept_track_init(&g->track,
-		       (struct ept_log_ops){.set = log_set, .collect = log_collect, .arg = g->vm},
-		       &g->vm->mem, l->r.arena);
+	ept_track_init(&g->track, ept_log_kvm(g->vm), &g->vm->mem, l->r.arena);
 	ept_track_attach(&g->ept, &g->track);
 	ob_lock(&l->step);
 	cr_assert(!ksm_add_guest(l->k, &(struct ksm_guest){

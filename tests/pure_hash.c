@@ -325,6 +325,7 @@ Test(hash, failing_host_only_merges_less)
 		{FAKE_DISCARD_MANY, ENOMEM, false}, {FAKE_PAGES, EIO, false},
 		{FAKE_FILE_READ, EIO, false},	    {FAKE_FILE_WRITE, ENOSPC, false},
 		{FAKE_PUNCH, EOPNOTSUPP, false},    {FAKE_VMA_COUNT, ENOENT, false},
+		{FAKE_MAP_VIEW, ENOMEM, false},
 	};
 
 	for (size_t i = 0; i < OB_ARRAY_SIZE(ops); i++)

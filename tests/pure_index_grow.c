@@ -342,3 +342,29 @@ Test(index_grow, a_full_table_stays_one)
 	cr_assert_eq(ksm_index_find(x.d, 99, &ref), KSM_HINT, "the newest is there");
 	fix_free(&x);
 }
+
+/* All that a growth has to move came late, and the cell died when it had published the bucket. */
+Test(index_grow, a_death_leaves_nothing_in_old_places)
+{
+	enum { N = 300 };
+	struct fix x = fix_new(20000);
+	uint64_t s = 3, hash[N], buckets = ksm_index_buckets(x.d);
+	uint32_t first;
+	unsigned int there = 0;
+
+	cr_assert_eq(ksm_frame_alloc(x.d, N, &first), N);
+	for (uint32_t i = 0; i < N; i++) {
+		hash[i] = rnd(&s);
+		cr_assert_eq(ksm_index_insert_frame(x.d, hash[i], first + i), 0);
+	}
+	cr_assert_eq(ksm_index_buckets(x.d), buckets);
+	atomic_store(x.d->grow_lock, 2); /* cell 1 */
+	atomic_store(x.d->buckets, buckets + 1);
+	for (uint32_t i = 0; i < N; i++)
+		there += reaches(x.d, hash[i], first + i);
+	cr_assert_lt(there, N, "some are looked for elsewhere");
+	ksm_domain_cell_died(x.coord, 1);
+	for (uint32_t i = 0; i < N; i++)
+		cr_assert(reaches(x.d, hash[i], first + i));
+	fix_free(&x);
+}

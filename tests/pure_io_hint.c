@@ -587,3 +587,27 @@ Test(io_hint, a_thread_talks_while_another_takes)
 	cr_assert_eq(taken + count.dropped + count.voided, count.hints);
 	unmake(&f);
 }
+
+/* Hints are part of what the budget is for: when it is used up, they wait. */
+Test(io_hint, the_budget_is_kept)
+{
+	struct ksm_budget b;
+	struct fleet f;
+	uint64_t now;
+
+	make(&f);
+	now = f.h->ops->now_ns(f.h);
+	ksm_budget_init(&b, 1, now);
+	ksm_budget_charge(&b, now, 3600 * OB_NS_PER_SEC);
+	f.k[0]->opts.budget = &b;
+	read_disk(&f, 0, 0, 4, 1, 500);
+	read_disk(&f, 2, 0, 4, 1, 500);
+	cr_assert_eq(ksm_hint_step(f.k[0], 100), 0);
+	cr_assert_eq(shared(&f, 0, 0, 4), 0);
+	ksm_budget_init(&b, 0, now);
+	while (ksm_hint_step(f.k[0], 100))
+		;
+	cr_assert_eq(shared(&f, 0, 0, 4) + shared(&f, 2, 0, 4), 8);
+	f.k[0]->opts.budget = NULL;
+	unmake(&f);
+}

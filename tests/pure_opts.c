@@ -128,6 +128,11 @@ Test(opts, all_of_them)
 	cr_expect_eq(c.cell, 5);
 	cr_expect_str_eq(c.kernel_path, "k");
 	cr_expect_str_eq(c.image_path, "i");
+	cr_expect_eq(c.host_mem_bytes, 0, "what the host has");
+	cr_assert_eq(parse(&c, &g, "compare --host-mem 1G --workload cowstorm:5:2,probe:0:16",
+			   words, sizeof(words), &e),
+		     OPTS_OK, "%s", e.msg);
+	cr_expect_eq(c.host_mem_bytes, OB_GIB);
 	cr_assert_eq(parse(&c, &g,
 			   "fleet --inject lose-break --inject flip-frame --warm-timeout 9 --quiet "
 			   "--out d --control none",
@@ -169,6 +174,9 @@ Test(opts, compare_has_its_control)
 	cr_expect_str_eq(c.sharing[0]->name, "hash");
 	cr_assert_eq(c.ksm_cpu_percent, 5);
 	cr_assert_eq(c.scan_gap_ms, 0);
+	cr_assert_eq(c.max_pause_us, 500);
+	cr_assert_eq(parse(&c, &g, "compare --max-pause 50", words, sizeof(words), &e), OPTS_OK);
+	cr_assert_eq(c.max_pause_us, 50);
 	cr_assert_eq(parse(&c, &g, "fleet --ksm-cpu 0 --scan-gap 1000", words, sizeof(words), &e),
 		     OPTS_OK);
 	cr_assert_eq(c.ksm_cpu_percent, 0);
@@ -198,6 +206,9 @@ Test(opts, bad_lines)
 		{"fleet --ksm-cpu 6401", "6400"},
 		{"fleet --ksm-cpu 5%", "--ksm-cpu '5%'"},
 		{"fleet --scan-gap 0", "--scan-gap 0"},
+		{"fleet --max-pause 19", "20"},
+		{"fleet --max-pause 1000001", "1000000"},
+		{"fleet --max-pause 1ms", "--max-pause '1ms'"},
 		{"fleet --workload kv,frob", "frob"},
 		{"fleet --workload kv,", "empty name"},
 		{"fleet --workload touch:101", "at most 100"},
@@ -219,6 +230,12 @@ Test(opts, bad_lines)
 		{"fleet --scan-gap 0", "--scan-gap"},
 		{"fleet --workload steady:1", "takes no number"},
 		{"fleet --workload shuffle:1:2", "one number"},
+		{"fleet --host-mem 1K", "at least 8M"},
+		{"fleet --host-mem much", "not a size"},
+		{"fleet --host-mem 64M --sharing off", "--sharing hash"},
+		{"run --host-mem 64M", "--host-mem"},
+		{"fleet --workload cowstorm:0", "at least 1"},
+		{"fleet --workload probe:1:8", "at least 16"},
 		{"fleet --guest linux", "not available in this version"},
 		{"fleet --guest bsd", "microguest"},
 		{"fleet --frob", "--frob"},

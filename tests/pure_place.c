@@ -291,6 +291,11 @@ static void obey(const struct place *p, const unsigned int *of, unsigned int mos
 		}
 	}
 	cr_assert_eq(total, p->guests);
+	/* A border between two nodes cuts one domain at most. */
+	if (across)
+		cr_assert_eq(p->npools, p->domains);
+	else
+		cr_assert_leq(p->npools, p->domains + p->nodes - 1);
 	for (unsigned int i = 0; i < p->npools; i++) {
 		cr_assert_eq(p->pool[i].cells, cells_of[i]);
 		cr_assert_gt(p->pool[i].cells, 0);

@@ -56,6 +56,12 @@ static struct run_result run(enum run_status status)
 		.checked_shared_pages = 55,
 		.mismatches = 1,
 		.ksm = {.merged_pages = 42},
+		.reserve = {.on = true,
+			    .bytes_max = 4096,
+			    .host_mem = 64 * OB_MIB,
+			    .fits_seconds = -1,
+			    .low_seconds = 0.25,
+			    .pauses = 3},
 		.nsamples = 2,
 	};
 
@@ -130,6 +136,11 @@ Test(result, fields)
 	cr_expect_eq(report_num(o, "integrity.mismatches"), 1);
 	cr_expect_eq(report_num(o, "state_pages.shared"), 11);
 	cr_expect_eq(report_num(o, "hash.merged_pages"), 42);
+	cr_expect_eq(report_num(o, "reserve.largest_bytes"), 4096);
+	cr_expect_eq(report_num(o, "reserve.low_seconds"), 0.25);
+	cr_expect_eq(report_num(o, "reserve.pauses"), 3);
+	cr_expect_eq(report_num(o, "reserve.over_bytes"), 0);
+	cr_expect(json_is_null(report_get(o, "reserve.fits_seconds")), "it never fitted");
 	cr_expect(json_is_null(report_get(o, "kernel_ksm")),
 		  "counters of an engine that did not run");
 	cr_expect_eq(json_array_size(report_get(o, "samples")), 2);

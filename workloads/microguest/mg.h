@@ -288,7 +288,7 @@ struct workload {
 
 extern const struct workload work_idle, work_steady, work_filecache, work_kv, work_churn;
 extern const struct workload work_counters, work_touch, work_writer, work_unique, work_same,
-	work_shuffle, work_first, work_ping;
+	work_shuffle, work_first, work_ping, work_cowstorm, work_probe;
 extern const struct workload work_hostile[];
 extern const unsigned int work_nhostile;
 
@@ -308,9 +308,10 @@ struct mem_work {
 	uint64_t hot;			/* touch: pages that it goes on touching */
 	struct area_order order, place; /* order.n is 0: there is none */
 	struct gen_rng rng;
-	uint64_t due;	     /* unique, same: tenths of pages to be rewritten */
-	uint64_t seen;	     /* unique, same: next page to verify; ping: the last request */
-	uint64_t idle_since; /* ping: when that came, ns */
+	uint64_t due; /* unique, same: tenths of pages to be rewritten */
+	uint64_t
+		seen; /* unique, same, cowstorm: next page to verify; ping, probe: the last request */
+	uint64_t idle_since; /* ping: when that came, ns; cowstorm, probe: when waiting began */
 };
 
 uint64_t *area_page(const struct guest *g, uint64_t page);

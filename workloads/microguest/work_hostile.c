@@ -11,7 +11,7 @@
 #define BEYOND	    0x0000400000000000ULL /* an address that no guest has memory at */
 #define SPRAYS	    2000
 #define IDT_BYTES   512
-#define LEAVE_NS    (4000 * MS)
+#define LEAVE_NS    (6000 * MS)
 
 extern uint8_t idt[IDT_BYTES];
 
