@@ -387,6 +387,7 @@ static json_t *reply_sample(struct cell *c, const json_t *doc)
 	o = json_pack("{s:o,s:I,s:I,s:I,s:o}", "guests", guests, "wrong", (json_int_t)wrong, "vmas",
 		      (json_int_t)vmas, "ept_bytes", (json_int_t)ob_arena_bytes(c->arena_ept),
 		      "ksm", proto_pack_stats(&k));
+	json_object_set_new(o, "log_bytes", json_integer(full ? (json_int_t)cell_log_bytes(c) : 0));
 	json_object_set_new(o, "huge_cpu_ns",
 			    json_integer((json_int_t)atomic_load(&c->huge_cpu_ns)));
 	if (json_is_true(json_object_get(doc, "kvm")))
@@ -432,6 +433,12 @@ static json_t *cell_answer(struct cell *c, const json_t *doc, bool *quit)
 		stand_told(c, doc);
 	else if (!strcmp(what, "fail-cold"))
 		cell_fail_cold(c);
+	else if (!strcmp(what, "scan-gap"))
+		cell_scan_gap(c, doc);
+	else if (!strcmp(what, "plant"))
+		r = cell_plant(c, doc, &e);
+	else if (!strcmp(what, "planted"))
+		return cell_planted(c, doc);
 	else if (!strcmp(what, "sample"))
 		return reply_sample(c, doc);
 	else if (!strncmp(what, "ept-", 4))

@@ -135,4 +135,12 @@ json_t *cell_kvmstat_named(struct cell_guest *g);
 /* {"vm": [names], "vcpu": [names], "guests": [of each, as above]}; NULL: there are none. */
 json_t *cell_kvmstat_sample(struct cell *c);
 
+/* cell_plant.c: what a benchmark has done to guests and scanner while they run. */
+int cell_plant(struct cell *c, const json_t *doc, struct ob_err *e);
+#define PLANT_OPEN 128 /* places asked about at once, at most */
+json_t *cell_planted(struct cell *c, const json_t *doc);
+void cell_scan_gap(struct cell *c, const json_t *doc);
+/* What KVM's log of writes takes; while the scanner, who switches it, stands still. */
+uint64_t cell_log_bytes(const struct cell *c);
+
 #endif

@@ -8,6 +8,7 @@
 
 #include "harness/bench_demo.h"
 #include "harness/bench_ept.h"
+#include "harness/bench_ksm.h"
 
 const struct bench_verb *bench_verbs(void)
 {
@@ -16,6 +17,8 @@ const struct bench_verb *bench_verbs(void)
 		 "starting guests, what an idle one costs, 200 of them; beside QEMU's microvm"},
 		{"ept", bench_ept,
 		 "taking pages from guests and answering their faults; beside the bare calls"},
+		{"ksm", bench_ksm,
+		 "our merging beside Linux KSM: the first merge, and what it costs once settled"},
 		{"fleet", bench_fleet, NULL},
 		{NULL, NULL, NULL},
 	};

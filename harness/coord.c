@@ -139,7 +139,7 @@ static int switch_on(struct coord *c, struct ob_err *e)
 
 	/* First KSM's settings, which take their time; it finds nothing to do before the cells say so. */
 	if (!strcmp(c->engine->name, "kernel")) {
-		r = ksm_driver_start(&c->driver, "/proc/self/exe", NULL, e);
+		r = ksm_driver_start(&c->driver, "/proc/self/exe", NULL, &c->cfg->ksm_pace, e);
 		if (r)
 			return r;
 		c->driving = true;
@@ -172,17 +172,38 @@ static void reap(struct coord *c)
 	c->reap_cpu_ns += c->host.ops->thread_cpu_ns(&c->host) - cpu;
 }
 
+/* Wait until it is time for the next reading. 1: a script says that the run is over. */
+static int wait_reading(struct coord *c, uint64_t until_ns, struct ob_err *e)
+{
+	const struct run_script *s = c->cfg->script;
+	int r = 0;
+
+	if (!s) {
+		nap_until(c, until_ns);
+		return 0;
+	}
+	do {
+		nap_until(c, OB_MIN(until_ns, coord_now(c) + s->tick_ns));
+		r = s->tick(c, s->arg, e);
+	} while (!r && !ob_stop_signal && coord_now(c) < until_ns);
+	return r;
+}
+
 static int measure(struct coord *c, struct ob_err *e)
 {
+	uint64_t every = c->cfg->sample_ms ? c->cfg->sample_ms * OB_NS_PER_MS : SAMPLE_NS;
+	unsigned int patience = c->driving && !c->cfg->script ? KERNEL_PATIENCE : 1;
 	uint64_t end = c->t0_ns + c->cfg->seconds * OB_NS_PER_SEC, next_line = 0;
 	struct ksm_sysfs_counters k;
 	char saved[24];
-	int r;
+	int r, over;
 
-	for (uint64_t next = c->t0_ns, now = next; !ob_stop_signal; next += SAMPLE_NS) {
+	for (uint64_t next = c->t0_ns, now = next; !ob_stop_signal; next += every) {
 		const struct run_sample *s;
 
-		nap_until(c, now < end ? OB_MIN(next, end) : next);
+		over = wait_reading(c, now < end ? OB_MIN(next, end) : next, e);
+		if (over < 0)
+			return over;
 		r = coord_sample(c, false, e);
 		if (r)
 			return r;
@@ -200,9 +221,9 @@ static int measure(struct coord *c, struct ob_err *e)
 				       (unsigned long long)s->checked_pages);
 			next_line = now + 2 * OB_NS_PER_SEC;
 		}
-		if (now >= end &&
-		    (!c->driving || c->out->converged ||
-		     now - c->t0_ns >= KERNEL_PATIENCE * c->cfg->seconds * OB_NS_PER_SEC))
+		if (over ||
+		    (now >= end && (!c->driving || c->out->converged ||
+				    now - c->t0_ns >= patience * c->cfg->seconds * OB_NS_PER_SEC)))
 			break;
 		if (count_guests(c, true) == c->cfg->guests)
 			return ob_fail(e, EIO, "no guest is left: %s", c->out->guest[0].reason);

@@ -38,7 +38,7 @@ struct coord_cell {
 	int fd;			   /* control; -1: lost */
 	const unsigned int *guest; /* its guests, */
 	unsigned int n;		   /* so many */
-	uint64_t ept_bytes, vmas, huge_cpu_ns;
+	uint64_t ept_bytes, vmas, huge_cpu_ns, log_bytes;
 	uint64_t page_tables_t0; /* bytes of its page tables when the engine was switched on */
 	struct ksm_stats ksm;
 	char why[200]; /* how it was lost */

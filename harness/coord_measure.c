@@ -86,6 +86,7 @@ static void take_sample(struct coord *c, unsigned int cell, const json_t *a)
 	cc->ept_bytes = proto_u64(a, "ept_bytes");
 	cc->vmas = proto_u64(a, "vmas");
 	cc->huge_cpu_ns = proto_u64(a, "huge_cpu_ns");
+	cc->log_bytes = proto_u64(a, "log_bytes");
 	c->out->frame_check_errors += proto_u64(a, "wrong");
 	proto_unpack_stats(k, &cc->ksm);
 	result_kvmstat_take(c->out->kvm_stats, json_object_get(a, "kvm"));
@@ -265,6 +266,9 @@ static void metadata(struct coord *c)
 		}
 		if (c->npools && k->vmas > regions)
 			kernel += (k->vmas - regions) * VMA_BYTES;
+		/* KVM's log of writes: merging is not its only reader, and is charged for it. */
+		if (c->npools)
+			kernel += k->log_bytes;
 		if (c->driving)
 			items = ksm_rmap_items(k->pid) * RMAP_ITEM_BYTES;
 		kernel += items;
@@ -283,6 +287,7 @@ static void metadata(struct coord *c)
 	}
 	if (c->driving) {
 		out->metadata_kernel += out->kernel_ksm.pages_shared * STABLE_NODE_BYTES;
+		out->metadata_items += out->kernel_ksm.pages_shared * STABLE_NODE_BYTES;
 		out->domain[0].metadata_bytes += out->kernel_ksm.pages_shared * STABLE_NODE_BYTES;
 	}
 }

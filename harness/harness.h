@@ -34,6 +34,15 @@ _Static_assert(FLEET_MAX_GUESTS == DOMAIN_MAX_GUESTS, "every guest may be named"
 
 /* --- options: opts.c --------------------------------------------------------------------- */
 
+struct coord;
+
+struct run_script {
+	/* 0: go on; 1: the run has what it was for; or -errno with a line in @e. */
+	int (*tick)(struct coord *c, void *arg, struct ob_err *e);
+	void *arg;
+	uint64_t tick_ns; /* how often, about */
+};
+
 struct fleet_config {
 	unsigned int guests;
 	uint64_t mem_bytes;
@@ -50,6 +59,7 @@ struct fleet_config {
 	unsigned int inject;	      /* enum ksm_inject */
 	unsigned int ksm_cpu_percent; /* of one core, for all scanners; 0: no limit */
 	unsigned int scan_gap_ms;     /* rest between passes over settled guests; 0: the default */
+	struct ksm_pace ksm_pace;     /* --ksm: how the engine kernel drives Linux KSM */
 	unsigned int max_pause_us;    /* a guest stands still for merging so long at most */
 	struct wset_config wset;      /* --working-set */
 	bool io_hints;		      /* --io-hints: what guests read is merged at once */
@@ -57,6 +67,10 @@ struct fleet_config {
 	enum ept_pages pages;
 	/* adaptive: pages that breaking a huge page must give back, of 512; else 0. */
 	unsigned int huge_threshold;
+	/* A benchmark's: called while the run is measured, and says when it ends (@seconds is then the
+	 * most that it may take). NULL: none. */
+	const struct run_script *script;
+	unsigned int sample_ms;	 /* between two readings; 0: the default, 250 */
 	uint64_t host_mem_bytes; /* --host-mem; 0: what the host has */
 	const char *json_path;	 /* --json FILE, or NULL; "-" is standard output */
 	const char *out_dir;	 /* results/<run> of compare; NULL: none */
@@ -180,8 +194,7 @@ struct run_result {
 	uint64_t saved_zero, saved_intra, saved_inter; /* bytes */
 	uint64_t metadata_ours, metadata_kernel;       /* bytes that sharing itself costs */
 	uint64_t metadata_map;			       /* of ours: the page-state maps */
-	uint64_t
-		metadata_items; /* of the kernel's: items of KSM, one a page scanned; 0: not told */
+	uint64_t metadata_items; /* of the kernel's: Linux KSM's items and nodes; 0: not told */
 	double merge_cpu_seconds;
 	double huge_cpu_seconds;    /* of building huge pages, in none of the others */
 	double merge_seconds_to_95; /* negative: never (nothing was merged) */

@@ -37,9 +37,10 @@ static void signals_set(void (*handler)(int))
 	OB_ASSERT(sigaction(SIGXFSZ, &sa, NULL) == 0);
 }
 
-/* Hidden verb: ksm-guardian FD [LOCK]. */
+/* Hidden verb: ksm-guardian FD [LOCK [PACE]]. */
 static int guardian_verb(int argc, char **argv)
 {
+	struct ksm_pace pace = {.kind = KSM_PACE_FASTEST};
 	char *end;
 	long fd;
 
@@ -51,11 +52,15 @@ static int guardian_verb(int argc, char **argv)
 		ob_warn("ksm-guardian: '%.40s' is not a descriptor", argv[1]);
 		return OB_EXIT_USAGE;
 	}
-	if (argc > 3) {
-		ob_warn("ksm-guardian: takes FD and LOCK only, not '%.40s'", argv[3]);
+	if (argc > 3 && ksm_pace_parse(argv[3], &pace)) {
+		ob_warn("ksm-guardian: '%.40s' is not a pace", argv[3]);
 		return OB_EXIT_USAGE;
 	}
-	return ksm_guardian_main((int)fd, argc > 2 ? argv[2] : NULL);
+	if (argc > 4) {
+		ob_warn("ksm-guardian: takes FD, LOCK and PACE only, not '%.40s'", argv[4]);
+		return OB_EXIT_USAGE;
+	}
+	return ksm_guardian_main((int)fd, argc > 2 ? argv[2] : NULL, &pace);
 }
 
 struct verb {

@@ -30,6 +30,7 @@ enum opts_key {
 	KEY_OUT,
 	KEY_QUIET,
 	KEY_INJECT,
+	KEY_KSM,
 	KEY_WARM,
 	KEY_CONTROL,
 	KEY_WORKING_SET,
@@ -51,10 +52,10 @@ enum opts_key {
 #define OPTS_COMMON \
 	{"mem", KEY_MEM, "SIZE", 0, "memory of each guest: 16M, 1G (default 64M)", 0}, \
 	{"workload", KEY_WORKLOAD, "NAME[,NAME...]", 0, \
-	 "kv, filecache, churn, idle; or a memory workload, with up to two numbers: " \
-	 "counters:ORDER:MS, touch:PERCENT:SCATTER, writer:PAGES:US, unique:PAGES, same:PAGES:CONTENTS, " \
-	 "first:WRITE, ping, cowstorm:SECONDS:STORMS, probe:SECONDS:PAGES; " \
-	 "guest i runs the i-th, round and round (default kv)", 0}, \
+	 "kv, filecache, churn, idle, steady; or a memory workload, with up to two numbers: " \
+	 "counters:ORDER:MS, touch:PERCENT:SCATTER, writer:PAGES:US, unique:PAGES:FREE, " \
+	 "same:PAGES:CONTENTS, shuffle:PAGES, first:WRITE, ping, cowstorm:SECONDS:STORMS, " \
+	 "probe:SECONDS:PAGES; guest i runs the i-th, round and round (default kv)", 0}, \
 	{"seconds", KEY_SECONDS, "S", 0, "measured time over warm guests (default 10)", 0}, \
 	{"seed", KEY_SEED, "N", 0, "of everything random (default 1)", 0}, \
 	{"json", KEY_JSON, "FILE", 0, "write the result there; - is standard output", 0}, \
@@ -84,6 +85,9 @@ static const struct argp_option opts_many[] = {
 	 "off, hash (our merging) or kernel (Linux KSM; needs root). fleet: one, default hash. "
 	 "compare: several, default off,hash,kernel; off, the control, is always run", 0},
 	{"cell", KEY_CELL, "N", 0, "most guests in one process (default 8)", 0},
+	{"ksm", KEY_KSM, "PACE", 0,
+	 "how the mode kernel drives Linux KSM: fastest (default), default (as the kernel starts), "
+	 "advisor (its scan-time advisor), sleep:MS (fastest, but for MS of rest after a scan)", 0},
 	{"ksm-cpu", KEY_KSM_CPU, "PERCENT", 0,
 	 "CPU that our merging may take on this host, of one core, after a burst for guests that are "
 	 "new (default 5; 0: no limit)", 0},
@@ -272,6 +276,22 @@ static int take_sharing(struct opts_state *st, const char *arg)
 	return 0;
 }
 
+static int take_ksm(struct opts_state *st, const char *arg)
+{
+	int ret = ksm_pace_parse(arg, &st->c->ksm_pace);
+
+	st->given->ksm = true;
+	if (ret == -ERANGE)
+		return opts_bad(st, "--ksm %.40s: too long a rest; at most %d ms", arg,
+				KSM_PACE_MAX_SLEEP);
+	if (ret)
+		return opts_bad(
+			st,
+			"--ksm '%.40s': unknown; there are fastest, default, advisor and sleep:MS",
+			arg);
+	return 0;
+}
+
 static int take_period(struct opts_state *st, const char *arg)
 {
 	uint64_t ns = 0;
@@ -386,6 +406,8 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 		return take_sharing(st, arg);
 	case KEY_INJECT:
 		return take_inject(st, arg);
+	case KEY_KSM:
+		return take_ksm(st, arg);
 	case KEY_PAGES:
 		st->explained |= opts_take_pages(c, arg, st->e) != 0;
 		return c->pages == EPT_PAGES_NMODES ? EINVAL : 0;
@@ -475,11 +497,13 @@ static int opts_together(struct opts_state *st)
 {
 	struct fleet_config *c = st->c;
 	const struct ksm_engine_ops *off = ksm_engine_find("off"), *hash = ksm_engine_find("hash");
-	bool has_hash = false, has_off = false;
+	const struct ksm_engine_ops *kernel = ksm_engine_find("kernel");
+	bool has_hash = false, has_off = false, has_kernel = false;
 
 	for (unsigned int i = 0; i < c->nsharing; i++) {
 		has_hash |= c->sharing[i] == hash;
 		has_off |= c->sharing[i] == off;
+		has_kernel |= c->sharing[i] == kernel;
 	}
 	if (opts_wset_together(c, st->given, st->e))
 		return EINVAL;
@@ -492,6 +516,11 @@ static int opts_together(struct opts_state *st)
 	if (c->inject && !has_hash)
 		return opts_bad(
 			st, "--inject plants a fault in our own merging; it needs --sharing hash");
+	if (c->scan_gap_ms && !has_hash)
+		return opts_bad(st, "--scan-gap is of our own merging; it needs --sharing hash");
+	if (st->given->ksm && !has_kernel)
+		return opts_bad(st,
+				"--ksm says how Linux KSM is driven; it needs --sharing kernel");
 	if (st->compare && !has_off) { /* no experiment without its control */
 		OB_ASSERT(c->nsharing < FLEET_MAX_MODES);
 		memmove(c->sharing + 1, c->sharing, c->nsharing * sizeof(c->sharing[0]));

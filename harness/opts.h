@@ -31,6 +31,7 @@ enum opts_outcome {
 struct opts_given {
 	bool sharing; /* the sharing modes were named, not the default */
 	bool out_dir;
+	bool ksm;		  /* --ksm */
 	bool working_set, sample; /* --working-set; one of the options about it */
 };
 

@@ -11,12 +11,12 @@
 
 #include "harness/harness.h"
 
-const char *const opts_workloads[] = {"kv",    "filecache", "churn",  "idle", "counters",
-				      "touch", "writer",    "unique", "same", "first",
+const char *const opts_workloads[] = {"kv",    "filecache", "churn",  "idle", "steady",	 "counters",
+				      "touch", "writer",    "unique", "same", "shuffle", "first",
 				      "ping",  "cowstorm",  "probe",  NULL};
 
 /* The first of those that take numbers. */
-#define MEMORY_WORKLOADS 4
+#define MEMORY_WORKLOADS 5
 /* Of each number: more would not fit 64 bits, and no workload takes so much. */
 #define MAX_DIGITS 18
 
@@ -64,8 +64,9 @@ static const struct bounds {
 	{"counters", 2, {0, 0}, {1, UINT64_MAX}},
 	{"touch", 2, {0, 0}, {100, 1}},
 	{"writer", 2, {1, 0}, {UINT64_MAX, UINT64_MAX}},
-	{"unique", 1, {0, 0}, {UINT64_MAX, 0}},
+	{"unique", 2, {0, 0}, {UINT64_MAX, UINT64_MAX}},
 	{"same", 2, {0, 0}, {UINT64_MAX, UINT64_MAX}},
+	{"shuffle", 1, {0, 0}, {UINT64_MAX, 0}},
 	{"first", 1, {0, 0}, {1, 0}},
 	{"ping", 0, {0, 0}, {0, 0}},
 	{"cowstorm", 2, {1, 0}, {86400, 1000000}},
@@ -89,8 +90,8 @@ int opts_check_workload(const char *name, struct ob_err *e)
 	if (find(name, len) < 0 && !opts_known_workload(name))
 		return ob_fail(e, EINVAL,
 			       "--workload '%.40s': unknown; there are kv, filecache, churn, idle, "
-			       "and counters, touch, writer, unique, same, first, ping, "
-			       "cowstorm, probe",
+			       "steady, and counters, touch, writer, unique, same, shuffle, first, "
+			       "ping, cowstorm, probe",
 			       name);
 	if (!*s)
 		return 0;

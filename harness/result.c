@@ -401,6 +401,7 @@ static void figures_set(json_t *o, const struct run_result *r)
 	json_object_set_new(o, "metadata_bytes", fig(r, r->metadata_ours + r->metadata_kernel));
 	json_object_set_new(meta, "ours", fig(r, r->metadata_ours));
 	json_object_set_new(meta, "kernel", fig(r, r->metadata_kernel));
+	json_object_set_new(meta, "ksm_items", fig(r, r->metadata_items));
 	json_object_set_new(o, "metadata", meta);
 	json_object_set_new(
 		page, "merging",
@@ -506,6 +507,7 @@ static json_t *run_json(const struct run_result *r)
 
 static json_t *config_json(const struct fleet_config *c)
 {
+	char pace[KSM_PACE_TEXT];
 	static const struct {
 		unsigned int bit;
 		const char *name;
@@ -536,6 +538,9 @@ static json_t *config_json(const struct fleet_config *c)
 	json_object_set_new(o, "warm_timeout_seconds", json_integer(c->warm_timeout));
 	json_object_set_new(o, "max_pause_us", json_integer(c->max_pause_us));
 	json_object_set_new(o, "inject", inject);
+	json_object_set_new(o, "scan_gap_ms",
+			    c->scan_gap_ms ? json_integer(c->scan_gap_ms) : json_null());
+	json_object_set_new(o, "ksm", json_string(ksm_pace_text(&c->ksm_pace, pace)));
 	json_object_set_new(o, "io_hints", json_boolean(c->io_hints));
 	json_object_set_new(o, "working_set", result_wset_config_json(&c->wset));
 	json_object_set_new(o, "pages", json_string(ept_pages_name(c->pages)));

@@ -80,5 +80,7 @@ void result_kvmstat_shift(struct result_kvmstat *k, double since);
 json_t *result_kvmstat_json(struct result_kvmstat *k);
 /* The last value of a statistic of VMs, over all guests; negative: there is none of that name. */
 double result_kvmstat_last(struct result_kvmstat *k, const char *name);
+/* The same of a statistic of vCPUs, over all of them. */
+double result_kvmstat_last_vcpu(struct result_kvmstat *k, const char *name);
 
 #endif

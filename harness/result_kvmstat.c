@@ -186,6 +186,25 @@ double result_kvmstat_last(struct result_kvmstat *k, const char *name)
 	return sum;
 }
 
+double result_kvmstat_last_vcpu(struct result_kvmstat *k, const char *name)
+{
+	const json_t *have;
+	double sum = 0;
+	size_t at;
+
+	if (!k || !k->n)
+		return -1;
+	json_array_foreach (k->vcpu, at, have)
+		if (!strcmp(json_string_value(have), name))
+			break;
+	if (at == k->nvcpu)
+		return -1;
+	for (unsigned int g = 0; g < k->guests; g++)
+		for (size_t v = 0; v < k->vcpus; v++)
+			sum += (double)values_of(k, k->n - 1, g)[k->nvm + v * k->nvcpu + at];
+	return sum;
+}
+
 /* --- the document -------------------------------------------------------------------------- */
 
 /* Is value @at (of one, or of each vCPU at steps of @step) 0 in all readings of all guests? */

@@ -91,6 +91,7 @@ struct agent_report {
 	uint64_t job_ns;      /* what the workload's one timed job took (first); 0: not done */
 	uint64_t area_hot;    /* pages of the area that touch goes on touching */
 	uint64_t job_page_ps; /* first: ps a page, in the median of runs of pages */
+	uint64_t free_untouched_pages; /* before those of free_dirty_pages, the last of RAM */
 	/* probe: how many pages it has guessed about (0: not yet), how often it said "somebody holds
 	 * it", and was right; medians of the time of a write, to guesses that somebody holds, that
 	 * nobody does, and to its own pages that are there twice, and once. */

@@ -149,6 +149,11 @@ int ksm_start(struct ksm *k, struct ob_err *e)
 	return r;
 }
 
+void ksm_set_pass_gap(struct ksm *k, uint64_t gap_ns)
+{
+	k->opts.pass_gap_ns = gap_ns;
+}
+
 bool ksm_engine_steps(const struct ksm *k)
 {
 	return k->ops->step != NULL;

@@ -17,9 +17,15 @@
  * Start: try for the exclusive lock. Got it: nobody else uses KSM. Is the file empty, then the
  * settings are as the host wants them: save them, and fsync, before the first one is changed. If it
  * is not empty, a guardian was killed before it could put them back: what the file says are the
- * originals, what the kernel says is not. Set the fastest, and turn the lock into a shared one. Not
- * got it: wait for a shared lock, and look at the file. Settings there: others use KSM, one user
- * more. An empty file: the others ended in between and put all back: begin again.
+ * originals, what the kernel says is not. Set our own, and turn the lock into a shared one. Not got
+ * it: wait for a shared lock. Then, in either case, look at the file. Settings there: others use
+ * KSM too, or nobody but us does. An empty file: the others ended in between and put all back:
+ * begin again.
+ *
+ * With the originals the file names the pace (pace.c) that KSM is driven at. Who finds another than
+ * its own once it has the shared lock does not start. The line of the pace has a fixed length, so
+ * that a first user which finds originals left over writes its own pace over that of the dead one
+ * by one write: the originals are in the file at every moment.
  *
  * End: try to turn the shared lock into the exclusive one, without waiting. Not got it: somebody
  * else uses KSM, and will do what is to be done. Got it: put back what the file says, then empty
@@ -28,8 +34,8 @@
  * Turning a lock is not atomic: the kernel drops the old one first, and when the new one is
  * refused, the old one is gone too. That does not hurt here.
  *  - At the start, between exclusive and shared, another guardian may get the exclusive lock. It
- *    finds the saved settings, takes them for what they are, the originals, and sets the fastest
- *    once more.
+ *    finds the saved settings, takes them for what they are, the originals, and sets its own. If
+ *    that is another pace, the one before finds it in the file and does not start.
  *  - At the end, of several guardians that try at once, look at the one whose try comes last: each
  *    other has either dropped its lock before (when its try failed) or holds the exclusive lock. In
  *    the first case the last one succeeds, in the second that other one is putting things back
@@ -46,10 +52,10 @@
  * that the next one to come tries again.
  *
  * All of this holds among those who see the same file. Two in different roots (containers, or a
- * chroot) may see one kernel's settings and two files; the second would take our fastest settings
- * for the host's own, save them, and leave them behind. So a first user that finds nothing saved
- * and yet the settings that only we make refuses, and says how to put them back by hand. (Two such
- * that start within the same millisecond do not see each other.)
+ * chroot) may see one kernel's settings and two files; the second would take our settings for the
+ * host's own, save them, and leave them behind. So a first user that finds nothing saved and yet
+ * settings that only we make (fastest and sleep:MS can be told) refuses, and says how to put them
+ * back by hand. (Two such that start within the same millisecond do not see each other.)
  *
  * A guardian that was killed is seen by its parent when that stops: one more guardian, started and
  * stopped at once, is then a user like any other, and puts back what the dead one left in the file.
@@ -86,6 +92,7 @@ extern char **environ;
 
 struct guardian {
 	const char *lock_path, *root;
+	const struct ksm_pace *pace;
 	int lock_fd;
 };
 
@@ -120,24 +127,20 @@ static int lock_open(struct guardian *g, struct ob_err *e)
 }
 
 /* 1: the file holds saved settings, 0: it does not, -errno: it holds something else. */
-static int saved_read(struct guardian *g, struct ksm_settings *s, struct ob_err *e)
+static int saved_read(struct guardian *g, struct ksm_settings *s, struct ksm_pace *pace,
+		      struct ob_err *e)
 {
 	char buf[TEXT_MAX];
 	ssize_t n = pread(g->lock_fd, buf, sizeof(buf), 0);
-	struct ksm_settings none = {0};
-	char head[TEXT_MAX];
-	int len;
 
 	if (n < 0)
 		return ob_fail(e, errno, "cannot read %s: %s", g->lock_path, strerror(errno));
 	if (!n)
 		return 0;
-	if (!ksm_settings_parse(buf, (size_t)n, s))
+	if (!ksm_settings_parse(buf, (size_t)n, s, pace))
 		return 1;
 	/* Cut off while being written? Then it begins as all of them do, and has no end. */
-	len = ksm_settings_format(&none, head, sizeof(head));
-	len -= (int)strlen("end\n");
-	if (!memcmp(buf, head, (size_t)OB_MIN(n, len)) &&
+	if (!memcmp(buf, KSM_SAVED_HEAD, OB_MIN((size_t)n, strlen(KSM_SAVED_HEAD))) &&
 	    (n < 4 || memcmp(buf + n - 4, "end\n", 4)))
 		return 0;
 	return ob_fail(
@@ -146,13 +149,16 @@ static int saved_read(struct guardian *g, struct ksm_settings *s, struct ob_err 
 		g->lock_path);
 }
 
-static int saved_write(struct guardian *g, const struct ksm_settings *s, struct ob_err *e)
+/* Over what is saved already it is the same but for the pace, and as long: one write, whole or
+ * not. */
+static int saved_write(struct guardian *g, const struct ksm_settings *s, bool over,
+		       struct ob_err *e)
 {
 	char buf[TEXT_MAX];
-	int n = ksm_settings_format(s, buf, sizeof(buf));
+	int n = ksm_settings_format(s, g->pace, buf, sizeof(buf));
 
-	if (n < 0 || ftruncate(g->lock_fd, 0) || pwrite(g->lock_fd, buf, (size_t)n, 0) != n ||
-	    fsync(g->lock_fd))
+	if (n < 0 || (!over && ftruncate(g->lock_fd, 0)) ||
+	    pwrite(g->lock_fd, buf, (size_t)n, 0) != n || fsync(g->lock_fd))
 		return ob_fail(e, EIO, "cannot save the KSM settings in %s", g->lock_path);
 	return 0;
 }
@@ -161,34 +167,39 @@ static int saved_write(struct guardian *g, const struct ksm_settings *s, struct 
 static int first_user(struct guardian *g, struct ob_err *e)
 {
 	struct ksm_settings saved, now;
+	struct ksm_pace left;
 	int r = ksm_settings_read(g->root, &now);
 
 	if (r)
 		return ob_fail(e, -r, "cannot read %s/sys/kernel/mm/ksm: %s", g->root,
 			       strerror(-r));
-	r = saved_read(g, &saved, e);
+	r = saved_read(g, &saved, &left, e);
 	if (r < 0)
 		return r;
-	if (!r) {
-		if (ksm_settings_are_fastest(&now))
+	if (r && !ksm_pace_equal(&left, g->pace)) {
+		r = saved_write(g, &saved, true, e);
+		if (r)
+			return r;
+	} else if (!r) {
+		if (ksm_settings_are_ours(&now))
 			return ob_fail(
 				e, EBUSY,
 				"Linux KSM is driven by another overbook (container, chroot); if "
 				"there is none: cd %s/sys/kernel/mm/ksm; echo 0 >run; echo 100 "
 				">pages_to_scan; echo 20 >sleep_millisecs",
 				g->root);
-		r = saved_write(g, &now, e);
+		r = saved_write(g, &now, false, e);
 		if (r)
 			return r;
 	}
-	return ksm_settings_fastest(g->root, &now, e);
+	return ksm_settings_pace(g->root, &now, g->pace, e);
 }
 
 /* With the exclusive lock: everything back, then the file emptied. */
 static int last_user(struct guardian *g, struct ob_err *e)
 {
 	struct ksm_settings saved;
-	int r = saved_read(g, &saved, e);
+	int r = saved_read(g, &saved, NULL, e);
 
 	/* Nothing saved: another guardian has put it back already. */
 	if (r <= 0)
@@ -231,9 +242,26 @@ static int check_access(const struct guardian *g, struct ob_err *e)
 		       strerror(errno));
 }
 
+/* The kernel has one ksmd: two users can only want the same of it. Leave as every user does, since
+ * we may be the last one by now. */
+static int other_pace(struct guardian *g, const struct ksm_pace *pace, struct ob_err *e)
+{
+	char theirs[KSM_PACE_TEXT], ours[KSM_PACE_TEXT];
+	struct ob_err ignored;
+
+	if (!lock(g->lock_fd, LOCK_EX | LOCK_NB))
+		last_user(g, &ignored);
+	return ob_fail(
+		e, EBUSY,
+		"Linux KSM is driven by another run, with --ksm %s; this one wants --ksm %s: "
+		"wait for that one to end",
+		ksm_pace_text(pace, theirs), ksm_pace_text(g->pace, ours));
+}
+
 static int guardian_enter(struct guardian *g, struct ob_err *e)
 {
 	struct ksm_settings saved;
+	struct ksm_pace pace;
 	int r = check_access(g, e);
 
 	if (!r)
@@ -250,17 +278,17 @@ static int guardian_enter(struct guardian *g, struct ob_err *e)
 				last_user(g, &ignored);
 				return r;
 			}
-			r = lock(g->lock_fd, LOCK_SH);
-			return r ? ob_fail(e, -r, "cannot lock %s: %s", g->lock_path, strerror(-r))
-				 : 0;
 		}
 		r = lock(g->lock_fd, LOCK_SH);
-		if (!r)
-			r = saved_read(g, &saved, e);
+		if (r)
+			return ob_fail(e, -r, "cannot lock %s: %s", g->lock_path, strerror(-r));
+		r = saved_read(g, &saved, &pace, e);
 		if (r < 0)
 			return r;
-		if (r)
+		if (r && ksm_pace_equal(&pace, g->pace))
 			return 0;
+		if (r)
+			return other_pace(g, &pace, e);
 		lock(g->lock_fd, LOCK_UN);
 		/* Others that start now do the same: step out of their pace. */
 		sleep_ms(1 + (unsigned int)(getpid() + (int)i * 5) % 8);
@@ -286,9 +314,11 @@ static void wait_for_end(int fd)
 	}
 }
 
-int ksm_guardian_run(int pipe_fd, const char *lock_path, const char *root)
+int ksm_guardian_run(int pipe_fd, const char *lock_path, const struct ksm_pace *pace,
+		     const char *root)
 {
-	struct guardian g = {.lock_path = lock_path ? lock_path : DEFAULT_LOCK, .root = root};
+	struct guardian g = {
+		.lock_path = lock_path ? lock_path : DEFAULT_LOCK, .root = root, .pace = pace};
 	struct ob_err e = {""};
 	char line[sizeof(e.msg) + 32];
 	int r;
@@ -317,29 +347,29 @@ int ksm_guardian_run(int pipe_fd, const char *lock_path, const char *root)
 	return r ? 1 : 0;
 }
 
-int ksm_guardian_main(int pipe_fd, const char *lock_path)
+int ksm_guardian_main(int pipe_fd, const char *lock_path, const struct ksm_pace *pace)
 {
-	return ksm_guardian_run(pipe_fd, lock_path, "");
+	return ksm_guardian_run(pipe_fd, lock_path, pace, "");
 }
 
 /* --- its parent ---------------------------------------------------------------------------- */
 
 /* Start it: its end of the socket becomes descriptor 3, all others close by themselves. */
-static int guardian_spawn(const char *self_exe, const char *lock_path, const char *root, int fd,
-			  pid_t *pid)
+static int guardian_spawn(const struct ksm_driver *d, int fd, pid_t *pid)
 {
-	char name[] = "overbook", verb[] = "ksm-guardian", num[] = "3";
-	char *argv[6] = {name, verb, num, NULL, NULL, NULL};
+	char name[] = "overbook", verb[] = "ksm-guardian", num[] = "3", pace[KSM_PACE_TEXT];
+	char *argv[7] = {name, verb, num, NULL, pace, NULL, NULL};
 	posix_spawn_file_actions_t fa;
 	posix_spawnattr_t attr;
 	sigset_t none;
 	int r;
 
-	argv[3] = strdup(lock_path);
-	argv[4] = root[0] ? strdup(root) : NULL;
-	if (!argv[3] || (root[0] && !argv[4])) {
+	ksm_pace_text(&d->pace, pace);
+	argv[3] = strdup(d->lock_path);
+	argv[5] = d->root[0] ? strdup(d->root) : NULL;
+	if (!argv[3] || (d->root[0] && !argv[5])) {
 		free(argv[3]);
-		free(argv[4]);
+		free(argv[5]);
 		return -ENOMEM;
 	}
 	sigemptyset(&none);
@@ -348,11 +378,11 @@ static int guardian_spawn(const char *self_exe, const char *lock_path, const cha
 	posix_spawnattr_init(&attr);
 	posix_spawnattr_setsigmask(&attr, &none);
 	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK);
-	r = posix_spawn(pid, self_exe, &fa, &attr, argv, environ);
+	r = posix_spawn(pid, d->self_exe, &fa, &attr, argv, environ);
 	posix_spawn_file_actions_destroy(&fa);
 	posix_spawnattr_destroy(&attr);
 	free(argv[3]);
-	free(argv[4]);
+	free(argv[5]);
 	return -r;
 }
 
@@ -406,7 +436,7 @@ static int driver_begin(struct ksm_driver *d, int *status, struct ob_err *e)
 	*status = 0;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv))
 		return ob_fail(e, errno, "socketpair: %s", strerror(errno));
-	r = guardian_spawn(d->self_exe, d->lock_path, d->root, sv[1], &pid);
+	r = guardian_spawn(d, sv[1], &pid);
 	close(sv[1]);
 	if (r) {
 		close(sv[0]);
@@ -445,7 +475,7 @@ static void driver_rescue(struct ksm_driver *d, int status)
 }
 
 int ksm_driver_start_at(struct ksm_driver *d, const char *self_exe, const char *lock_path,
-			const char *root, struct ob_err *e)
+			const struct ksm_pace *pace, const char *root, struct ob_err *e)
 {
 	int status, r;
 
@@ -453,7 +483,8 @@ int ksm_driver_start_at(struct ksm_driver *d, const char *self_exe, const char *
 				 .guardian_pid = -1,
 				 .self_exe = self_exe,
 				 .lock_path = lock_path ? lock_path : DEFAULT_LOCK,
-				 .root = root};
+				 .root = root,
+				 .pace = *pace};
 	r = driver_begin(d, &status, e);
 	if (r && status > 0 && WIFSIGNALED(status))
 		driver_rescue(d, status);
@@ -461,9 +492,9 @@ int ksm_driver_start_at(struct ksm_driver *d, const char *self_exe, const char *
 }
 
 int ksm_driver_start(struct ksm_driver *d, const char *self_exe, const char *lock_path,
-		     struct ob_err *e)
+		     const struct ksm_pace *pace, struct ob_err *e)
 {
-	return ksm_driver_start_at(d, self_exe, lock_path, "", e);
+	return ksm_driver_start_at(d, self_exe, lock_path, pace, "", e);
 }
 
 void ksm_driver_stop(struct ksm_driver *d)

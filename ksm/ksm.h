@@ -292,6 +292,8 @@ uint64_t ksm_step(struct ksm *k, uint64_t now_ns, uint64_t budget_pages);
  */
 uint64_t ksm_hint_step(struct ksm *k, uint64_t budget_pages);
 void ksm_stop(struct ksm *k);
+/* Another rest between passes from the next one on. Never while a step runs. */
+void ksm_set_pass_gap(struct ksm *k, uint64_t gap_ns);
 /* Does the engine look at hints? */
 bool ksm_engine_hints(const struct ksm *k);
 /* Does the engine want ksm_step calls? */
@@ -312,30 +314,57 @@ struct ksm_sysfs_counters {
 int ksm_sysfs_read(struct ksm_sysfs_counters *out);
 
 /*
- * Drive Linux KSM at its fastest. A guardian process, spawned from @self_exe with the arguments
- * "ksm-guardian FD", keeps the old settings and puts them back when the pipe closes, however this
- * process ends. Several users at once are counted by a lock file (@lock_path, NULL: the default).
- * -EACCES/-ENOENT with a line in @e when KSM cannot be driven here, -EBUSY when somebody drives it
- * whose lock file is another. The strings must stay until the driver is stopped.
+ * How fast it is driven (pace.c): as fast as it can be, as the kernel starts, by the kernel's own
+ * scan-time advisor, or as fast as it can be with a rest of @sleep_ms after each scan. Text: "fastest",
+ * "default", "advisor", "sleep:MS".
+ */
+enum ksm_pace_kind {
+	KSM_PACE_FASTEST,
+	KSM_PACE_DEFAULT,
+	KSM_PACE_ADVISOR,
+	KSM_PACE_SLEEP,
+};
+struct ksm_pace {
+	enum ksm_pace_kind kind;
+	unsigned int sleep_ms; /* of KSM_PACE_SLEEP: at most KSM_PACE_MAX_SLEEP */
+};
+#define KSM_PACE_MAX_SLEEP 600000
+#define KSM_PACE_TEXT	   16
+/* -EINVAL, -ERANGE. Pure. */
+int ksm_pace_parse(const char *s, struct ksm_pace *p);
+const char *ksm_pace_text(const struct ksm_pace *p, char buf[static KSM_PACE_TEXT]);
+
+/*
+ * Drive Linux KSM. A guardian process, spawned from @self_exe with the arguments "ksm-guardian FD
+ * LOCK PACE", keeps the old settings and puts them back when the pipe closes, however this process
+ * ends. Several users at once are counted by a lock file (@lock_path, NULL: the default); they must
+ * ask for the same pace. -EACCES/-ENOENT with a line in @e when KSM cannot be driven here, -EBUSY
+ * when somebody drives it at another pace, or with another lock file. The strings must stay until
+ * the driver is stopped.
  */
 struct ksm_driver {
 	int pipe_fd;
 	int guardian_pid;
 	const char *self_exe, *lock_path, *root; /* for one more guardian; the caller's */
+	struct ksm_pace pace;
 };
 int ksm_driver_start(struct ksm_driver *d, const char *self_exe, const char *lock_path,
-		     struct ob_err *e);
+		     const struct ksm_pace *pace, struct ob_err *e);
 /*
  * Let KSM stand still (or go on), so that a reading of what it has merged is of one moment. Returns
- * when its batch under way is over, which takes a second at most. Whoever else uses KSM stands still
- * as well, so hold it for a moment only. What is held when this process ends the guardian puts right.
+ * when its batch under way is over, which takes a second at most. Whoever else uses KSM stands
+ * still as well, so hold it for a moment only. What is held when this process ends the guardian
+ * puts right.
  */
 int ksm_driver_hold(bool hold);
+/* Another rest after each scan, for KSM_PACE_SLEEP; the guardian puts back what was there before
+ * all of it. For a benchmark that is alone with KSM: others that drive it see no sign of it. */
+int ksm_driver_sleep(unsigned int ms);
 /* Close the pipe and wait until the guardian has put everything back; when it was killed, another
  * one is started to do so. */
 void ksm_driver_stop(struct ksm_driver *d);
 /* main() of the guardian. */
-int ksm_guardian_main(int pipe_fd, const char *lock_path);
+int ksm_guardian_main(int pipe_fd, const char *lock_path, const struct ksm_pace *pace);
 
 /*
  * Has pages_sharing been stable over two full scans? A step function over readings of the counters.
@@ -381,6 +410,9 @@ struct ksm_meter_result {
  * equal frame numbers of two pools are not the same memory. 0 or -errno.
  */
 int ksm_meter_guest(struct ept *e, uint64_t page_base, uint64_t frame_base, uint64_t *words);
+/* The same of [first, first + npages) only, into as many @words. */
+int ksm_meter_pages(struct ept *e, uint64_t page_base, uint64_t frame_base, uint64_t first,
+		    uint64_t npages, uint64_t *words);
 /* Count. -EINVAL: a word that is none; -ENOMEM. */
 int ksm_meter_count(const struct ksm_meter_vm *vm, unsigned int nvms, struct ksm_meter_result *out);
 

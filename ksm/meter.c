@@ -63,22 +63,28 @@ static uint64_t page_word(const struct ob_page *p, enum ept_state state, uint64_
 
 int ksm_meter_guest(struct ept *e, uint64_t page_base, uint64_t frame_base, uint64_t *words)
 {
+	return ksm_meter_pages(e, page_base, frame_base, 0, e->pages, words);
+}
+
+int ksm_meter_pages(struct ept *e, uint64_t page_base, uint64_t frame_base, uint64_t first,
+		    uint64_t npages, uint64_t *words)
+{
 	struct ob_page view[CHUNK];
 	uint32_t frame[CHUNK];
 	uint8_t state[CHUNK];
 
-	for (uint64_t page = 0, n; page < e->pages; page += n) {
+	for (uint64_t page = first, n; page < first + npages; page += n) {
 		int r;
 
-		n = OB_MIN(CHUNK, e->pages - page);
+		n = OB_MIN(CHUNK, first + npages - page);
 		r = ept_sync(e, page, n, view);
 		if (r)
 			return r;
 		/* The scanner may have merged some since: then the word is right for before. */
 		ept_states(e, page, n, state, frame);
 		for (uint64_t i = 0; i < n; i++)
-			words[page + i] = page_word(&view[i], state[i], frame_base + frame[i],
-						    page_base + page + i);
+			words[page - first + i] = page_word(
+				&view[i], state[i], frame_base + frame[i], page_base + page + i);
 	}
 	return 0;
 }

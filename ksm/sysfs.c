@@ -1,13 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * sysfs.c: Linux KSM as seen from user space: its counters, its settings, and when it has settled.
- *
- * "As fast as it can be made" means: no sleep between batches, batches so large that they do not
- * count, no advisor that would slow it down again, and zero pages merged with the kernel's zero
- * page, as our own engine does. Left as the host has them: max_page_sharing (it bounds the cost of
- * reverse mapping, and cannot be changed while anything is merged) and smart_scan (it saves time on
- * pages that did not merge before). merge_across_nodes is switched on where the kernel lets us: it
- * refuses while anything is merged.
+ * What the settings are set to is pace.c's.
  */
 #include "ksm/sysfs.h"
 
@@ -29,14 +23,12 @@ const char *const ksm_setting_name[KSM_NSETTINGS] = {
 	[KSM_SET_USE_ZERO_PAGES] = "use_zero_pages",
 	[KSM_SET_SLEEP_MILLISECS] = "sleep_millisecs",
 	[KSM_SET_PAGES_TO_SCAN] = "pages_to_scan",
+	[KSM_SET_ADVISOR_MAX_CPU] = "advisor_max_cpu",
+	[KSM_SET_ADVISOR_MIN_PAGES] = "advisor_min_pages_to_scan",
+	[KSM_SET_ADVISOR_MAX_PAGES] = "advisor_max_pages_to_scan",
+	[KSM_SET_ADVISOR_TARGET] = "advisor_target_scan_time",
 	[KSM_SET_ADVISOR_MODE] = "advisor_mode",
 	[KSM_SET_RUN] = "run",
-};
-
-static const char *const fastest_value[KSM_NSETTINGS] = {
-	[KSM_SET_MERGE_ACROSS_NODES] = "1", [KSM_SET_USE_ZERO_PAGES] = "1",
-	[KSM_SET_SLEEP_MILLISECS] = "0",    [KSM_SET_PAGES_TO_SCAN] = "1000000",
-	[KSM_SET_ADVISOR_MODE] = "none",    [KSM_SET_RUN] = "1",
 };
 
 /* --- files --------------------------------------------------------------------------------- */
@@ -115,6 +107,14 @@ int ksm_driver_hold(bool hold)
 	return ksm_sysfs_set("", "run", hold ? "0" : "1");
 }
 
+int ksm_driver_sleep(unsigned int ms)
+{
+	char value[KSM_VALUE_MAX];
+
+	snprintf(value, sizeof(value), "%u", ms);
+	return ksm_sysfs_set("", ksm_setting_name[KSM_SET_SLEEP_MILLISECS], value);
+}
+
 static int get_u64(const char *root, const char *name, uint64_t *out)
 {
 	char value[KSM_VALUE_MAX], *end;
@@ -130,9 +130,14 @@ static int get_u64(const char *root, const char *name, uint64_t *out)
 
 /* --- counters ------------------------------------------------------------------------------ */
 
-/* utime + stime of /proc/<pid>/stat when that is ksmd's, in clock ticks. */
-static bool ksmd_ticks(const char *root, const char *pid, uint64_t *ticks)
+/*
+ * CPU time in ns of process @pid when that is ksmd. By schedstat, which the scheduler keeps to the ns:
+ * a ksmd that works for a moment and sleeps again may never be met by a clock tick. Without it, by
+ * stat, utime and stime in clock ticks.
+ */
+static bool ksmd_time(const char *root, const char *pid, uint64_t *ns)
 {
+	long hz = sysconf(_SC_CLK_TCK);
 	char path[PATH_MAX], buf[1024], *at;
 	uint64_t user, sys;
 	int n = snprintf(path, sizeof(path), "%s/proc/%s/stat", root, pid);
@@ -145,15 +150,18 @@ static bool ksmd_ticks(const char *root, const char *pid, uint64_t *ticks)
 	    sscanf(at + 8, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %" SCNu64 " %" SCNu64,
 		   &user, &sys) != 2)
 		return false;
-	*ticks = user + sys;
+	*ns = (user + sys) * (OB_NS_PER_SEC / (uint64_t)(hz > 0 ? hz : 100));
+	n = snprintf(path, sizeof(path), "%s/proc/%s/schedstat", root, pid);
+	if (n > 0 && (size_t)n < sizeof(path) && file_get(path, buf, sizeof(buf)) > 0 &&
+	    sscanf(buf, "%" SCNu64, &user) == 1 && user)
+		*ns = user;
 	return true;
 }
 
 static uint64_t ksmd_cpu_ns(const char *root)
 {
 	char path[PATH_MAX];
-	uint64_t ticks = 0;
-	long hz = sysconf(_SC_CLK_TCK);
+	uint64_t ns = 0;
 	struct dirent *ent;
 	DIR *dir;
 	int n = snprintf(path, sizeof(path), "%s/proc", root);
@@ -164,10 +172,10 @@ static uint64_t ksmd_cpu_ns(const char *root)
 	if (!dir)
 		return 0;
 	while ((ent = readdir(dir)))
-		if (isdigit((unsigned char)ent->d_name[0]) && ksmd_ticks(root, ent->d_name, &ticks))
+		if (isdigit((unsigned char)ent->d_name[0]) && ksmd_time(root, ent->d_name, &ns))
 			break;
 	closedir(dir);
-	return ticks * (OB_NS_PER_SEC / (uint64_t)(hz > 0 ? hz : 100));
+	return ns;
 }
 
 int ksm_sysfs_read_at(const char *root, struct ksm_sysfs_counters *out)
@@ -222,67 +230,48 @@ int ksm_settings_read(const char *root, struct ksm_settings *s)
 	return 0;
 }
 
-int ksm_settings_fastest(const char *root, const struct ksm_settings *s, struct ob_err *e)
+int ksm_setting_put(const char *root, enum ksm_setting which, const char *value, struct ob_err *e)
 {
-	/* The advisor first: while it is on, pages_to_scan is its own. */
-	static const enum ksm_setting order[] = {
-		KSM_SET_ADVISOR_MODE,	KSM_SET_PAGES_TO_SCAN,	    KSM_SET_SLEEP_MILLISECS,
-		KSM_SET_USE_ZERO_PAGES, KSM_SET_MERGE_ACROSS_NODES, KSM_SET_RUN,
-	};
+	const char *name = ksm_setting_name[which];
+	char now[KSM_VALUE_MAX];
+	int r = ksm_sysfs_get(root, name, now, sizeof(now));
 
-	for (unsigned int i = 0; i < OB_ARRAY_SIZE(order); i++) {
-		const char *name = ksm_setting_name[order[i]], *value = fastest_value[order[i]];
-		int r;
-
-		if (!s->value[order[i]][0] || !strcmp(s->value[order[i]], value))
-			continue;
-		r = ksm_sysfs_set(root, name, value);
-		if (r == -EBUSY && order[i] == KSM_SET_MERGE_ACROSS_NODES)
-			continue;
-		if (r)
-			return ob_fail(e, -r, "cannot set %s" SYSFS_DIR "/%s to %s: %s", root, name,
-				       value, strerror(-r));
-	}
-	return 0;
-}
-
-bool ksm_settings_are_fastest(const struct ksm_settings *s)
-{
-	static const enum ksm_setting which[] = {KSM_SET_PAGES_TO_SCAN, KSM_SET_SLEEP_MILLISECS};
-
-	for (unsigned int i = 0; i < OB_ARRAY_SIZE(which); i++)
-		if (strcmp(s->value[which[i]], fastest_value[which[i]]) != 0)
-			return false;
-	return true;
+	if (!r && !strcmp(now, value))
+		return 0;
+	r = ksm_sysfs_set(root, name, value);
+	return r ? ob_fail(e, -r, "cannot set %s" SYSFS_DIR "/%s to %s: %s", root, name, value,
+			   strerror(-r))
+		 : 0;
 }
 
 int ksm_settings_restore(const char *root, const struct ksm_settings *s, struct ob_err *e)
 {
-	int err = 0;
+	char mode[KSM_VALUE_MAX];
+	int err = 0, r;
 
+	/* While an advisor is on, pages_to_scan is its own: it comes on again in its turn. */
+	if (!ksm_sysfs_get(root, ksm_setting_name[KSM_SET_ADVISOR_MODE], mode, sizeof(mode)) &&
+	    strcmp(mode, "none") != 0) {
+		r = ksm_setting_put(root, KSM_SET_ADVISOR_MODE, "none", e);
+		err = r ? r : err;
+	}
 	for (unsigned int i = 0; i < KSM_NSETTINGS; i++) {
-		char now[KSM_VALUE_MAX];
-		int r;
-
-		if (!s->value[i][0])
-			continue;
-		r = ksm_sysfs_get(root, ksm_setting_name[i], now, sizeof(now));
-		if (!r && !strcmp(now, s->value[i]))
-			continue;
-		r = ksm_sysfs_set(root, ksm_setting_name[i], s->value[i]);
-		if (r)
-			err = ob_fail(e, -r, "cannot put %s" SYSFS_DIR "/%s back to %s: %s", root,
-				      ksm_setting_name[i], s->value[i], strerror(-r));
+		r = s->value[i][0] ? ksm_setting_put(root, i, s->value[i], e) : 0;
+		err = r ? r : err;
 	}
 	return err;
 }
 
-#define TEXT_HEAD "overbook saved KSM settings 1\n"
+#define TEXT_HEAD KSM_SAVED_HEAD
+#define TEXT_PACE "pace "
 #define TEXT_END  "end\n"
 
-int ksm_settings_format(const struct ksm_settings *s, char *buf, size_t size)
+int ksm_settings_format(const struct ksm_settings *s, const struct ksm_pace *p, char *buf,
+			size_t size)
 {
-	int at = snprintf(buf, size, TEXT_HEAD);
+	char pace[KSM_PACE_TEXT];
+	int at = snprintf(buf, size, TEXT_HEAD TEXT_PACE "%-*s\n", KSM_PACE_TEXT - 1,
+			  ksm_pace_text(p, pace));
 
 	for (unsigned int i = 0; i <= KSM_NSETTINGS; i++) {
 		if (at < 0 || (size_t)at >= size)
@@ -294,6 +283,20 @@ int ksm_settings_format(const struct ksm_settings *s, char *buf, size_t size)
 				       s->value[i]);
 	}
 	return (size_t)at < size ? at : -EOVERFLOW;
+}
+
+/* "pace fastest        \n": filled up with spaces, so that it can be written over. */
+static bool parse_pace(const char *line, size_t len, struct ksm_pace *p)
+{
+	char text[KSM_PACE_TEXT];
+	const size_t head = strlen(TEXT_PACE);
+
+	if (len != head + KSM_PACE_TEXT - 1 || memcmp(line, TEXT_PACE, head) != 0)
+		return false;
+	memcpy(text, line + head, KSM_PACE_TEXT - 1);
+	text[KSM_PACE_TEXT - 1] = '\0';
+	text[strcspn(text, " ")] = '\0';
+	return !ksm_pace_parse(text, p);
 }
 
 /* "name value\n": the settings that there are, values of what they are made of. */
@@ -318,21 +321,29 @@ static bool parse_line(const char *line, size_t len, struct ksm_settings *s)
 	return false;
 }
 
-int ksm_settings_parse(const char *buf, size_t len, struct ksm_settings *s)
+int ksm_settings_parse(const char *buf, size_t len, struct ksm_settings *s, struct ksm_pace *p)
 {
 	size_t head = strlen(TEXT_HEAD), tail = strlen(TEXT_END);
 	const char *at = buf + head, *end = buf + len - tail;
+	struct ksm_pace pace = {.kind = KSM_PACE_FASTEST};
+	bool first = true;
 
 	memset(s, 0, sizeof(*s));
 	if (len < head + tail || memcmp(buf, TEXT_HEAD, head) || memcmp(end, TEXT_END, tail))
 		return -EINVAL;
-	while (at < end) {
+	for (; at < end; first = false) {
 		const char *nl = memchr(at, '\n', (size_t)(end - at));
 
-		if (!nl || !parse_line(at, (size_t)(nl - at), s))
+		if (!nl)
+			return -EINVAL;
+		/* Without a pace: from before there was one. */
+		if (!(first && parse_pace(at, (size_t)(nl - at), &pace)) &&
+		    !parse_line(at, (size_t)(nl - at), s))
 			return -EINVAL;
 		at = nl + 1;
 	}
+	if (p)
+		*p = pace;
 	return s->value[KSM_SET_RUN][0] ? 0 : -EINVAL;
 }
 

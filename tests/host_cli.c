@@ -198,7 +198,7 @@ Test(cli, guardian_takes_no_root)
 {
 	struct cli c;
 
-	cli_run(&c, "ksm-guardian 3 lock root", false, 20);
+	cli_run(&c, "ksm-guardian 3 lock default root", false, 20);
 	cr_assert_eq(c.status, 2, "%s", c.err);
 	cr_assert(strstr(c.err, "'root'"), "%s", c.err);
 	cli_free(&c);

@@ -23,8 +23,10 @@
 
 __attribute__((constructor)) static void guardian_verb(int argc, char **argv)
 {
-	if (argc >= 4 && !strcmp(argv[1], "ksm-guardian"))
-		_exit(ksm_guardian_run(atoi(argv[2]), argv[3], argc > 4 ? argv[4] : ""));
+	struct ksm_pace pace;
+
+	if (argc >= 5 && !strcmp(argv[1], "ksm-guardian") && !ksm_pace_parse(argv[4], &pace))
+		_exit(ksm_guardian_run(atoi(argv[2]), argv[3], &pace, argc > 5 ? argv[5] : ""));
 }
 
 /* --- a tree of settings ---------------------------------------------------------------------- */
@@ -83,6 +85,10 @@ static struct tree tree_new(void)
 	put(&t, KSM, "pages_to_scan", "100\n");
 	put(&t, KSM, "sleep_millisecs", "20\n");
 	put(&t, KSM, "advisor_mode", "none [scan-time]\n");
+	put(&t, KSM, "advisor_max_cpu", "50\n");
+	put(&t, KSM, "advisor_min_pages_to_scan", "600\n");
+	put(&t, KSM, "advisor_max_pages_to_scan", "20000\n");
+	put(&t, KSM, "advisor_target_scan_time", "100\n");
 	put(&t, KSM, "use_zero_pages", "0\n");
 	put(&t, KSM, "merge_across_nodes", "0\n");
 	put(&t, KSM, "smart_scan", "1\n");
@@ -140,11 +146,26 @@ static bool soon_before(const struct tree *t)
 	return false;
 }
 
-static void start(struct tree *t, struct ksm_driver *d)
+static const struct ksm_pace fastest = {.kind = KSM_PACE_FASTEST};
+
+static int try_at(struct tree *t, struct ksm_driver *d, const char *pace, struct ob_err *e)
+{
+	struct ksm_pace p;
+
+	cr_assert_eq(ksm_pace_parse(pace, &p), 0, "%s", pace);
+	return ksm_driver_start_at(d, t->self, t->lock, &p, t->root, e);
+}
+
+static void start_at(struct tree *t, struct ksm_driver *d, const char *pace)
 {
 	struct ob_err e = {""};
 
-	cr_assert_eq(ksm_driver_start_at(d, t->self, t->lock, t->root, &e), 0, "%s", e.msg);
+	cr_assert_eq(try_at(t, d, pace, &e), 0, "%s", e.msg);
+}
+
+static void start(struct tree *t, struct ksm_driver *d)
+{
+	start_at(t, d, "fastest");
 }
 
 /* A run in a process of its own, to be killed. Returns when its guardian is ready. */
@@ -158,7 +179,7 @@ static pid_t start_run(struct tree *t, int *guardian)
 	if (!pid) {
 		struct ksm_driver d;
 		struct ob_err e;
-		int r = ksm_driver_start_at(&d, t->self, t->lock, t->root, &e);
+		int r = ksm_driver_start_at(&d, t->self, t->lock, &fastest, t->root, &e);
 
 		if (write(p[1], r ? &r : &d.guardian_pid, sizeof(int)) != sizeof(int))
 			_exit(1);
@@ -306,6 +327,111 @@ Test(guardian, killed_beside_another, .timeout = 60)
 	tree_free(&t);
 }
 
+static void expect_value(const struct tree *t, enum ksm_setting which, const char *value)
+{
+	struct ksm_settings s;
+
+	cr_assert_eq(ksm_settings_read(t->root, &s), 0);
+	cr_assert_str_eq(s.value[which], value, "%s", ksm_setting_name[which]);
+}
+
+/* Each pace sets what it says, and all of it comes back. */
+Test(guardian, paces, .timeout = 60)
+{
+	/* clang-format off */
+	static const struct {
+		const char *pace, *pages, *sleep, *mode, *max_cpu, *zero;
+	} want[] = {
+		{"fastest",   "1000000", "0",    "none",      "50", "1"},
+		{"default",   "100",     "20",   "none",      "50", "0"},
+		/* On a real kernel pages_to_scan is the advisor's then; nobody else sets it. */
+		{"advisor",   "100",     "20",   "scan-time", "70", "0"},
+		{"sleep:1234", "1000001", "1234", "none",     "50", "1"},
+	};
+	/* clang-format on */
+	struct tree t = tree_new();
+	struct ksm_driver d;
+
+	for (unsigned int i = 0; i < OB_ARRAY_SIZE(want); i++) {
+		start_at(&t, &d, want[i].pace);
+		expect_value(&t, KSM_SET_PAGES_TO_SCAN, want[i].pages);
+		expect_value(&t, KSM_SET_SLEEP_MILLISECS, want[i].sleep);
+		expect_value(&t, KSM_SET_ADVISOR_MODE, want[i].mode);
+		expect_value(&t, KSM_SET_ADVISOR_MAX_CPU, want[i].max_cpu);
+		expect_value(&t, KSM_SET_USE_ZERO_PAGES, want[i].zero);
+		expect_value(&t, KSM_SET_RUN, "1");
+		ksm_driver_stop(&d);
+		cr_assert(is_before(&t), "%s", want[i].pace);
+	}
+	tree_free(&t);
+}
+
+Test(guardian, an_advisor_that_this_kernel_lacks, .timeout = 60)
+{
+	struct tree t = tree_new();
+	struct ob_err e = {""};
+	struct ksm_driver d;
+	char path[256];
+
+	snprintf(path, sizeof(path), "%s/" KSM "/advisor_mode", t.root);
+	cr_assert_eq(unlink(path), 0);
+	cr_assert_eq(ksm_settings_read(t.root, &t.before), 0);
+	cr_assert_eq(try_at(&t, &d, "advisor", &e), -ENOENT);
+	cr_assert(strstr(e.msg, "advisor"), "%s", e.msg);
+	cr_assert(is_before(&t));
+	cr_assert_eq(lock_size(&t), 0);
+	tree_free(&t);
+}
+
+Test(guardian, users_of_another_pace, .timeout = 60)
+{
+	static const char *const other[] = {"default", "advisor", "sleep:0", "sleep:21"};
+	struct tree t = tree_new();
+	struct ksm_driver d[2];
+
+	start_at(&t, &d[0], "sleep:20");
+	for (unsigned int i = 0; i < OB_ARRAY_SIZE(other); i++) {
+		struct ob_err e = {""};
+
+		cr_assert_eq(try_at(&t, &d[1], other[i], &e), -EBUSY, "%s", e.msg);
+		cr_assert(strstr(e.msg, "sleep:20") && strstr(e.msg, other[i]), "%s", e.msg);
+		expect_value(&t, KSM_SET_SLEEP_MILLISECS, "20");
+	}
+	start_at(&t, &d[1], "sleep:20");
+	ksm_driver_stop(&d[0]);
+	expect_value(&t, KSM_SET_PAGES_TO_SCAN, "1000001");
+	ksm_driver_stop(&d[1]);
+	cr_assert(is_before(&t));
+	tree_free(&t);
+}
+
+/* What a killed guardian left, another one takes over at its own pace, and does not lose. */
+Test(guardian, left_over_at_another_pace, .timeout = 60)
+{
+	struct tree t = tree_new();
+	struct ob_err e = {""};
+	struct ksm_driver d;
+	int guardian;
+	pid_t pid = start_run(&t, &guardian);
+	off_t size;
+
+	size = lock_size(&t);
+	kill(guardian, SIGKILL);
+	kill_run(pid);
+	start_at(&t, &d, "default");
+	expect_value(&t, KSM_SET_PAGES_TO_SCAN, "100");
+	expect_value(&t, KSM_SET_SLEEP_MILLISECS, "20");
+	cr_assert_eq(lock_size(&t), size);
+	{
+		struct ksm_driver late;
+
+		cr_assert_eq(try_at(&t, &late, "fastest", &e), -EBUSY, "%s", e.msg);
+	}
+	ksm_driver_stop(&d);
+	cr_assert(is_before(&t), "the originals");
+	tree_free(&t);
+}
+
 #define RUNS 4
 
 /* Runs start and are ended, killed, or lose their guardian, in any order and at the same time. */
@@ -361,7 +487,7 @@ Test(guardian, many_at_once, .timeout = 120)
 				struct ksm_driver d;
 				struct ob_err e;
 
-				if (ksm_driver_start_at(&d, t.self, t.lock, t.root, &e))
+				if (ksm_driver_start_at(&d, t.self, t.lock, &fastest, t.root, &e))
 					_exit(1);
 				if (!is_fastest(&t))
 					_exit(2);
@@ -402,7 +528,8 @@ static void expect_error(struct tree *t, int err, const char *part)
 	struct ksm_driver d;
 	struct ob_err e = {""};
 
-	cr_assert_eq(ksm_driver_start_at(&d, t->self, t->lock, t->root, &e), -err, "%s", e.msg);
+	cr_assert_eq(ksm_driver_start_at(&d, t->self, t->lock, &fastest, t->root, &e), -err, "%s",
+		     e.msg);
 	cr_assert_not_null(strstr(e.msg, part), "%s", e.msg);
 	cr_assert_null(strchr(e.msg, '\n'), "one line");
 }
@@ -468,10 +595,13 @@ Test(guardian, driven_from_another_root, .timeout = 60)
 	put(&t, KSM, "pages_to_scan", "1000000\n");
 	put(&t, KSM, "sleep_millisecs", "0\n");
 	expect_error(&t, EBUSY, "another overbook");
-	cr_assert_eq(ksm_driver_start_at(&d, t.self, t.lock, t.root, &e), -EBUSY);
+	cr_assert_eq(ksm_driver_start_at(&d, t.self, t.lock, &fastest, t.root, &e), -EBUSY);
 	cr_assert_lt(strlen(e.msg) - strlen(t.root), 180, "fits into the note of a run: %s", e.msg);
 	put(&t, KSM, "run", "0\n");
 	expect_error(&t, EBUSY, "another overbook"); /* it may be holding still to read */
+	put(&t, KSM, "pages_to_scan", "1000001\n");
+	put(&t, KSM, "sleep_millisecs", "77\n");
+	expect_error(&t, EBUSY, "another overbook");
 	put(&t, KSM, "pages_to_scan", "100\n");
 	start(&t, &d);
 	ksm_driver_stop(&d);
@@ -517,6 +647,9 @@ Test(guardian, counters_of_a_tree)
 	cr_assert_eq(c.pages_sharing, 56);
 	cr_assert_eq(c.zero_pages, 0, "an older kernel");
 	cr_assert_eq(c.ksmd_cpu_ns, 400 * (OB_NS_PER_SEC / (uint64_t)sysconf(_SC_CLK_TCK)));
+	put(&t, "proc/77", "schedstat", "4001002003 55 66\n");
+	cr_assert_eq(ksm_sysfs_read_at(t.root, &c), 0);
+	cr_assert_eq(c.ksmd_cpu_ns, 4001002003, "to the ns where the kernel says it");
 	put(&t, KSM, "ksm_zero_pages", "3\n");
 	put(&t, KSM, "general_profit", "-4096\n");
 	cr_assert_eq(ksm_sysfs_read_at(t.root, &c), 0);
@@ -550,7 +683,7 @@ Test(guardian, the_real_ones, .timeout = 60)
 	}
 	self_path(&t);
 	cr_assert_eq(ksm_settings_read("", &before), 0);
-	cr_assert_eq(ksm_driver_start(&d, t.self, NULL, &e), 0, "%s", e.msg);
+	cr_assert_eq(ksm_driver_start(&d, t.self, NULL, &fastest, &e), 0, "%s", e.msg);
 	cr_assert_eq(ksm_settings_read("", &now), 0);
 	cr_assert_str_eq(now.value[KSM_SET_RUN], "1");
 	cr_assert_str_eq(now.value[KSM_SET_SLEEP_MILLISECS], "0");

@@ -14,17 +14,12 @@
 #include <unistd.h>
 
 #include "tests/cli.h"
+#include "tests/ksm_lock.h"
 
 #define NEED_KVM()                                                    \
 	do {                                                          \
 		if (!cli_have_kvm())                                  \
 			cr_skip_test("no /dev/kvm that we may open"); \
-	} while (0)
-
-#define NEED_KSM()                                                                          \
-	do {                                                                                \
-		if (access("/sys/kernel/mm/ksm/run", W_OK))                                 \
-			cr_skip_test("Linux KSM cannot be driven here (root, CONFIG_KSM)"); \
 	} while (0)
 
 static const json_t *run_of(const struct cli *c, size_t i)
@@ -175,7 +170,7 @@ Test(fleet, hash_saves_what_linux_ksm_saves, .timeout = 180)
 	json_int_t hash, kernel;
 
 	NEED_KVM();
-	NEED_KSM();
+	NEED_KSM(false);
 	cr_assert(mkdtemp(dir));
 	snprintf(args, sizeof(args),
 		 "compare --guests 4 --mem 24M --sharing hash,kernel --seconds 8 --workload idle "
@@ -553,7 +548,7 @@ Test(interrupted, with_a_cell_that_hangs, .timeout = 120)
 Test(interrupted, by_sigterm_with_ksm, .timeout = 120)
 {
 	NEED_KVM();
-	NEED_KSM();
+	NEED_KSM(false);
 	interrupted(SIGTERM, "kernel");
 }
 
@@ -563,7 +558,7 @@ Test(killed, ksm_settings_come_back_after_kill_9, .timeout = 120)
 	struct cli c;
 
 	NEED_KVM();
-	NEED_KSM();
+	NEED_KSM(false);
 	read_ksm(before, sizeof(before));
 	cli_start(&c, "fleet --guests 2 --mem 16M --sharing kernel --seconds 60 --quiet", false);
 	wait_for_run();

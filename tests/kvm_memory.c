@@ -14,9 +14,9 @@
 
 Test(vm_memory, each_workload_runs_and_has_nearly_all_memory, .timeout = 120)
 {
-	static const char *const names[] = {"counters",	     "counters:1",  "counters:1:1",
-					    "touch:30",	     "touch:100:1", "writer",
-					    "writer:1000:0", "unique",	    "same:100"};
+	static const char *const names[] = {
+		"counters", "counters:1",    "counters:1:1", "touch:30", "touch:100:1",
+		"writer",   "writer:1000:0", "unique",	     "same:100", "shuffle:100"};
 	struct bench_rig r;
 	uint64_t first, n;
 	struct ob_err e;
@@ -37,9 +37,14 @@ Test(vm_memory, bad_parameters_end_the_guest_with_a_line, .timeout = 60)
 	static const struct {
 		const char *workload, *says;
 	} bad[] = {
-		{"counters:2", "param= from 0 to 1"},  {"touch:101", "param= from 0 to 100"},
-		{"touch:10:2", "param2= from 0 to 1"}, {"writer:0", "param= from 1 to"},
-		{"first:2", "param= from 0 to 1"},     {"ping:1", "param= from 0 to 0"},
+		{"counters:2", "param= from 0 to 1"},
+		{"touch:101", "param= from 0 to 100"},
+		{"touch:10:2", "param2= from 0 to 1"},
+		{"writer:0", "param= from 1 to"},
+		{"first:2", "param= from 0 to 1"},
+		{"ping:1", "param= from 0 to 0"},
+		{"shuffle:100001", "param= from 0 to 100000"},
+		{"unique:0:999999", "param2= from 0 to"},
 	};
 	struct bench_rig_config cfg;
 	struct bench_rig r;

@@ -55,6 +55,54 @@ Test(vm_memory, unique_pages_are_unique_and_same_pages_are_the_same, .timeout = 
 	memrig_finish(&r);
 }
 
+/* The same pages in both, no two neighbours of one neighbours in the other, but by chance. */
+Test(vm_memory, shuffle_keeps_no_neighbours, .timeout = 60)
+{
+	uint64_t n, *sum, kept = 0;
+	struct bench_rig r;
+
+	NEED_KVM();
+	memrig_start(&r, "shuffle", 2);
+	n = r.guest[0].report.area_pages;
+	cr_expect_eq(different(&r, n), n, "not the same pages, or alike in one guest");
+	sum = calloc(2 * n, sizeof(*sum));
+	cr_assert(sum);
+	for (unsigned int g = 0; g < 2; g++)
+		for (uint64_t i = 0; i < n; i++)
+			sum[g * n + i] = image_checksum(memrig_page(&r, g, i));
+	for (uint64_t i = 0; i + 1 < n; i++)
+		for (uint64_t k = 0; k + 1 < n; k++)
+			kept += sum[i] == sum[n + k] && sum[i + 1] == sum[n + k + 1];
+	cr_expect_lt(kept, 12, "%llu of %llu", (unsigned long long)kept, (unsigned long long)n);
+	free(sum);
+	memrig_finish(&r);
+}
+
+/* Its last pages are left alone. */
+Test(vm_memory, unique_with_free_memory, .timeout = 60)
+{
+	struct bench_rig r;
+	uint64_t n;
+
+	NEED_KVM();
+	memrig_start(&r, "unique:0", 1);
+	n = r.guest[0].report.area_pages;
+	cr_expect_eq(r.guest[0].report.free_untouched_pages, 0);
+	memrig_finish(&r);
+	memrig_start(&r, "unique:100:512", 1);
+	cr_expect_eq(r.guest[0].report.area_pages, n - 512);
+	cr_expect_eq(r.guest[0].report.free_untouched_pages, 512);
+	memrig_work(&r, 200);
+	for (uint64_t i = 0; i < 512; i++) {
+		const uint64_t *page =
+			hva_ptr(gmem_page_hva(&r.guest[0].vm->mem, MEMRIG_PAGES - 512 + i));
+
+		for (unsigned int w = 0; w < 512; w++)
+			cr_assert_eq(page[w], 0);
+	}
+	memrig_finish(&r);
+}
+
 Test(vm_memory, unique_rewrites_its_pages_in_turn_and_notices_wrong_ones, .timeout = 60)
 {
 	uint64_t first, tenth, *page;

@@ -326,6 +326,14 @@ static void words_of_a_guest(bool pfn)
 	ept_thaw(&x->ept);
 	cr_assert_eq(ksm_meter_guest(&x->ept, 5000, 0, x->words), 0);
 	cr_assert_eq(x->words[2], KSM_METER_ZERO);
+
+	/* A part of it: the same words. */
+	for (uint64_t p = 0; p < 603; p += 7) {
+		uint64_t some[603];
+
+		cr_assert_eq(ksm_meter_pages(&x->ept, 5000, 0, p, 603 - p, some), 0);
+		cr_assert_eq(memcmp(some, x->words + p, (603 - p) * sizeof(*some)), 0);
+	}
 	fix_free(x);
 }
 

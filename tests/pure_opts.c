@@ -143,6 +143,17 @@ Test(opts, all_of_them)
 	cr_expect(c.quiet && g.out_dir);
 	cr_expect_str_eq(c.out_dir, "d");
 	cr_expect_str_eq(c.control_path, "none");
+	cr_expect_eq(c.ksm_pace.kind, KSM_PACE_FASTEST);
+	cr_assert_eq(parse(&c, &g, "compare --ksm sleep:250", words, sizeof(words), &e), OPTS_OK,
+		     "%s", e.msg);
+	cr_expect_eq(c.ksm_pace.kind, KSM_PACE_SLEEP);
+	cr_expect_eq(c.ksm_pace.sleep_ms, 250);
+	cr_expect(g.ksm);
+	cr_expect_eq(c.scan_gap_ms, 0, "its default");
+	cr_assert_eq(parse(&c, &g, "fleet --scan-gap 40 --workload steady,shuffle:3,unique:1:512",
+			   words, sizeof(words), &e),
+		     OPTS_OK, "%s", e.msg);
+	cr_expect_eq(c.scan_gap_ms, 40);
 }
 
 /* No experiment without its control: compare puts it in front when it was not named. */
@@ -211,6 +222,14 @@ Test(opts, bad_lines)
 		{"compare --sharing off,hash,off", "twice"},
 		{"fleet --sharing off --inject flip-frame", "--sharing hash"},
 		{"fleet --inject frob", "skip-compare"},
+		{"fleet --sharing kernel --ksm frob", "advisor"},
+		{"fleet --sharing kernel --ksm sleep:x", "sleep:MS"},
+		{"fleet --sharing kernel --ksm sleep:600001", "600000"},
+		{"fleet --sharing hash --ksm default", "--sharing kernel"},
+		{"fleet --sharing off --scan-gap 5", "--sharing hash"},
+		{"fleet --scan-gap 0", "--scan-gap"},
+		{"fleet --workload steady:1", "takes no number"},
+		{"fleet --workload shuffle:1:2", "one number"},
 		{"fleet --host-mem 1K", "at least 8M"},
 		{"fleet --host-mem much", "not a size"},
 		{"fleet --host-mem 64M --sharing off", "--sharing hash"},

@@ -96,26 +96,37 @@ static struct ksm_settings some(void)
 
 Test(settings, there_and_back)
 {
+	static const struct ksm_pace paces[] = {
+		{KSM_PACE_FASTEST, 0}, {KSM_PACE_ADVISOR, 0}, {KSM_PACE_SLEEP, KSM_PACE_MAX_SLEEP}};
 	struct ksm_settings s = some(), t;
+	struct ksm_pace p;
 	char buf[1024];
-	int n = ksm_settings_format(&s, buf, sizeof(buf));
+	int n, last = 0;
 
-	cr_assert_gt(n, 0);
-	cr_assert_eq((size_t)n, strlen(buf));
-	cr_assert_eq(ksm_settings_parse(buf, (size_t)n, &t), 0);
-	cr_assert_eq(memcmp(&s, &t, sizeof(s)), 0);
-	for (int room = 0; room <= n; room++)
-		cr_assert_eq(ksm_settings_format(&s, buf, (size_t)room), -EOVERFLOW);
+	for (unsigned int i = 0; i < OB_ARRAY_SIZE(paces); i++, last = n) {
+		n = ksm_settings_format(&s, &paces[i], buf, sizeof(buf));
+		cr_assert_gt(n, 0);
+		cr_assert_eq((size_t)n, strlen(buf));
+		cr_assert(!last || n == last, "one may be written over another");
+		cr_assert_eq(ksm_settings_parse(buf, (size_t)n, &t, &p), 0);
+		cr_assert_eq(memcmp(&s, &t, sizeof(s)), 0);
+		cr_assert(ksm_pace_equal(&p, &paces[i]));
+		for (int room = 0; room <= n; room++)
+			cr_assert_eq(ksm_settings_format(&s, &paces[i], buf, (size_t)room),
+				     -EOVERFLOW);
+	}
 }
 
 Test(settings, no_part_of_it_passes_for_all)
 {
+	const struct ksm_pace p = {.kind = KSM_PACE_DEFAULT};
 	struct ksm_settings s = some(), t;
 	char buf[1024];
-	int n = ksm_settings_format(&s, buf, sizeof(buf));
+	int n = ksm_settings_format(&s, &p, buf, sizeof(buf));
 
 	for (int cut = 0; cut < n; cut++)
-		cr_assert_eq(ksm_settings_parse(buf, (size_t)cut, &t), -EINVAL, "cut at %d", cut);
+		cr_assert_eq(ksm_settings_parse(buf, (size_t)cut, &t, NULL), -EINVAL, "cut at %d",
+			     cut);
 }
 
 Test(settings, nothing_else_passes)
@@ -124,6 +135,10 @@ Test(settings, nothing_else_passes)
 	static const char *const bad[] = {
 		"overbook saved KSM settings 1\nend\n",
 		"overbook saved KSM settings 2\nrun 0\nend\n",
+		"overbook saved KSM settings 1\npace fastest\nrun 0\nend\n",
+		"overbook saved KSM settings 1\npace slow           \nrun 0\nend\n",
+		"overbook saved KSM settings 1\nrun 0\npace default        \nend\n",
+		"overbook saved KSM settings 1\npace default        \nend\n",
 		"overbook saved KSM settings 1\nrun 0\nrun 1\nend\n",
 		"overbook saved KSM settings 1\nrun \nend\n",
 		"overbook saved KSM settings 1\nrun 0/../../x\nend\n",
@@ -138,6 +153,38 @@ Test(settings, nothing_else_passes)
 	for (unsigned int i = 0; i < OB_ARRAY_SIZE(bad); i++) {
 		struct ksm_settings t;
 
-		cr_assert_eq(ksm_settings_parse(bad[i], strlen(bad[i]), &t), -EINVAL, "%s", bad[i]);
+		cr_assert_eq(ksm_settings_parse(bad[i], strlen(bad[i]), &t, NULL), -EINVAL, "%s",
+			     bad[i]);
 	}
+}
+
+/* Saved before there were paces. */
+Test(settings, without_a_pace)
+{
+	static const char old[] = "overbook saved KSM settings 1\nrun 0\nend\n";
+	struct ksm_settings t;
+	struct ksm_pace p = {.kind = KSM_PACE_SLEEP};
+
+	cr_assert_eq(ksm_settings_parse(old, strlen(old), &t, &p), 0);
+	cr_assert_eq(p.kind, KSM_PACE_FASTEST);
+	cr_assert_str_eq(t.value[KSM_SET_RUN], "0");
+}
+
+Test(settings, pace_words)
+{
+	static const char *const good[] = {"fastest", "default", "advisor", "sleep:0",
+					   "sleep:600000"};
+	static const char *const bad[] = {"",	      "fast",	  "fastest ",  "sleep",
+					  "sleep:",   "sleep:-1", "sleep:1 ",  "sleep:1x",
+					  "sleep: 1", "Sleep:1",  "sleep:1e3", "default:1"};
+	char text[KSM_PACE_TEXT];
+	struct ksm_pace p;
+
+	for (unsigned int i = 0; i < OB_ARRAY_SIZE(good); i++) {
+		cr_assert_eq(ksm_pace_parse(good[i], &p), 0, "%s", good[i]);
+		cr_assert_str_eq(ksm_pace_text(&p, text), good[i]);
+	}
+	for (unsigned int i = 0; i < OB_ARRAY_SIZE(bad); i++)
+		cr_assert_eq(ksm_pace_parse(bad[i], &p), -EINVAL, "%s", bad[i]);
+	cr_assert_eq(ksm_pace_parse("sleep:600001", &p), -ERANGE);
 }

@@ -32,9 +32,9 @@ static uint64_t rate_due(struct rate *r, uint64_t now, uint64_t most)
 static const struct workload *find_workload(struct guest *g)
 {
 	const struct workload *const plain[] = {
-		&work_idle,  &work_filecache, &work_kv,	    &work_churn, &work_counters,
-		&work_touch, &work_writer,    &work_unique, &work_same,	 &work_first,
-		&work_ping,  &work_cowstorm,  &work_probe,
+		&work_idle,	&work_steady, &work_filecache, &work_kv,       &work_churn,
+		&work_counters, &work_touch,  &work_writer,    &work_unique,   &work_same,
+		&work_shuffle,	&work_first,  &work_ping,      &work_cowstorm, &work_probe,
 	};
 
 	for (unsigned int i = 0; i < sizeof(plain) / sizeof(plain[0]); i++)
@@ -123,6 +123,7 @@ static void load(struct guest *g)
 	r->heap_common_pages = g->heap.common;
 	r->free_clean_pages = g->free.clean;
 	r->free_dirty_pages = g->free.dirty;
+	r->free_untouched_pages = g->free.untouched;
 }
 
 static void run_batch(struct guest *g)
@@ -151,7 +152,8 @@ static void run(struct guest *g)
 	const struct workload *w = g->work;
 	uint64_t now = clock_ns(g);
 	struct rate verify = {SECOND / w->verify_rate, now};
-	struct rate writes = {SECOND / w->write_rate, now};
+	uint64_t rate = w->write_percent ? g->ram.total * w->write_percent / 100 : w->write_rate;
+	struct rate writes = {SECOND / rate, now};
 
 	for (;;) {
 		if (w->op)
@@ -161,7 +163,7 @@ static void run(struct guest *g)
 		 * as for 256. */
 		if (now - verify.last >= VERIFY_BATCH * verify.period)
 			verify_step(g, rate_due(&verify, now, 2 * VERIFY_BATCH));
-		for (uint64_t n = rate_due(&writes, now, 16); n; n--)
+		for (uint64_t n = rate_due(&writes, now, 16 + rate / 8); n; n--)
 			heap_write(g);
 		g->report->heartbeat++;
 		agent_sleep(g, w->sleep_ns);

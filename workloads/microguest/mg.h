@@ -274,6 +274,8 @@ struct workload {
 	uint64_t sleep_ns;
 	uint64_t verify_rate; /* pages a second */
 	uint64_t write_rate;  /* heap pages a second */
+	/* The same in percent of all memory a second; 0: it goes by write_rate. */
+	uint64_t write_percent;
 	void (*init)(struct guest *g);
 	void (*op)(struct guest *g);	  /* NULL: none */
 	void (*misdeed)(struct guest *g); /* hostile ones: once, when warm */
@@ -284,9 +286,9 @@ struct workload {
 	uint64_t meta; /* a memory workload: pages that it takes for itself, before the area */
 };
 
-extern const struct workload work_idle, work_filecache, work_kv, work_churn;
+extern const struct workload work_idle, work_steady, work_filecache, work_kv, work_churn;
 extern const struct workload work_counters, work_touch, work_writer, work_unique, work_same,
-	work_first, work_ping, work_cowstorm, work_probe;
+	work_shuffle, work_first, work_ping, work_cowstorm, work_probe;
 extern const struct workload work_hostile[];
 extern const unsigned int work_nhostile;
 
@@ -303,8 +305,8 @@ struct mem_work {
 	uint64_t *meta; /* as many pages as the workload asked for */
 	uint64_t key;	/* of the check words, or of the content */
 	uint64_t round, at;
-	uint64_t hot; /* touch: pages that it goes on touching */
-	struct area_order order, place;
+	uint64_t hot;			/* touch: pages that it goes on touching */
+	struct area_order order, place; /* order.n is 0: there is none */
 	struct gen_rng rng;
 	uint64_t due; /* unique, same: tenths of pages to be rewritten */
 	uint64_t

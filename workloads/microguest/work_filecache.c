@@ -44,6 +44,14 @@ const struct workload work_filecache = {
 	.op = filecache_op,
 };
 
+/* idle, but for one percent of its memory that it writes each second. */
+const struct workload work_steady = {
+	.name = "steady",
+	.sleep_ns = 20 * MS,
+	.verify_rate = 512,
+	.write_percent = 1,
+};
+
 const struct workload work_idle = {
 	.name = "idle",
 	.sleep_ns = 200 * MS,
