@@ -48,7 +48,7 @@ enum opts_key {
 	{"workload", KEY_WORKLOAD, "NAME[,NAME...]", 0, \
 	 "kv, filecache, churn, idle; or a memory workload, with up to two numbers: " \
 	 "counters:ORDER:MS, touch:PERCENT:SCATTER, writer:PAGES:US, unique:PAGES, same:PAGES, " \
-	 "first:WRITE, ping; guest i runs the i-th, round and round (default kv)", 0}, \
+	 "first:WRITE, ping, remerge:PAGES:US; guest i runs the i-th, round and round (default kv)", 0}, \
 	{"seconds", KEY_SECONDS, "S", 0, "measured time over warm guests (default 10)", 0}, \
 	{"seed", KEY_SEED, "N", 0, "of everything random (default 1)", 0}, \
 	{"json", KEY_JSON, "FILE", 0, "write the result there; - is standard output", 0}, \

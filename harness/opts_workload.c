@@ -11,8 +11,9 @@
 
 #include "harness/harness.h"
 
-const char *const opts_workloads[] = {"kv",	"filecache", "churn", "idle",  "counters", "touch",
-				      "writer", "unique",    "same",  "first", "ping",	   NULL};
+const char *const opts_workloads[] = {"kv",    "filecache", "churn",  "idle", "counters",
+				      "touch", "writer",    "unique", "same", "first",
+				      "ping",  "remerge",   NULL};
 
 /* The first of those that take numbers. */
 #define MEMORY_WORKLOADS 4
@@ -67,6 +68,7 @@ static const struct bounds {
 	{"same", 1, {0, 0}, {UINT64_MAX, 0}},
 	{"first", 1, {0, 0}, {1, 0}},
 	{"ping", 0, {0, 0}, {0, 0}},
+	{"remerge", 2, {1, 0}, {1000000, 1000000}},
 };
 
 static const struct bounds *bounds_of(const char *name, size_t n)
@@ -86,7 +88,7 @@ int opts_check_workload(const char *name, struct ob_err *e)
 	if (find(name, len) < 0 && !opts_known_workload(name))
 		return ob_fail(e, EINVAL,
 			       "--workload '%.40s': unknown; there are kv, filecache, churn, idle, "
-			       "and counters, touch, writer, unique, same, first, ping",
+			       "and counters, touch, writer, unique, same, first, ping, remerge",
 			       name);
 	if (!*s)
 		return 0;
