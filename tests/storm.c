@@ -14,11 +14,20 @@ static uint64_t rnd(uint64_t *s)
 	return *s;
 }
 
-static void wrong(struct storm *s, const char *what)
+static void wrong(struct storm *s, const char *what, int64_t r)
 {
 	const char *none = NULL;
 
-	atomic_compare_exchange_strong(&s->failed, &none, what);
+	if (atomic_compare_exchange_strong(&s->failed, &none, what))
+		s->failed_with = r;
+}
+
+/* Not an error? */
+static bool ok(struct storm *s, int64_t r, const char *what)
+{
+	if (r < 0)
+		wrong(s, what, r);
+	return r >= 0;
 }
 
 /* One of the guests that are there; NULL: none is. */
@@ -40,8 +49,7 @@ static void part_merge(struct storm *s, uint64_t *seed)
 
 static void part_reap(struct storm *s, uint64_t *seed)
 {
-	if (ksm_domain_reap(s->rig.coord, 1 + rnd(seed) % 8192) < 0)
-		wrong(s, "frames cannot be given back");
+	ok(s, ksm_domain_reap(s->rig.coord, 1 + rnd(seed) % 8192), "giving frames back failed");
 	rig_nap_ms(1);
 }
 
@@ -56,14 +64,13 @@ static void part_take(struct storm *s, uint64_t *seed)
 		return;
 	run.n = 1 + rnd(seed) % OB_MIN(128, STORM_PAGES - run.page);
 	n = ept_take(e, &run, 1, rnd(seed) % 8 == 0);
-	if (n < 0)
-		wrong(s, "taking pages failed");
-	s->taken += n > 0 ? (uint64_t)n : 0;
+	if (ok(s, n, "taking pages failed"))
+		s->taken += (uint64_t)n;
 	if (rnd(seed) % 4 == 0)
 		rig_nap_ms(1);
 	/* What stays out comes back when its guest touches it. */
-	if (rnd(seed) % 2 && ept_put_back(e, &run, 1) < 0)
-		wrong(s, "putting pages back failed");
+	if (rnd(seed) % 2)
+		ok(s, ept_put_back(e, &run, 1), "putting pages back failed");
 	rig_nap_ms(2);
 }
 
@@ -112,7 +119,7 @@ static void part_discard(struct storm *s, uint64_t *seed)
 	ram = rep.area_gpa / OB_PAGE_SIZE;
 	for (uint64_t p = page; p < page + n; p++)
 		if (!spare_is_right(s, &m, g, p, (gpa_t){rep.area_gpa + p * OB_PAGE_SIZE}))
-			wrong(s, "a page that is nobody's is not what it was");
+			wrong(s, "a page that is nobody's is not what it was", 0);
 	if (what < 2) {
 		for (uint64_t p = page; p < page + n; p++) {
 			remerge_fill(&m, w, p, remerge_value(&m, p, value));
@@ -124,12 +131,11 @@ static void part_discard(struct storm *s, uint64_t *seed)
 		}
 		return;
 	}
-	if (ept_balloon(e, ram + page, n, true) < 0)
-		wrong(s, "giving pages up failed");
+	ok(s, ept_balloon(e, ram + page, n, true), "giving pages up failed");
 	memset(&s->holds[g][page], 0, n);
 	s->discarded += n;
-	if (what == 2 && ept_balloon(e, ram + page, n, false) < 0)
-		wrong(s, "taking pages out of the balloon failed");
+	if (what == 2)
+		ok(s, ept_balloon(e, ram + page, n, false), "deflating failed");
 }
 
 static void part_probe(struct storm *s, uint64_t *seed)
@@ -145,8 +151,8 @@ static void part_probe(struct storm *s, uint64_t *seed)
 		return;
 	switch (rnd(seed) % 8) {
 	case 0:
-		if (ept_verify(e, &v) || v.differences)
-			wrong(s, v.differences ? v.first[0].why : "verifying failed");
+		if (ok(s, ept_verify(e, &v), "verifying failed") && v.differences)
+			wrong(s, v.first[0].why, 0);
 		s->probed++;
 		break;
 	case 1:
@@ -154,12 +160,11 @@ static void part_probe(struct storm *s, uint64_t *seed)
 		for (uint64_t p = rnd(seed) % 64; n < 32 && p < STORM_PAGES;
 		     p += 1 + rnd(seed) % 200)
 			run[n++] = (struct ept_run){.page = p, .n = 1};
-		if (ept_zap(e, run, n, zapped) < 0)
-			wrong(s, "emptying page-table entries failed");
+		ok(s, ept_zap(e, run, n, zapped), "emptying page-table entries failed");
 		break;
 	default:
-		if (ept_sync(e, page, 1 + rnd(seed) % OB_MIN(512, STORM_PAGES - page), NULL))
-			wrong(s, "syncing failed");
+		ok(s, ept_sync(e, page, 1 + rnd(seed) % OB_MIN(512, STORM_PAGES - page), NULL),
+		   "syncing failed");
 	}
 	rig_nap_ms(5);
 }
@@ -215,7 +220,7 @@ void storm_end(struct storm *s)
 			pthread_join(s->thread[i], NULL);
 		pthread_mutex_destroy(&s->turn[i].lock);
 	}
-	cr_assert_null(s->failed, "%s", s->failed);
+	cr_assert_null(s->failed, "%s: %lld", s->failed, (long long)s->failed_with);
 	for (unsigned int i = 0; i < RIG_GUESTS; i++)
 		if (s->rig.vm[i])
 			cr_assert(ept_put_back(&s->rig.ept[i], &all, 1) >= 0);
@@ -253,7 +258,7 @@ bool storm_goes_on(struct storm *s, uint64_t merges)
 		cr_assert(!rig_report(&s->rig, i).mismatches || s->rig.opts.inject,
 			  "guest %u found a wrong page", i);
 	}
-	cr_assert_null(s->failed, "%s", s->failed);
+	cr_assert_null(s->failed, "%s: %lld", s->failed, (long long)s->failed_with);
 	ksm_read_stats(s->rig.k, &k);
 	return k.merged_pages + k.zero_pages < merges;
 }

@@ -34,6 +34,7 @@ struct storm {
 	_Atomic uint64_t taken, discarded, filled, checked; /* pages, by take and by discard */
 	_Atomic uint64_t probed;			    /* verifies */
 	const char *_Atomic failed;			    /* what a part found wrong, the first */
+	_Atomic int64_t failed_with; /* and the -errno of it, if there was one */
 	/* What discard has put into the pages that no guest uses: 0 nothing, else a value and 1. */
 	uint8_t holds[RIG_GUESTS][STORM_PAGES];
 };
