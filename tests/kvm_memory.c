@@ -40,6 +40,7 @@ Test(vm_memory, bad_parameters_end_the_guest_with_a_line, .timeout = 60)
 		{"counters:2", "param= from 0 to 1"},  {"touch:101", "param= from 0 to 100"},
 		{"touch:10:2", "param2= from 0 to 1"}, {"writer:0", "param= from 1 to"},
 		{"first:2", "param= from 0 to 1"},     {"ping:1", "param= from 0 to 0"},
+		{"remerge:0", "param= from 1 to"},
 	};
 	struct bench_rig_config cfg;
 	struct bench_rig r;
