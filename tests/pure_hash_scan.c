@@ -469,6 +469,33 @@ static void replace_guest(struct fix *x, unsigned int g)
 							   .track = &x->rig[g].t}));
 }
 
+/* To the next pass, or in it to the first guest's second window. */
+static void step_to(struct fix *x, bool second_window)
+{
+	uint64_t passes = stats(x).passes;
+
+	while (stats(x).passes == passes)
+		ksm_step(x->k, x->now, 1);
+	if (second_window)
+		ksm_step(x->k, x->now, 1);
+}
+
+Test(hash_scan, who_takes_a_place_in_the_middle_of_a_pass_is_looked_at_from_the_beginning)
+{
+	uint64_t reported;
+	struct fix x;
+
+	make(&x, NULL, true);
+	fill_all(&x, 0);
+	run_for(&x, 3 * OB_NS_PER_SEC);
+	step_to(&x, true);
+	reported = stats(&x).dirty_pages;
+	replace_guest(&x, 0);
+	step_to(&x, false);
+	cr_assert_eq(stats(&x).dirty_pages - reported, PAGES);
+	unmake(&x);
+}
+
 /* In the middle of a pass, with hints and requests of the one that went still about. */
 Test(hash_scan, guests_come_and_go)
 {
