@@ -210,9 +210,9 @@ static int64_t take_chunk(struct ept *e, uint64_t page, uint64_t n, uint32_t mar
 
 /*
  * Guest and devices stand still, but whoever only reads does not: the scanner hashes what it finds.
- * While the new mapping's faults were not ours yet, a read has found a hole and brought a zero page,
- * which the guest would take for its own. From here on that cannot happen again. When it cannot be
- * emptied its faults are not ours any more.
+ * While the new mapping's faults were not ours yet, a read has found a hole and brought a zero
+ * page, which the guest would take for its own. From here on that cannot happen again. When it
+ * cannot be emptied its faults are not ours any more.
  */
 static int empty_place(struct ept *e, hva_t at)
 {

@@ -376,9 +376,9 @@ static long pool_pages(const struct cli *c)
 }
 
 /*
- * All cells but the last, one after another, in the middle of merging; their guests write all the time,
- * so that merges, breaks and frames that are being filled are under way. The last cell's guests go on,
- * verify all they have, and in the end the pool holds what they refer to and no more.
+ * All cells but the last, one after another, in the middle of merging; their guests write all the
+ * time, so that merges, breaks and frames that are being filled are under way. The last cell's
+ * guests go on, verify all they have, and in the end the pool holds what they refer to and no more.
  */
 Test(killed, cells_in_the_middle_of_merging, .timeout = 240)
 {

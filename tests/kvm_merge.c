@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * kvm_merge.c: merging under guests that write at random all the time, to pages that are alike again
- * soon: merged, broken, merged again (workloads/remerge.h). Each page is verified in full before each
- * write of it, counters among them. Some twenty thousand merges in each test; with OB_LONG=1 a million.
+ * kvm_merge.c: merging under guests that write at random all the time, to pages that are alike
+ * again soon: merged, broken, merged again (workloads/remerge.h). Each page is verified in full
+ * before each write of it, counters among them. Some twenty thousand merges in each test; with
+ * OB_LONG=1 a million.
  */
 #include <stdlib.h>
 #include <string.h>

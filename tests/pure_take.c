@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * pure_take.c: taking pages out and putting them back, on the fake host: what goes, what stays, what
- * is counted, and that whatever fails changes nothing. Each test that can runs twice, with
+ * pure_take.c: taking pages out and putting them back, on the fake host: what goes, what stays,
+ * what is counted, and that whatever fails changes nothing. Each test that can runs twice, with
  * UFFDIO_MOVE and without.
  */
 #include <errno.h>
@@ -173,8 +173,8 @@ Test(take_pure, pages_over_the_pool_are_copied)
 }
 
 /*
- * Somebody who only reads is not kept off frozen pages: the scanner, who hashes what he finds. He comes
- * when the old mapping of the page is gone.
+ * Somebody who only reads is not kept off frozen pages: the scanner, who hashes what he finds. He
+ * comes when the old mapping of the page is gone.
  */
 struct reader {
 	struct fg *g;

@@ -43,6 +43,7 @@ struct rig {
 void rig_make(struct rig *r, const char *workload);
 /* The same of huge pages, broken by this rule. Skips the test where this host has none. */
 void rig_make_huge(struct rig *r, const char *workload, const struct ept_huge_rule *rule);
+/* All that can be said. */
 void rig_make_opts(struct rig *r, const struct rig_opts *o);
 void rig_start(struct rig *r);
 /* Stop them: each has run until now without a mismatch, its map agrees with the kernel's, and nothing
@@ -50,8 +51,8 @@ void rig_start(struct rig *r);
 void rig_unmake(struct rig *r);
 
 /*
- * One guest goes, and another takes its place: rig_unmake's checks of it, rig_make's making (vm_start is
- * the caller's). Not while a step of merging runs; vm_stop may come before, beside it.
+ * One guest goes, and another takes its place: rig_unmake's checks of it, rig_make's making
+ * (vm_start is the caller's). Not while a step of merging runs; vm_stop may come before, beside it.
  */
 void rig_guest_unmake(struct rig *r, unsigned int i);
 void rig_guest_make(struct rig *r, unsigned int i);

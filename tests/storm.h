@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * storm.h: merging in a thread of its own beside guests that run `remerge`, with everything else that
- * changes guest memory in further threads, each of which checks what it sees.
+ * storm.h: merging in a thread of its own beside guests that run `remerge`, with everything else
+ * that changes guest memory in further threads, each of which checks what it sees.
  */
 #ifndef OVERBOOK_TESTS_STORM_H
 #define OVERBOOK_TESTS_STORM_H
@@ -48,7 +48,7 @@ void storm_hold(struct storm *s);
 void storm_release(struct storm *s);
 /* Guest @i is a new one: nothing is in its spare pages. */
 void storm_new_guest(struct storm *s, unsigned int i);
-/* All guests run, none has found a wrong page, nor has a part; while fewer than @merges were done. */
+/* All guests run, neither they nor a part found anything wrong. True: fewer than @merges yet. */
 bool storm_goes_on(struct storm *s, uint64_t merges);
 
 #endif

@@ -3,14 +3,14 @@
  * remerge.h: what the pages of the workload remerge hold: few contents, so that whatever is written
  * soon equals what another page has, is merged, is written again, and so on.
  *
- * Pages are of REMERGE_CLASSES classes, the same in all guests of a fleet, and all pages of a class are
- * alike but for one word, the *stamp*. It says how often the page has been written: exactly, in one of 64
- * pages (a counter, incremented in place), and else by one of REMERGE_VALUES values, the same for the
- * pages of a stretch, so that there are runs to be merged. In some stretches all else is zero, and one of
- * the values, too: zero pages that come and go.
+ * Pages are of REMERGE_CLASSES classes, the same in all guests of a fleet, and all pages of a class
+ * are alike but for one word, the *stamp*. It says how often the page has been written: exactly, in
+ * one of 64 pages (a counter, incremented in place), and else by one of REMERGE_VALUES values, the
+ * same for the pages of a stretch, so that there are runs to be merged. In some stretches all else
+ * is zero, and one of the values, too: zero pages that come and go.
  *
- * What a page must hold follows from guest, page and the number of its writes; so a page that is another
- * one, that was cut in the middle, or that lost a write shows when it is verified.
+ * What a page must hold follows from guest, page and the number of its writes; so a page that is
+ * another one, that was cut in the middle, or that lost a write shows when it is verified.
  */
 #ifndef OVERBOOK_WORKLOADS_REMERGE_H
 #define OVERBOOK_WORKLOADS_REMERGE_H
@@ -81,8 +81,8 @@ static inline void remerge_fill(const struct remerge *m, uint64_t *w, uint64_t p
 		w[i] = i == at ? stamp : remerge_word(m, page, i);
 }
 
-/* The first word that is not what remerge_fill would write, with what it is in @got and what it should
- * be in @want; or GEN_PAGE_WORDS. */
+/* The first word that is not what remerge_fill would write, what it is in @got and what it should be
+ * in @want; or GEN_PAGE_WORDS. */
 static inline unsigned int remerge_check(const struct remerge *m, const uint64_t *w, uint64_t page,
 					 uint64_t stamp, uint64_t *got, uint64_t *want)
 {

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * work_remerge.c: pages that become alike, are written, and become alike again, all the time: as many
- * merges and breaks as can be had (workloads/remerge.h). Goes over all stretches of pages in random
- * order, another one in each round; verifies each page in full, and then writes it. Most writes are of
- * one word, so that the rest of a page that broke off must have been copied; every fourth is of all.
+ * work_remerge.c: pages that become alike, are written, and become alike again, all the time: as
+ * many merges and breaks as can be had (workloads/remerge.h). Goes over all stretches of pages in
+ * random order, another one in each round; verifies each page in full, and then writes it. Most
+ * writes are of one word, so that the rest of a page that broke off must have been copied; every
+ * fourth is of all.
  *
- * The last eighth of the memory is not touched: a test gives it content through the devices' interface,
- * and takes it away again (free_clean_pages of the report says how much there is).
+ * The last eighth of the memory is not touched: a test gives it content through the devices'
+ * interface, and takes it away again (free_clean_pages of the report says how much there is).
  */
 #include "workloads/microguest/mg.h"
 #include "workloads/remerge.h"
