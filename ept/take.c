@@ -208,6 +208,22 @@ static int64_t take_chunk(struct ept *e, uint64_t page, uint64_t n, uint32_t mar
 	return r < 0 && !taken ? r : taken;
 }
 
+/*
+ * Guest and devices stand still, but whoever only reads does not: the scanner hashes what it finds.
+ * While the new mapping's faults were not ours yet, a read has found a hole and brought a zero
+ * page, which the guest would take for its own. From here on that cannot happen again. When it
+ * cannot be emptied its faults are not ours any more.
+ */
+static int empty_place(struct ept *e, hva_t at)
+{
+	struct ob_host *h = e->host;
+	int r = h->ops->discard(h, at, OB_PAGE_SIZE);
+
+	if (r && h->ops->uffd_unregister(h, e->stage->uffd, at, OB_PAGE_SIZE))
+		ept_lost(e, "the place of a page that is taken out cannot be emptied");
+	return r;
+}
+
 /* Frozen: a page over the pool becomes an ordinary one that is out. */
 static int take_over_pool(struct ept *e, uint64_t page, uint32_t marks)
 {
@@ -220,6 +236,8 @@ static int take_over_pool(struct ept *e, uint64_t page, uint32_t marks)
 	r = ept_window_open(e, page);
 	if (!r)
 		r = ept_map_empty(e, page, 1, &unwatched);
+	if (!r && !unwatched)
+		unwatched = empty_place(e, at);
 	if (!r && unwatched) {
 		/* Its faults would not be ours: zeroes, silently. So it stays. And we may touch it,
 		 * for the same reason. */

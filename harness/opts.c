@@ -55,7 +55,7 @@ enum opts_key {
 	 "kv, filecache, churn, idle, steady; or a memory workload, with up to two numbers: " \
 	 "counters:ORDER:MS, touch:PERCENT:SCATTER, writer:PAGES:US, unique:PAGES:FREE, " \
 	 "same:PAGES:CONTENTS, shuffle:PAGES, first:WRITE, ping, cowstorm:SECONDS:STORMS, " \
-	 "probe:SECONDS:PAGES; guest i runs the i-th, round and round (default kv)", 0}, \
+	 "probe:SECONDS:PAGES, remerge:PAGES:US; guest i runs the i-th, round and round (default kv)", 0}, \
 	{"seconds", KEY_SECONDS, "S", 0, "measured time over warm guests (default 10)", 0}, \
 	{"seed", KEY_SEED, "N", 0, "of everything random (default 1)", 0}, \
 	{"json", KEY_JSON, "FILE", 0, "write the result there; - is standard output", 0}, \

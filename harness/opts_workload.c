@@ -11,9 +11,9 @@
 
 #include "harness/harness.h"
 
-const char *const opts_workloads[] = {"kv",    "filecache", "churn",  "idle", "steady",	 "counters",
-				      "touch", "writer",    "unique", "same", "shuffle", "first",
-				      "ping",  "cowstorm",  "probe",  NULL};
+const char *const opts_workloads[] = {
+	"kv",	"filecache", "churn", "idle", "steady",	  "counters", "touch",	 "writer", "unique",
+	"same", "shuffle",   "first", "ping", "cowstorm", "probe",    "remerge", NULL};
 
 /* The first of those that take numbers. */
 #define MEMORY_WORKLOADS 5
@@ -71,6 +71,7 @@ static const struct bounds {
 	{"ping", 0, {0, 0}, {0, 0}},
 	{"cowstorm", 2, {1, 0}, {86400, 1000000}},
 	{"probe", 2, {0, 16}, {86400, 7168}},
+	{"remerge", 2, {1, 0}, {1000000, 1000000}},
 };
 
 static const struct bounds *bounds_of(const char *name, size_t n)
@@ -91,7 +92,7 @@ int opts_check_workload(const char *name, struct ob_err *e)
 		return ob_fail(e, EINVAL,
 			       "--workload '%.40s': unknown; there are kv, filecache, churn, idle, "
 			       "steady, and counters, touch, writer, unique, same, shuffle, first, "
-			       "ping, cowstorm, probe",
+			       "ping, cowstorm, probe, remerge",
 			       name);
 	if (!*s)
 		return 0;

@@ -120,7 +120,11 @@ static void hash_remove(struct ksm *k, unsigned int slot)
 {
 	struct ksm_slot *s = &k->slot[slot];
 	struct hash_guest *g = s->priv;
+	struct hash *h = k->priv;
 
+	/* Who gets this place is looked at from his first page on. */
+	if (h && h->slot == slot)
+		h->page = 0;
 	if (!g)
 		return;
 	ept_on_broken(s->g.ept, NULL, NULL);

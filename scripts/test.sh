@@ -178,7 +178,7 @@ tests "pure, ASan and UBSan" build/asan/tests/pure
 OB_BUILD=build/asan tests "host, ASan and UBSan" build/asan/tests/host
 if [ -e /dev/kvm ]; then
 	OB_BUILD=build/asan tjobs=1 tests "kvm, ASan and UBSan" build/asan/tests/kvm \
-		--filter '@(vm|kvm_track|take)*/*'
+		--filter '@(vm|kvm_track|take|merge_)*/*'
 fi
 # What is about threads (tests/plain stands in for Criterion). All of it would take ten minutes.
 export TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp halt_on_error=1"

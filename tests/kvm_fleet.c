@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -376,6 +377,83 @@ Test(killed, cell_takes_only_its_guests, .timeout = 120)
 	cr_assert_gt(num(r, "saved", "zero") + num(r, "saved", "inter"), 0);
 	json_array_foreach (json_object_get(r, "guest_list"), i, g)
 		cr_assert(!strcmp(str(g, "end"), "lost") == (str(g, "reason")[0] != '\0'));
+	cli_free(&c);
+}
+
+/* What the frame pool of a running fleet holds, in pages; -1: there is no pool (yet). */
+static long pool_pages(const struct cli *c)
+{
+	char dir[64], path[400], link[256];
+	long pages = -1;
+	struct dirent *e;
+	struct stat st;
+	DIR *d;
+
+	snprintf(dir, sizeof(dir), "/proc/%d/fd", (int)c->pid);
+	d = opendir(dir);
+	while (d && (e = readdir(d))) {
+		ssize_t n;
+
+		snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
+		n = readlink(path, link, sizeof(link) - 1);
+		if (n < 0)
+			continue;
+		link[n] = '\0';
+		if (strstr(link, "ob:ksm:pool") && !stat(path, &st))
+			pages = (long)st.st_blocks / 8;
+	}
+	if (d)
+		closedir(d);
+	return pages;
+}
+
+/*
+ * All cells but the last, one after another, in the middle of merging; their guests write all the
+ * time, so that merges, breaks and frames that are being filled are under way. The last cell's
+ * guests go on, verify all they have, and in the end the pool holds what they refer to and no more.
+ */
+Test(killed, cells_in_the_middle_of_merging, .timeout = 240)
+{
+	enum { CELLS = 4, FRAMES = 1500 };
+	json_int_t left, saved;
+	const json_t *r, *g;
+	pid_t cells[CELLS];
+	size_t i, lost = 0;
+	long most = 0;
+	struct cli c;
+
+	NEED_KVM();
+	cli_start(&c,
+		  "fleet --guests 8 --cell 2 --mem 16M --sharing hash --ksm-cpu 0 --seconds 14 "
+		  "--quiet "
+		  "--workload remerge:16:5000,remerge:64:9999,remerge:16:5000,remerge:64:9999,"
+		  "remerge:16:5000,remerge:64:9999,idle,idle",
+		  true);
+	wait_cells(&c, cells, CELLS);
+	for (int tries = 0; tries < 6000 && most < FRAMES; tries++) {
+		most = pool_pages(&c);
+		nap_ms(10);
+	}
+	cr_assert_geq(most, FRAMES, "nothing is merged");
+	srand((unsigned int)c.pid);
+	for (i = 0; i < CELLS - 1; i++) {
+		nap_ms(rand() % 1000);
+		kill(cells[i], SIGKILL);
+	}
+	cli_wait(&c, 120);
+	cr_assert_eq(c.status, 1, "%s%s", c.out, c.err);
+	r = run_of(&c, 0);
+	cr_assert_str_eq(str(r, "status"), "degraded");
+	cr_assert_eq(num(r, "cells_lost", NULL), CELLS - 1);
+	cr_assert_eq(num(r, "integrity", "mismatches"), 0);
+	cr_assert_gt(num(r, "integrity", "checked_pages"), 0);
+	json_array_foreach (json_object_get(r, "guest_list"), i, g)
+		lost += !strcmp(str(g, "end"), "lost");
+	cr_assert_eq(lost, 2 * (CELLS - 1));
+	/* docs/result.md: what is resident and refers to no page is frames that were not given back. */
+	saved = num(r, "saved", "zero") + num(r, "saved", "intra") + num(r, "saved", "inter");
+	left = saved - (num(r, "touched_bytes", NULL) - num(r, "resident_bytes", NULL));
+	cr_assert_leq(left, 64 * 4096, "%lld bytes of the pool are left behind", (long long)left);
 	cli_free(&c);
 }
 

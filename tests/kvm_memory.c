@@ -45,6 +45,7 @@ Test(vm_memory, bad_parameters_end_the_guest_with_a_line, .timeout = 60)
 		{"ping:1", "param= from 0 to 0"},
 		{"shuffle:100001", "param= from 0 to 100000"},
 		{"unique:0:999999", "param2= from 0 to"},
+		{"remerge:0", "param= from 1 to"},
 	};
 	struct bench_rig_config cfg;
 	struct bench_rig r;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * kvm_memory_fill.c: the memory workloads that fill memory and hardly use it (unique, same) and
- * those that measure single touches (first, ping).
+ * those that measure single touches (first, ping), and remerge, whose pages become alike again.
  */
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -13,6 +13,7 @@
 #include "tests/memrig.h"
 #include "workloads/area.h"
 #include "workloads/image.h"
+#include "workloads/remerge.h"
 
 static int by_value(const void *a, const void *b)
 {
@@ -224,4 +225,71 @@ Test(vm_memory, ping_touches_what_it_is_asked_for, .timeout = 60)
 	cr_expect_eq(bench_rig_ping(&r, 0, 9, false, &ns, &e), -EIO);
 	memrig_noticed(&r);
 	memrig_finish_wrong(&r);
+}
+
+/* Few contents, zero pages among them; and a part that the guest leaves alone. */
+Test(vm_memory, remerge_has_few_contents, .timeout = 60)
+{
+	const uint64_t zero[GEN_PAGE_WORDS] = {0};
+	uint64_t n, spare, kinds = 0, zeroes = 0, *sum;
+	struct bench_rig r;
+
+	NEED_KVM();
+	memrig_start(&r, "remerge:16:1000000", 1); /* hardly ever writes */
+	n = r.guest[0].report.area_pages;
+	spare = r.guest[0].report.free_clean_pages;
+	cr_expect_gt(n, MEMRIG_PAGES * 8 / 10);
+	cr_expect_gt(spare, MEMRIG_PAGES / 10);
+	sum = calloc(n, sizeof(*sum));
+	for (uint64_t i = 0; i < n; i++) {
+		sum[i] = image_checksum(memrig_page(&r, 0, i));
+		zeroes += !memcmp(memrig_page(&r, 0, i), zero, sizeof(zero));
+	}
+	for (uint64_t i = n; i < n + spare; i++)
+		cr_assert(!memcmp(memrig_page(&r, 0, 0) + i * GEN_PAGE_WORDS, zero, sizeof(zero)));
+	qsort(sum, n, sizeof(*sum), by_value);
+	for (uint64_t i = 0; i < n; i++)
+		kinds += i == 0 || sum[i] != sum[i - 1];
+	cr_expect_lt(kinds, n * 6 / 10, "%llu of %llu", (unsigned long long)kinds,
+		     (unsigned long long)n);
+	cr_expect_gt(zeroes, n / 100);
+	cr_expect_lt(zeroes, n / 10);
+	free(sum);
+	memrig_finish(&r);
+}
+
+/* A counter that is one behind, a stamp of another time, a wrong word beside it. */
+Test(vm_memory, remerge_notices_what_is_lost_or_wrong, .timeout = 120)
+{
+	for (unsigned int what = 0; what < 3; what++) {
+		const uint64_t page = what ? 40 : REMERGE_COUNTER - 1;
+		struct agent_mismatch got;
+		struct bench_rig r;
+		struct remerge m;
+		unsigned int at;
+		uint64_t *w;
+
+		NEED_KVM();
+		memrig_start(&r, "remerge:64:1000", 1);
+		/* As bench_rig_open makes them of its seed. */
+		m = remerge_of(1, 1000003 + 1);
+		w = memrig_page(&r, 0, page);
+		at = remerge_stamp_at(&m, page);
+		memrig_work(&r, 3 * MEMRIG_PAGES);
+		vm_park(r.guest[0].vm);
+		if (what == 0) {
+			cr_expect(w[at] >= 3 && w[at] < 1000000, "no count of writes");
+			w[at]--;
+		} else if (what == 1) {
+			w[at] = remerge_value(&m, page,
+					      w[at] == remerge_value(&m, page, 0) ? 1 : 0);
+		} else {
+			at = (at + 100) % GEN_PAGE_WORDS;
+			w[at] ^= 4;
+		}
+		vm_unpark(r.guest[0].vm);
+		got = memrig_noticed(&r);
+		cr_expect_eq(got.gpa, r.guest[0].report.area_gpa + page * OB_PAGE_SIZE + at * 8);
+		memrig_finish_wrong(&r);
+	}
 }

@@ -24,6 +24,7 @@ struct fix {
 	struct ksm *k;
 	uint64_t now;
 	uint32_t (*content)[PAGES]; /* what each guest has written, by page; 0 is all zero */
+	unsigned int seed, inside;  /* of the hooks; writes that came inside of calls */
 };
 
 static void make(struct fix *x, const struct ksm_opts *opts, bool tracked)
@@ -167,8 +168,7 @@ Test(hash_scan, what_is_equal_is_shared_after_one_look_at_each)
 	run_for(&x, OB_NS_PER_SEC);
 	st = stats(&x);
 	for (unsigned int g = 0; g < GUESTS; g++)
-		cr_assert_eq(in_state(&x, g, EPT_SHARED), PAGES, "%u: %llu", g,
-			     (unsigned long long)in_state(&x, g, EPT_SHARED));
+		cr_assert_eq(in_state(&x, g, EPT_SHARED), PAGES);
 	/* The first holder of each page once more, when it is asked to join. */
 	cr_assert_geq(st.asked_pages, PAGES);
 	cr_assert_leq(st.asked_pages, PAGES + PAGES / 20);
@@ -211,7 +211,7 @@ Test(hash_scan, a_merged_page_that_is_written_back_is_merged_again)
 	for (unsigned int i = 0; i < 50; i++)
 		fill(&x, 0, 3 * i, 7000000 + i);
 	run_for(&x, 2 * OB_NS_PER_SEC);
-	cr_assert_eq(stats(&x).broken, 50, "%llu", (unsigned long long)stats(&x).broken);
+	cr_assert_eq(stats(&x).broken, 50);
 	cr_assert_eq(in_state(&x, 0, EPT_SHARED), PAGES - 50);
 	for (unsigned int i = 0; i < 50; i++)
 		fill(&x, 0, 3 * i, 1 + 3 * i);
@@ -346,42 +346,243 @@ Test(hash_scan, without_a_log)
 	}
 }
 
-/* Random writes of few contents, at random times; then rest. All that is equal is shared then. */
-Test(hash_scan, at_random_nothing_that_is_equal_is_left_out)
+/* --- at random --------------------------------------------------------------------------------- */
+
+#define CONTENTS 600
+
+/* All is at rest: what is equal is shared, what is zero is no memory. */
+static void nothing_is_left_out(struct fix *x)
 {
-	static uint32_t seen[600];
+	static uint32_t seen[CONTENTS];
+
+	memset(seen, 0, sizeof(seen));
+	for (unsigned int g = 0; g < GUESTS; g++)
+		for (uint64_t p = 0; p < PAGES; p++)
+			seen[x->content[g][p]]++;
+	for (unsigned int g = 0; g < GUESTS; g++) {
+		cr_assert(!ept_sync(&x->rig[g].e, 0, PAGES, NULL));
+		for (uint64_t p = 0; p < PAGES; p++) {
+			uint32_t c = x->content[g][p];
+			enum ept_state s = ept_state_of(&x->rig[g].e, p);
+
+			if (!c)
+				cr_assert(s == EPT_ZERO || s == EPT_UNTOUCHED);
+			else if (seen[c] > 1)
+				cr_assert_eq(s, EPT_SHARED, "guest %u page %llu: %s", g,
+					     (unsigned long long)p, ept_state_name(s));
+		}
+	}
+}
+
+static void write_some(struct fix *x, unsigned int n)
+{
+	for (; n; n--)
+		fill(x, (unsigned int)rand() % GUESTS, (uint64_t)rand() % PAGES,
+		     (uint32_t)rand() % CONTENTS);
+}
+
+/* Random writes of few contents, at random times; then rest. */
+static void at_random(unsigned int bits, unsigned int rounds)
+{
 	struct fix x;
 
 	srand(4711);
-	for (unsigned int round = 0; round < 4; round++) {
+	for (unsigned int round = 0; round < rounds; round++) {
 		make(&x, NULL, true);
+		if (bits)
+			ksm_domain_hash_bits(x.d, bits);
 		for (unsigned int i = 0; i < 400; i++) {
-			for (unsigned int w = 0; w < 1u + (unsigned int)rand() % 40; w++)
-				fill(&x, (unsigned int)rand() % GUESTS, (uint64_t)rand() % PAGES,
-				     (uint32_t)rand() % OB_ARRAY_SIZE(seen));
+			write_some(&x, 1u + (unsigned int)rand() % 40);
 			run_for(&x, (uint64_t)rand() % (60 * OB_NS_PER_MS));
+			if (i % 50 == 0)
+				check_content(&x);
 		}
 		run_for(&x, 60 * OB_NS_PER_SEC);
-		memset(seen, 0, sizeof(seen));
-		for (unsigned int g = 0; g < GUESTS; g++)
-			for (uint64_t p = 0; p < PAGES; p++)
-				seen[x.content[g][p]]++;
-		for (unsigned int g = 0; g < GUESTS; g++) {
-			cr_assert(!ept_sync(&x.rig[g].e, 0, PAGES, NULL));
-			for (uint64_t p = 0; p < PAGES; p++) {
-				uint32_t c = x.content[g][p];
-				enum ept_state s = ept_state_of(&x.rig[g].e, p);
-
-				if (!c)
-					cr_assert(s == EPT_ZERO || s == EPT_UNTOUCHED);
-				else if (seen[c] > 1)
-					cr_assert_eq(s, EPT_SHARED, "guest %u page %llu: %s", g,
-						     (unsigned long long)p, ept_state_name(s));
-			}
+		if (bits) {
+			cr_assert_gt(stats(&x).compare_failed, 0);
+			cr_assert_gt(stats(&x).merged_pages, 0);
+		} else {
+			nothing_is_left_out(&x);
 		}
 		check_content(&x);
 		unmake(&x);
 	}
+}
+
+Test(hash_scan, at_random_nothing_that_is_equal_is_left_out)
+{
+	at_random(0, 4);
+}
+
+/* Only the comparison stands between these and a wrong merge. */
+Test(hash_scan, at_random_with_colliding_hashes)
+{
+	at_random(8, 2);
+	at_random(1, 1);
+}
+
+/* A guest that runs writes while the scanner is in a call to the host; a frozen one does not. */
+static void write_inside(void *arg, struct ob_host *h, enum fake_op op, bool after)
+{
+	struct fix *x = arg;
+	unsigned int g = (unsigned int)rand_r(&x->seed) % GUESTS;
+	const struct ept *e = &x->rig[g].e;
+
+	(void)h;
+	(void)op;
+	(void)after;
+	if (rand_r(&x->seed) % 8 || e->freezing || e->frozen_n)
+		return;
+	fill(x, g, (uint64_t)rand_r(&x->seed) % PAGES, (uint32_t)rand_r(&x->seed) % CONTENTS);
+	x->inside++;
+}
+
+Test(hash_scan, guests_write_in_the_middle_of_everything)
+{
+	struct fix x;
+
+	srand(4712);
+	make(&x, NULL, true);
+	x.seed = 4712;
+	fake_host_hook(x.h, write_inside, &x);
+	for (unsigned int i = 0; i < 1000; i++) {
+		write_some(&x, 1u + (unsigned int)rand() % 40);
+		run_for(&x, (uint64_t)rand() % (60 * OB_NS_PER_MS));
+		if (i % 50 == 0)
+			check_content(&x);
+	}
+	fake_host_hook(x.h, NULL, NULL);
+	cr_assert_gt(x.inside, 1000);
+	cr_assert_gt(stats(&x).broken, 0);
+	run_for(&x, 60 * OB_NS_PER_SEC);
+	nothing_is_left_out(&x);
+	check_content(&x);
+	unmake(&x);
+}
+
+static void replace_guest(struct fix *x, unsigned int g)
+{
+	ksm_remove_guest(x->k, g);
+	track_rig_unmake_on(&x->rig[g]);
+	track_rig_make_on(&x->rig[g], x->h, true);
+	memset(x->content[g], 0, sizeof(x->content[g]));
+	cr_assert(!ksm_add_guest(x->k, &(struct ksm_guest){.ept = &x->rig[g].e,
+							   .vm = g,
+							   .page_base = g * PAGES,
+							   .track = &x->rig[g].t}));
+}
+
+/* To the next pass, or in it to the first guest's second window. */
+static void step_to(struct fix *x, bool second_window)
+{
+	uint64_t passes = stats(x).passes;
+
+	while (stats(x).passes == passes)
+		ksm_step(x->k, x->now, 1);
+	if (second_window)
+		ksm_step(x->k, x->now, 1);
+}
+
+Test(hash_scan, who_takes_a_place_in_the_middle_of_a_pass_is_looked_at_from_the_beginning)
+{
+	uint64_t reported;
+	struct fix x;
+
+	make(&x, NULL, true);
+	fill_all(&x, 0);
+	run_for(&x, 3 * OB_NS_PER_SEC);
+	step_to(&x, true);
+	reported = stats(&x).dirty_pages;
+	replace_guest(&x, 0);
+	step_to(&x, false);
+	cr_assert_eq(stats(&x).dirty_pages - reported, PAGES);
+	unmake(&x);
+}
+
+/* In the middle of a pass, with hints and requests of the one that went still about. */
+Test(hash_scan, guests_come_and_go)
+{
+	struct fix x;
+
+	srand(4713);
+	make(&x, NULL, true);
+	for (unsigned int i = 0; i < 100; i++) {
+		write_some(&x, 300);
+		run_for(&x, (uint64_t)rand() % (900 * OB_NS_PER_MS));
+		for (int step = rand() % 8; step; step--)
+			ksm_step(x.k, x.now, 1);
+		replace_guest(&x, (unsigned int)rand() % GUESTS);
+		check_content(&x);
+	}
+	write_some(&x, 2 * PAGES);
+	run_for(&x, 60 * OB_NS_PER_SEC);
+	cr_assert_gt(stats(&x).merged_pages, 1000);
+	nothing_is_left_out(&x);
+	check_content(&x);
+	unmake(&x);
+}
+
+/* Each call to the host costs CPU time. */
+static void spend(void *arg, struct ob_host *h, enum fake_op op, bool after)
+{
+	(void)arg;
+	(void)op;
+	if (after)
+		fake_host_advance_cpu(h, 500000);
+}
+
+/* As run_for, on a CPU that takes its time; the most that one step took. */
+static uint64_t work_for(struct fix *x, uint64_t ns)
+{
+	uint64_t end = x->now + ns, most = 0;
+
+	while (x->now < end) {
+		uint64_t before = stats(x).cpu_ns, rest = ksm_step(x->k, x->now, 512);
+		uint64_t took = stats(x).cpu_ns - before;
+
+		most = OB_MAX(most, took);
+		x->now += OB_MAX(OB_MAX(rest, took), 10000ULL);
+	}
+	return most;
+}
+
+/* More to be done than may be: it takes longer, and all of it is done in the end. */
+Test(hash_scan, within_its_budget_nothing_is_left_out)
+{
+	struct ksm_budget b;
+	const struct ksm_opts opts = {.budget = &b};
+	uint64_t spent, start, most = 0, allowed;
+	struct fix x;
+
+	srand(4714);
+	ksm_budget_init(&b, 5, 1000 * OB_NS_PER_SEC);
+	make(&x, &opts, true);
+	fake_host_hook(x.h, spend, NULL);
+	write_some(&x, PAGES);
+	/* The advance for new guests is over after this. */
+	work_for(&x, 60 * OB_NS_PER_SEC);
+	spent = stats(&x).cpu_ns;
+	start = x.now;
+	for (unsigned int i = 0; i < 600; i++) {
+		uint64_t step;
+
+		write_some(&x, 40);
+		step = work_for(&x, 50 * OB_NS_PER_MS);
+		most = OB_MAX(most, step);
+	}
+	spent = stats(&x).cpu_ns - spent;
+	/* A part of the time, what was saved up before, and the step that overdrew. */
+	allowed = (x.now - start) / 20 + 200 * OB_NS_PER_MS + most;
+	cr_assert_gt(stats(&x).budget_rests, 10);
+	cr_assert_leq(spent, allowed, "%llu us of %llu", (unsigned long long)spent / 1000,
+		      (unsigned long long)allowed / 1000);
+	/* It was used, too. */
+	cr_assert_geq(spent, (x.now - start) / 20 * 8 / 10);
+	work_for(&x, 600 * OB_NS_PER_SEC);
+	nothing_is_left_out(&x);
+	fake_host_hook(x.h, NULL, NULL);
+	check_content(&x);
+	unmake(&x);
 }
 
 /* What reading the kernel's page map takes, and nothing else here takes any. */

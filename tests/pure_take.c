@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * pure_take.c: taking pages out and putting them back, on the fake host: what goes, what stays, what
- * is counted, and that whatever fails changes nothing. Each test that can runs twice, with
+ * pure_take.c: taking pages out and putting them back, on the fake host: what goes, what stays,
+ * what is counted, and that whatever fails changes nothing. Each test that can runs twice, with
  * UFFDIO_MOVE and without.
  */
 #include <errno.h>
@@ -168,6 +168,49 @@ Test(take_pure, pages_over_the_pool_are_copied)
 		fg_expect(&g, 4, 4, 9);
 		fg_expect(&g, 8, 4, 7);
 		cr_assert_eq(g.nbroken, 4);
+		fg_unmake(&g);
+	}
+}
+
+/*
+ * Somebody who only reads is not kept off frozen pages: the scanner, who hashes what he finds. He
+ * comes when the old mapping of the page is gone.
+ */
+struct reader {
+	struct fg *g;
+	uint64_t page; /* whose turn it is */
+};
+
+static void reader_hook(void *arg, struct ob_host *h, enum fake_op op, bool after)
+{
+	struct reader *r = arg;
+	uint8_t byte;
+
+	if (op == FAKE_MAP_EMPTY && after)
+		fake_host_read(h, fg_at(r->g, r->page++), &byte, 1);
+}
+
+Test(take_pure, a_reader_leaves_nothing_in_the_place_of_a_page_over_the_pool)
+{
+	for (int copy = 0; copy < 2; copy++) {
+		struct reader r;
+		struct fg g;
+
+		make(&g, copy);
+		r = (struct reader){.g = &g, .page = 4};
+		fg_frames(&g, 0, 8, 7);
+		fg_fill(&g, 0, 12, 7);
+		cr_assert_eq(fg_share(&g, 2, 8, 0), 8 * OB_PAGE_SIZE);
+		fg_fill(&g, 4, 4, 9);
+		fake_host_hook(g.h, reader_hook, &r);
+		cr_assert_eq(fg_take(&g, 4, 4), 4);
+		fake_host_hook(g.h, NULL, NULL);
+		cr_assert_eq(r.page, 8, "he read each of them");
+		fg_verify(&g);
+		fg_expect(&g, 4, 1, 9); /* by a fault */
+		cr_assert_geq(fg_back(&g, 0, 12), 0);
+		cr_assert_eq(fg_stats(&g).staged, 0);
+		fg_expect(&g, 4, 4, 9);
 		fg_unmake(&g);
 	}
 }

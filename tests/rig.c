@@ -10,6 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "harness/harness.h"
+
 static void park(void *arg)
 {
 	vm_park(arg);
@@ -55,14 +57,51 @@ static void load_kernel(struct rig *r)
 	cr_assert(r->image_fd >= 0, "%s", path);
 }
 
-static void make(struct rig *r, const char *workload, const struct ept_huge_rule *huge)
+void rig_guest_make(struct rig *r, unsigned int i)
 {
-	const struct ksm_opts opts = {.pass_gap_ns = OB_NS_PER_MS};
+	char cmdline[160], words[96];
+	struct vm_config cfg = {
+		.id = i,
+		.mem_bytes = RIG_MEM,
+		.kernel = r->kernel,
+		.kernel_len = r->kernel_len,
+		.cmdline = cmdline,
+		.disk_fd = r->image_fd,
+		.console_fd = -1,
+		.worker = r->worker,
+		.huge = r->opts.huge != NULL,
+	};
+	struct ob_err e;
+
+	opts_workload_words(r->opts.workload, words, sizeof(words));
+	snprintf(cmdline, sizeof(cmdline), "%s seed=%u common=1 guest=%u", words, i + 1, i);
+	cr_assert(!vm_create(&r->vm[i], &r->kvm, &r->host, &cfg, &e), "%s", e.msg);
+	cr_assert(!ept_init(
+		&r->ept[i], &r->host, &r->vm[i]->mem,
+		(struct ept_parker){
+			.park = park, .unpark = unpark, .cpu = cpu, .fail = fail, .arg = r->vm[i]},
+		r->arena));
+	if (r->opts.huge)
+		ept_huge_set_rule(&r->ept[i], r->opts.huge);
+	ept_track_init(&r->track[i], ept_log_kvm(r->vm[i]), &r->vm[i]->mem, r->arena);
+	ept_track_attach(&r->ept[i], &r->track[i]);
+	cr_assert(!ksm_add_guest(r->k, &(struct ksm_guest){
+					       .ept = &r->ept[i],
+					       .vm = i,
+					       .page_base = i * RIG_MEM / OB_PAGE_SIZE,
+					       .track = r->opts.untracked ? NULL : &r->track[i],
+				       }));
+}
+
+void rig_make_opts(struct rig *r, const struct rig_opts *o)
+{
+	const struct ksm_opts opts = {.pass_gap_ns = OB_NS_PER_MS, .inject = o->inject};
 	struct ob_err e;
 
 	memset(r, 0, sizeof(*r));
+	r->opts = *o;
 	cr_assert(!ob_host_linux_init(&r->host, &e), "%s", e.msg);
-	if (huge && ob_host_linux_huge(&r->host))
+	if (o->huge && ob_host_linux_huge(&r->host))
 		cr_skip_test("this kernel has no transparent huge pages");
 	cr_assert(!kvm_open(&r->kvm, &e), "%s", e.msg);
 	cr_assert(!io_worker_start(&r->worker));
@@ -74,51 +113,18 @@ static void make(struct rig *r, const char *workload, const struct ept_huge_rule
 				   &r->coord));
 	cr_assert(!ksm_domain_open(&r->host, r->pool_fd, r->meta_fd, 0, r->arena, &r->domain));
 	cr_assert(!ksm_new(&r->k, ksm_engine_find("hash"), &r->host, r->domain, &opts, r->arena));
-	for (unsigned int i = 0; i < RIG_GUESTS; i++) {
-		char cmdline[128];
-		struct vm_config cfg = {
-			.id = i,
-			.mem_bytes = RIG_MEM,
-			.kernel = r->kernel,
-			.kernel_len = r->kernel_len,
-			.cmdline = cmdline,
-			.disk_fd = r->image_fd,
-			.console_fd = -1,
-			.worker = r->worker,
-			.huge = huge != NULL,
-		};
-
-		snprintf(cmdline, sizeof(cmdline), "workload=%s seed=%u common=1 guest=%u",
-			 workload, i + 1, i);
-		cr_assert(!vm_create(&r->vm[i], &r->kvm, &r->host, &cfg, &e), "%s", e.msg);
-		cr_assert(!ept_init(&r->ept[i], &r->host, &r->vm[i]->mem,
-				    (struct ept_parker){.park = park,
-							.unpark = unpark,
-							.cpu = cpu,
-							.fail = fail,
-							.arg = r->vm[i]},
-				    r->arena));
-		if (huge)
-			ept_huge_set_rule(&r->ept[i], huge);
-		ept_track_init(&r->track[i], ept_log_kvm(r->vm[i]), &r->vm[i]->mem, r->arena);
-		ept_track_attach(&r->ept[i], &r->track[i]);
-		cr_assert(!ksm_add_guest(r->k, &(struct ksm_guest){
-						       .ept = &r->ept[i],
-						       .vm = i,
-						       .page_base = i * RIG_MEM / OB_PAGE_SIZE,
-						       .track = &r->track[i],
-					       }));
-	}
+	for (unsigned int i = 0; i < RIG_GUESTS; i++)
+		rig_guest_make(r, i);
 }
 
 void rig_make(struct rig *r, const char *workload)
 {
-	make(r, workload, NULL);
+	rig_make_opts(r, &(struct rig_opts){.workload = workload});
 }
 
 void rig_make_huge(struct rig *r, const char *workload, const struct ept_huge_rule *rule)
 {
-	make(r, workload, rule);
+	rig_make_opts(r, &(struct rig_opts){.workload = workload, .huge = rule});
 }
 
 struct agent_report rig_report(struct rig *r, unsigned int i)
@@ -173,34 +179,50 @@ void rig_scan_for(struct rig *r, long ms)
 	rig_scan_stop(r);
 }
 
-void rig_unmake(struct rig *r)
+void rig_guest_unmake(struct rig *r, unsigned int i)
 {
-	struct ksm_domain_stats st;
-
+	struct agent_report rep;
 	struct ept_verify v;
 
-	ksm_stop(r->k);
-	for (unsigned int i = 0; i < RIG_GUESTS; i++) {
-		vm_stop(r->vm[i]);
+	vm_stop(r->vm[i]);
+	rep = rig_report(r, i);
+	r->mismatches += rep.mismatches;
+	r->checked += OB_MAX(rep.checked_pages, rep.ops);
+	virtio_blk_exit(&r->vm[i]->blk);
+	r->vm[i]->has_blk = false;
+	if (!r->opts.inject) {
 		cr_assert_eq(r->vm[i]->end, VM_END_ASKED, "guest %u: %s", i, r->vm[i]->reason);
-		cr_assert_eq(rig_report(r, i).mismatches, 0, "guest %u", i);
-		virtio_blk_exit(&r->vm[i]->blk);
-		r->vm[i]->has_blk = false;
+		cr_assert_eq(rep.mismatches, 0, "guest %u", i);
 		cr_assert(!ept_verify(&r->ept[i], &v));
 		cr_assert_eq(v.differences, 0, "guest %u: %llu pages of %llu differ, page %llu: %s",
 			     i, (unsigned long long)v.differences, (unsigned long long)v.pages,
 			     (unsigned long long)v.first[0].page, v.first[0].why);
-		ksm_remove_guest(r->k, i);
-		ept_track_attach(&r->ept[i], NULL);
-		ept_track_exit(&r->track[i]);
-		ept_exit(&r->ept[i]);
-		vm_destroy(r->vm[i]);
 	}
+	ksm_remove_guest(r->k, i);
+	ept_track_attach(&r->ept[i], NULL);
+	ept_track_exit(&r->track[i]);
+	ept_exit(&r->ept[i]);
+	vm_destroy(r->vm[i]);
+	r->vm[i] = NULL;
+}
+
+void rig_unmake(struct rig *r)
+{
+	struct ksm_domain_stats st;
+
+	ksm_stop(r->k);
+	for (unsigned int i = 0; i < RIG_GUESTS; i++)
+		if (r->vm[i])
+			rig_guest_unmake(r, i);
 	for (int i = 0; i < 2; i++)
 		cr_assert(ksm_domain_reap(r->coord, UINT64_MAX) >= 0);
 	cr_assert(!ksm_domain_stats(r->coord, &st));
-	cr_assert_eq(st.live + st.filling, 0, "frames left behind");
-	cr_assert_eq(st.pool_blocks_bytes, 0, "blocks of the pool left behind");
+	/* A planted lost write keeps its frame for ever. */
+	if (!(r->opts.inject & KSM_INJECT_LOSE_BREAK)) {
+		cr_assert_eq(st.live + st.filling, 0, "frames left behind");
+		cr_assert_eq(st.entries, 0, "the index names frames that are gone");
+		cr_assert_eq(st.pool_blocks_bytes, 0, "blocks of the pool left behind");
+	}
 	ksm_free(r->k);
 	ksm_domain_close(r->domain);
 	ksm_domain_close(r->coord);

@@ -12,8 +12,16 @@
 #define RIG_MEM	   (16 * OB_MIB)
 #define RIG_GUESTS 2
 
+struct rig_opts {
+	const char *workload;		  /* with its numbers: remerge:64:1000 */
+	const struct ept_huge_rule *huge; /* NULL: small pages */
+	unsigned int inject;		  /* a planted bug: then guests may find wrong pages */
+	bool untracked;			  /* the scanner is not told what was written */
+};
+
 struct rig {
-	struct ob_host host;
+	struct ob_host host; /* first: tests put themselves between it and its operations */
+	struct rig_opts opts;
 	struct kvm kvm;
 	struct ob_arena *arena;
 	struct io_worker *worker;
@@ -27,6 +35,7 @@ struct rig {
 	struct ksm *k;
 	pthread_t scanner;
 	_Atomic bool scan;
+	uint64_t mismatches, checked; /* of guests that are gone */
 };
 
 /* Make the guests, of small pages; rig_start returns when all of them are warm. Failures end the
@@ -34,10 +43,19 @@ struct rig {
 void rig_make(struct rig *r, const char *workload);
 /* The same of huge pages, broken by this rule. Skips the test where this host has none. */
 void rig_make_huge(struct rig *r, const char *workload, const struct ept_huge_rule *rule);
+/* All that can be said. */
+void rig_make_opts(struct rig *r, const struct rig_opts *o);
 void rig_start(struct rig *r);
 /* Stop them: each has run until now without a mismatch, its map agrees with the kernel's, and nothing
  * is left behind. */
 void rig_unmake(struct rig *r);
+
+/*
+ * One guest goes, and another takes its place: rig_unmake's checks of it, rig_make's making
+ * (vm_start is the caller's). Not while a step of merging runs; vm_stop may come before, beside it.
+ */
+void rig_guest_unmake(struct rig *r, unsigned int i);
+void rig_guest_make(struct rig *r, unsigned int i);
 
 struct agent_report rig_report(struct rig *r, unsigned int i);
 /* Merge in a thread beside the guests; rig_scan_for does so for a while. */

@@ -32,9 +32,10 @@ static uint64_t rate_due(struct rate *r, uint64_t now, uint64_t most)
 static const struct workload *find_workload(struct guest *g)
 {
 	const struct workload *const plain[] = {
-		&work_idle,	&work_steady, &work_filecache, &work_kv,       &work_churn,
-		&work_counters, &work_touch,  &work_writer,    &work_unique,   &work_same,
-		&work_shuffle,	&work_first,  &work_ping,      &work_cowstorm, &work_probe,
+		&work_idle,   &work_steady,   &work_filecache, &work_kv,
+		&work_churn,  &work_counters, &work_touch,     &work_writer,
+		&work_unique, &work_same,     &work_shuffle,   &work_first,
+		&work_ping,   &work_cowstorm, &work_probe,     &work_remerge,
 	};
 
 	for (unsigned int i = 0; i < sizeof(plain) / sizeof(plain[0]); i++)

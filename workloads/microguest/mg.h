@@ -288,7 +288,7 @@ struct workload {
 
 extern const struct workload work_idle, work_steady, work_filecache, work_kv, work_churn;
 extern const struct workload work_counters, work_touch, work_writer, work_unique, work_same,
-	work_shuffle, work_first, work_ping, work_cowstorm, work_probe;
+	work_shuffle, work_first, work_ping, work_cowstorm, work_probe, work_remerge;
 extern const struct workload work_hostile[];
 extern const unsigned int work_nhostile;
 
