@@ -25,6 +25,7 @@
 /* Counting mappings may take this part of the time: little, and more when room gets scarce. */
 #define COUNT_PART	  1000
 #define COUNT_PART_SCARCE 100
+#define COUNT_PART_IDLE	  20000
 #define WALKS		  3
 /* Leave a tenth of the mappings to everything else in the process. */
 #define VMA_SHARE(limit) ((limit) - (limit) / 10)
@@ -68,9 +69,14 @@ static void count_pages(struct ksm *k, struct hash *h)
 void hash_count_maps(struct ksm *k, struct hash *h, uint64_t now_ns)
 {
 	bool scarce = h->room.maps <= h->counted_room / 2;
-	uint64_t have, limit, t0;
+	uint64_t have, limit, t0, part = COUNT_PART;
 
-	if (now_ns < h->counted_ns + h->count_cost_ns * (scarce ? COUNT_PART_SCARCE : COUNT_PART))
+	/* Where nothing was mapped by us since, there are hardly more. */
+	if (h->room.maps == h->counted_room)
+		part = COUNT_PART_IDLE;
+	else if (scarce)
+		part = COUNT_PART_SCARCE;
+	if (now_ns < h->counted_ns + h->count_cost_ns * part)
 		return;
 	t0 = k->host->ops->now_ns(k->host);
 	if (k->host->ops->vma_count(k->host, &have, &limit))

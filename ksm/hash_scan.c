@@ -146,6 +146,10 @@ void hash_scan_end(struct ksm *k, struct ksm_slot *s, uint64_t now_ns)
 	else
 		gap = OB_MAX(gap, OB_MIN(g->rewritten * REWRITE_NS * REWRITE_PART, COLLECT_MAX_NS));
 	g->collect_ns = now_ns + gap;
+	/* All guests at the same moments: to wake up for each costs more than to look at one more. */
+	if (g->collects > YOUNG_COLLECTS)
+		g->collect_ns = (g->collect_ns + k->opts.pass_gap_ns / 2) / k->opts.pass_gap_ns *
+				k->opts.pass_gap_ns;
 }
 
 /*
