@@ -83,8 +83,8 @@ int kbench_until_still(struct coord *c, void *arg, struct ob_err *e);
 struct kbench_settled {
 	double target;	      /* seconds */
 	double gap_ms;	      /* in and out: the rest that was calibrated; negative: not yet */
-	double from, to;      /* the window that counts, seconds of the run */
-	double delay;	      /* the median in it */
+	double from, to;      /* the window whose CPU time counts, seconds of the run */
+	double delay;	      /* the median in the one before */
 	unsigned int planted; /* pages that it is of */
 };
 /*

@@ -6,8 +6,9 @@
  * do different things. So both are set to be equally prompt first: duplicates are planted at known
  * moments (cell_plant.c), it is seen from outside when both pages of a pair have become one frame
  * (by the meter's rules, the same for both engines), and the rest between scans is changed until
- * the median of the delays is the target. Only then CPU time is read, over a window in which
- * planting goes on, so that the delay there is known too.
+ * the median of the delays is the target. Then the delay is measured once more, in a window of
+ * planting, and after it CPU time, in one without: planting is merging, some hundred pages a second in
+ * all, and not what a settled fleet does.
  *
  * It is a step function of the run (run_script), called some 50 times a second:
  *
@@ -15,7 +16,8 @@
  *	for each target:
  *	  change	the rest is changed, and given time to show
  *	  calibrate	plant, wait until all of it is found, take the median, and change again, or:
- *	  window	plant, read
+ *	  window	plant, until the delay is known
+ *	  quiet		read what it costs
  *
  * A page that is not found within some times the target counts with the time until then. In
  * calibration all that was planted is waited for, since those found first are not a fair choice. In
@@ -52,6 +54,7 @@ enum phase {
 	PHASE_CHANGE,
 	PHASE_CALIBRATE,
 	PHASE_WINDOW,
+	PHASE_QUIET,
 };
 
 /* A place in all guests, planted once, with the same pair by pair. */
@@ -213,9 +216,14 @@ static int begin_target(struct coord *c, struct planter *p, unsigned int target,
 	return begin_phase(c, p, PHASE_CHANGE, e);
 }
 
+static double quiet_of(const struct kbench_settled *s)
+{
+	return fmax(WINDOW_FOR * s->target, WINDOW_LEAST);
+}
+
 static double window_of(const struct kbench_settled *s)
 {
-	return fmax(WINDOW_FOR * s->target, WINDOW_LEAST) + WINDOW_TAIL * s->target;
+	return quiet_of(s) + WINDOW_TAIL * s->target;
 }
 
 /* Calibration: all is found. */
@@ -235,20 +243,28 @@ static int calibrated(struct coord *c, struct planter *p, struct ob_err *e)
 	return begin_phase(c, p, PHASE_CHANGE, e);
 }
 
-/* The window is over: 1 when it was the last. */
+/* The delay is known. */
 static int window_over(struct coord *c, struct planter *p, struct ob_err *e)
+{
+	struct kbench_settled *s = &p->settled[p->target];
+
+	/* What was not found yet counts as far as it got. */
+	for (unsigned int k = p->oldest; k < p->planted; k++)
+		for (unsigned int i = 0; i < p->pairs && p->place[k].counts; i++)
+			if (p->place[k].waiting >> i & 1)
+				delay_enter(p, now_of(c) - p->place[k].at);
+	s->delay = bench_median(p->delay, p->ndelays);
+	s->planted = p->ndelays;
+	return begin_phase(c, p, PHASE_QUIET, e);
+}
+
+/* The cost is known: 1 when it was the last. */
+static int quiet_over(struct coord *c, struct planter *p, struct ob_err *e)
 {
 	struct kbench_settled *s = &p->settled[p->target];
 
 	s->from = p->since;
 	s->to = now_of(c);
-	/* What was not found yet counts as far as it got. */
-	for (unsigned int k = p->oldest; k < p->planted; k++)
-		for (unsigned int i = 0; i < p->pairs && p->place[k].counts; i++)
-			if (p->place[k].waiting >> i & 1)
-				delay_enter(p, s->to - p->place[k].at);
-	s->delay = bench_median(p->delay, p->ndelays);
-	s->planted = p->ndelays;
 	if (p->target + 1 == p->ntargets)
 		return 1;
 	return begin_target(c, p, p->target + 1, e);
@@ -273,7 +289,7 @@ static int tick(struct coord *c, void *arg, struct ob_err *e)
 			return 0;
 		return begin_target(c, p, 0, e);
 	}
-	r = look(c, p, e);
+	r = p->phase == PHASE_QUIET ? 0 : look(c, p, e);
 	if (r)
 		return r;
 	switch (p->phase) {
@@ -291,6 +307,9 @@ static int tick(struct coord *c, void *arg, struct ob_err *e)
 			return window_over(c, p, e);
 		more = in <= window_of(s) - WINDOW_TAIL * s->target;
 		break;
+	case PHASE_QUIET:
+		/* Nothing is looked for either: to look is a system call for each guest. */
+		return in >= quiet_of(s) ? quiet_over(c, p, e) : 0;
 	default:
 		break;
 	}
