@@ -276,6 +276,20 @@ struct ept_share {
  */
 int64_t ept_share_runs(struct ept *e, struct ept_share *runs, unsigned int n, int pool_fd,
 		       uint64_t *empty_ns);
+/* The frame that a private page broke off and that still lies under it; EPT_NO_FRAME: there is none, or
+ * it is not known. */
+uint32_t ept_frame_under(struct ept *e, uint64_t page);
+struct ept_reshare {
+	uint64_t page;
+	uint32_t frame;	     /* ept_frame_under said so, the caller holds it */
+	const void *content; /* what is in the frame: the caller has compared the page with it */
+	int err;	     /* out: 0, or why it is as it was */
+};
+/*
+ * Frozen pages, at most EPT_SHARE_RUNS, ascending, become the frames under them again: their copies are
+ * discarded. Returns the bytes given back, -EINVAL: the list is wrong.
+ */
+int64_t ept_reshare_pages(struct ept *e, struct ept_reshare *list, unsigned int n);
 /*
  * For whoever counts mappings: the frames of shared pages among [page, page + n), else EPT_NO_FRAME;
  * and which pages lie over a mapping of the pool file, shared or broken off it.

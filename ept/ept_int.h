@@ -18,6 +18,10 @@
 #define EPT_STAGED (1u << 0) /* it is in staging and not in the guest */
 #define EPT_SAMPLE (1u << 1) /* staged, to see whether anybody touches it */
 #define EPT_WHOLE  (1u << 2) /* staged as a part of a 2 MiB unit that goes back as one */
+/* Not staged, and over a mapping of the pool: the frame that it broke off is known, and above this bit
+ * (reshare.c). A frame that does not fit is not kept. */
+#define EPT_UNDER	(1u << 1)
+#define EPT_UNDER_SHIFT 2
 /* Staged by which taking: a page that was back meanwhile is another one. It wraps after 2^24 of them,
  * more than there are between a read and what is done with it. */
 #define EPT_TAKING_SHIFT 4
@@ -80,6 +84,8 @@ struct ept_stage {
 };
 
 /* With e->lock held. */
+/* ept_frame_under */
+uint32_t ept_under(const struct ept *e, uint64_t page);
 /* Tell the tier of @state that @slot is free. The lock is given up meanwhile. */
 void ept_tier_drop(struct ept *e, enum ept_state state, uint32_t slot);
 /* The guest cannot go on. */

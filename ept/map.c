@@ -232,7 +232,8 @@ void ept_check(struct ept *e)
 		OB_ASSERT(s != EPT_SHARED || entry & EPT_OVER_POOL);
 		OB_ASSERT(s == EPT_SHARED || s == EPT_PRIVATE || ept_entry_tiered(entry) ||
 			  !payload);
-		OB_ASSERT(s != EPT_PRIVATE || !payload || payload & EPT_STAGED);
+		OB_ASSERT(s != EPT_PRIVATE || !payload || payload & EPT_STAGED ||
+			  (entry & EPT_OVER_POOL && payload & EPT_UNDER));
 		/* What has left lies over no mapping of the pool: it could not be answered for. */
 		OB_ASSERT(!ept_entry_staged(entry) || !(entry & EPT_OVER_POOL));
 		OB_ASSERT(!(ept_entry_staged(entry) || ept_entry_tiered(entry)) ||

@@ -13,6 +13,13 @@
 
 #include "ept/ept_int.h"
 
+/* What an entry keeps of the frame that its page broke off. */
+static uint32_t under(uint32_t frame)
+{
+	return frame > EPT_PAYLOAD_MASK >> EPT_UNDER_SHIFT ? 0
+							   : frame << EPT_UNDER_SHIFT | EPT_UNDER;
+}
+
 /* What the kernel's view of a page makes of its entry. */
 static uint32_t synced(uint32_t entry, const struct ob_page *p)
 {
@@ -34,7 +41,7 @@ static uint32_t synced(uint32_t entry, const struct ob_page *p)
 			       : entry;
 	case EPT_SHARED:
 		if (own)
-			return ept_entry(EPT_PRIVATE, 0, over_pool);
+			return ept_entry(EPT_PRIVATE, under(ept_entry_payload(entry)), over_pool);
 		/* Broken off, and then of zeroes, since the last look. */
 		return p->present && p->zero ? ept_entry(EPT_ZERO, 0, over_pool) : entry;
 	case EPT_COMPRESSED:

@@ -185,6 +185,7 @@ static const struct {
 	{"deferred", offsetof(struct ksm_stats, deferred), false},
 	{"map_failed", offsetof(struct ksm_stats, map_failed), false},
 	{"fill_failed", offsetof(struct ksm_stats, fill_failed), false},
+	{"reverted", offsetof(struct ksm_stats, reverted), false},
 	{"restored", offsetof(struct ksm_stats, restored), false},
 	{"stall_ns", offsetof(struct ksm_stats, stall_ns), false},
 	COST("skip", SKIP),

@@ -312,6 +312,7 @@ static json_t *hash_json(const struct run_result *r)
 		{"io_missed_pages", k->io_missed},
 		{"deferred_pages", k->deferred},
 		{"restored_pages", k->restored},
+		{"reverted_pages", k->reverted},
 		{"map_failed_runs", k->map_failed},
 		{"fill_failed_pages", k->fill_failed},
 		{"freezes", k->freezes},

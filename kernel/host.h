@@ -72,6 +72,9 @@ struct ob_host_ops {
 	 * kernel can (process_madvise on oneself, Linux 6.13), else one for each joined run. When it
 	 * fails, a part may have been dropped. */
 	int (*discard_many)(struct ob_host *h, const struct ob_range *ranges, unsigned int n);
+	/* The same system call for another end: of pages that broke off a private mapping of a file the
+	 * copies go, and what is in the file shows again. */
+	int (*reveal_many)(struct ob_host *h, const struct ob_range *ranges, unsigned int n);
 	/* Tell the kernel's KSM to look at (or leave) this range. */
 	int (*mergeable)(struct ob_host *h, hva_t at, uint64_t size, bool on);
 

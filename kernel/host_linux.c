@@ -331,6 +331,7 @@ static const struct ob_host_ops linux_ops = {
 	.map_empty = host_map_empty,
 	.discard = host_discard,
 	.discard_many = host_discard_many,
+	.reveal_many = host_discard_many,
 	.mergeable = host_mergeable,
 	.pages = host_pages,
 	.memfd = host_memfd,

@@ -127,6 +127,8 @@ static void hash_remove(struct ksm *k, unsigned int slot)
 		h->page = 0;
 	if (!g)
 		return;
+	if (h && h->revert.slot == slot)
+		hash_revert_drop(k, h);
 	ept_on_broken(s->g.ept, NULL, NULL);
 	hash_take_broken(k, NULL, s);
 	if (g->consumer >= 0) {
@@ -162,6 +164,7 @@ static void hash_stop(struct ksm *k)
 
 	if (!h)
 		return;
+	hash_revert_drop(k, h);
 	hash_merge_exit(k, h);
 	ob_free(k->arena, h);
 	k->priv = NULL;
@@ -181,6 +184,7 @@ static bool next_window(struct ksm *k, struct hash *h, uint64_t now_ns, struct k
 		if (!h->page)
 			hash_scan_begin(k, at, now_ns);
 		if (h->page >= at->g.ept->pages) {
+			hash_revert_flush(k, h);
 			hash_scan_end(k, at, now_ns);
 			continue;
 		}
@@ -206,6 +210,7 @@ static uint64_t pass_end(struct ksm *k, struct hash *h, uint64_t now_ns)
 		if (k->slot[i].used)
 			pages += k->slot[i].g.ept->pages;
 	hash_merge_pass_end(k, h, now_ns);
+	hash_revert_flush(k, h);
 	k->st.passes++;
 	little = h->pass_merged <= LITTLE(pages);
 	h->pass_merged = 0;

@@ -60,6 +60,13 @@ struct hash_guest {
 	uint32_t nbroken, room;
 };
 
+/* Pages of one guest that are to show the frame under them again: hash_revert.c. */
+#define HASH_REVERTS 48
+struct hash_revert {
+	struct ept_reshare page[HASH_REVERTS];
+	unsigned int n, slot;
+};
+
 struct hash {
 	unsigned int slot;    /* where the pass is */
 	unsigned int io_slot; /* whose hints are next */
@@ -79,6 +86,8 @@ struct hash {
 	struct pace pace;
 	struct hash_ground ground;
 	struct hash_run run[HASH_WINDOW];
+
+	struct hash_revert revert;
 
 	/* hash_defer.c */
 	struct hash_queue queue;
@@ -144,6 +153,14 @@ void hash_count_maps(struct ksm *k, struct hash *h, uint64_t now_ns);
 /* A pass over all guests is over: what was put off is merged, the best first, while there is room. And
  * the bar for the next pass is set. */
 void hash_merge_pass_end(struct ksm *k, struct hash *h, uint64_t now_ns);
+
+/* hash_revert.c. The page is on the frame, which is held for it, when the guest has been flushed; false:
+ * that frame is not under it, it is to be planned as any other. */
+bool hash_revert_add(struct ksm *k, struct hash *h, struct ksm_slot *s, uint64_t page,
+		     uint32_t frame);
+void hash_revert_flush(struct ksm *k, struct hash *h);
+/* Give back what is held; nothing is merged. */
+void hash_revert_drop(struct ksm *k, struct hash *h);
 
 /* hash_scan.c: what is to become of a candidate? Adds to the plan. */
 void hash_consider(struct ksm *k, struct hash *h, struct ksm_slot *s, const struct hash_cand *c);

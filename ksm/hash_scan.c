@@ -269,6 +269,8 @@ void hash_consider(struct ksm *k, struct hash *h, struct ksm_slot *s, const stru
 			bit_put(g->pending, c->page, true);
 			return;
 		}
+		if (hash_revert_add(k, h, s, c->page, ksm_ref_payload(&ref)))
+			return;
 		h->plan[h->nplan++] = (struct hash_plan){
 			.page = c->page,
 			.frame = ksm_ref_payload(&ref),

@@ -234,6 +234,7 @@ struct ksm_stats {
 	uint64_t map_failed;  /* runs that the host would not map: their pages are as they were */
 	uint64_t fill_failed; /* pages for which the pool's file had no room */
 	uint64_t restored; /* pages merged where that took no mapping more: old runs, made whole */
+	uint64_t reverted; /* of the merged: by dropping the copy in front of their frame */
 	uint64_t stall_ns; /* of all calls that change mappings while other guests run */
 	struct ksm_pauses pauses;
 	struct ksm_cost cost[KSM_NCOSTS];

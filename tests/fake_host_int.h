@@ -142,6 +142,7 @@ int fake_map_frames(struct ob_host *h, hva_t at, uint64_t size, int pool_fd, uin
 int fake_map_empty(struct ob_host *h, hva_t at, uint64_t size, const char *name);
 int fake_discard(struct ob_host *h, hva_t at, uint64_t size);
 int fake_discard_many(struct ob_host *h, const struct ob_range *ranges, unsigned int n);
+int fake_reveal_many(struct ob_host *h, const struct ob_range *ranges, unsigned int n);
 int fake_mergeable(struct ob_host *h, hva_t at, uint64_t size, bool on);
 int fake_pages(struct ob_host *h, hva_t at, uint64_t n, struct ob_page *out);
 int fake_vma_count(struct ob_host *h, uint64_t *have, uint64_t *limit);

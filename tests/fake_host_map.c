@@ -135,8 +135,9 @@ int fake_map_empty(struct ob_host *h, hva_t at, uint64_t size, const char *name)
 	return fake_leave(f, FAKE_MAP_EMPTY, rc);
 }
 
-/* -EINVAL, and nothing done, where there is what must not be dropped. */
-static int drop(struct fake_host *f, hva_t at, uint64_t size)
+/* -EINVAL, and nothing done, where there is what must not be dropped; or with @reveal, where there is
+ * no file to show. */
+static int drop(struct fake_host *f, hva_t at, uint64_t size, bool reveal)
 {
 	uint64_t first, n = size / OB_PAGE_SIZE;
 	struct fake_map *m = fake_range(f, at, size, &first);
@@ -146,7 +147,7 @@ static int drop(struct fake_host *f, hva_t at, uint64_t size)
 	/* A page that was broken off a frame: dropping it would bring that frame to light. */
 	for (uint64_t i = first; i < first + n; i++) {
 		fake_reconcile(f, m, i);
-		if (m->page[i].file && !fake_unbroken(&m->page[i]))
+		if (reveal ? !m->page[i].file : m->page[i].file && !fake_unbroken(&m->page[i]))
 			return -EINVAL;
 	}
 	for (uint64_t i = first; i < first + n; i++) {
@@ -165,10 +166,10 @@ int fake_discard(struct ob_host *h, hva_t at, uint64_t size)
 	struct fake_host *f = fake_of(h);
 	int rc = fake_enter(f, FAKE_DISCARD);
 
-	return rc ? rc : fake_leave(f, FAKE_DISCARD, drop(f, at, size));
+	return rc ? rc : fake_leave(f, FAKE_DISCARD, drop(f, at, size, false));
 }
 
-int fake_discard_many(struct ob_host *h, const struct ob_range *ranges, unsigned int n)
+static int drop_many(struct ob_host *h, const struct ob_range *ranges, unsigned int n, bool reveal)
 {
 	struct fake_host *f = fake_of(h);
 	uint64_t limit;
@@ -181,8 +182,18 @@ int fake_discard_many(struct ob_host *h, const struct ob_range *ranges, unsigned
 			rc = -EINVAL;
 	for (unsigned int i = 0; i < n && !rc; i++)
 		rc = i == limit ? -f->fail_err[FAKE_DISCARD_MANY]
-				: drop(f, ranges[i].at, ranges[i].size);
+				: drop(f, ranges[i].at, ranges[i].size, reveal);
 	return fake_leave(f, FAKE_DISCARD_MANY, rc);
+}
+
+int fake_discard_many(struct ob_host *h, const struct ob_range *ranges, unsigned int n)
+{
+	return drop_many(h, ranges, n, false);
+}
+
+int fake_reveal_many(struct ob_host *h, const struct ob_range *ranges, unsigned int n)
+{
+	return drop_many(h, ranges, n, true);
 }
 
 int fake_mergeable(struct ob_host *h, hva_t at, uint64_t size, bool on)

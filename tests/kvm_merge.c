@@ -80,6 +80,7 @@ static void make(struct poor *p, const char *workload, uint64_t max_pause_ns)
 	p->ops = *p->real;
 	p->ops.map_frames = poor_map_frames;
 	p->ops.discard_many = poor_discard_many;
+	p->ops.reveal_many = poor_discard_many; /* the same call */
 	p->ops.file_write = poor_file_write;
 	p->ops.map_view = poor_map_view;
 	p->ops.vma_count = poor_vma_count;
