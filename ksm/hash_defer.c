@@ -23,8 +23,9 @@
 
 #define REST_MOST 64 /* passes */
 /* Counting mappings may take this part of the time: little, and more when room gets scarce. */
-#define COUNT_PART	  1000
+#define COUNT_PART	  5000
 #define COUNT_PART_SCARCE 100
+#define SCARCE		  2048 /* mappings left */
 #define COUNT_PART_IDLE	  20000
 #define WALKS		  3
 /* Leave a tenth of the mappings to everything else in the process. */
@@ -68,14 +69,14 @@ static void count_pages(struct ksm *k, struct hash *h)
 
 void hash_count_maps(struct ksm *k, struct hash *h, uint64_t now_ns)
 {
-	bool scarce = h->room.maps <= h->counted_room / 2;
+	bool scarce = h->room.maps <= h->counted_room / 2 || h->room.maps < SCARCE;
 	uint64_t have, limit, t0, part = COUNT_PART;
 
 	/* Where nothing was mapped by us since, there are hardly more. */
-	if (h->room.maps == h->counted_room)
-		part = COUNT_PART_IDLE;
-	else if (scarce)
+	if (scarce)
 		part = COUNT_PART_SCARCE;
+	else if (h->room.maps == h->counted_room)
+		part = COUNT_PART_IDLE;
 	if (now_ns < h->counted_ns + h->count_cost_ns * part)
 		return;
 	t0 = k->host->ops->now_ns(k->host);
