@@ -28,6 +28,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "ksm/cost.h"
 #include "ksm/hash_engine.h"
 
 static void *page_ptr(const struct ksm_slot *s, uint64_t page)
@@ -141,7 +142,8 @@ static unsigned int keep_taken(struct hash *h, unsigned int nruns)
 static unsigned int choose(struct ksm *k, struct hash *h, struct ksm_slot *s)
 {
 	struct hash_room room = h->room;
-	unsigned int n;
+	struct ksm_stopwatch w;
+	unsigned int n, made = 0;
 
 	for (unsigned int i = 0; i < h->nplan; i++)
 		if (h->plan[i].what == HASH_MAKE)
@@ -151,7 +153,11 @@ static unsigned int choose(struct ksm *k, struct hash *h, struct ksm_slot *s)
 	put_off(k, h, s, n);
 	h->nplan = keep_taken(h, n);
 	hash_view_open(k, h);
+	w = ksm_cost_begin(k->host, &k->st, ksm_cost_sampled(k->st.hashed_pages));
 	hash_make_frames(k, h, s);
+	for (unsigned int i = 0; i < h->nplan; i++)
+		made += h->plan[i].what == HASH_MAKE && h->plan[i].frame != EPT_NO_FRAME;
+	ksm_cost_add(&w, KSM_COST_MAKE, made);
 	/* A frame that could not be had leaves a gap in its run. */
 	for (unsigned int i = n = 0; i < h->nplan; i++)
 		if (h->plan[i].what == HASH_ZERO || h->plan[i].frame != EPT_NO_FRAME)
@@ -425,6 +431,13 @@ static void pause_over(struct ksm *k, struct hash *h, struct batch *b, const str
 
 	note(b, PACE_REST, 1, z->whole - OB_MIN(z->whole, known));
 	/* A thread that was off its CPU has not learnt what the work takes. */
+	for (unsigned int i = 0; i < b->nshare && !z->preempted; i++) {
+		const struct ept_share *r = &b->share[i];
+
+		if (!r->err)
+			ksm_cost_note(&k->st, r->n > 1 ? KSM_COST_SHARE_RUN : KSM_COST_SHARE_ONE,
+				      r->ns, r->n);
+	}
 	for (unsigned int i = 0; i < PACE_NOPS && work <= z->work_cpu + z->work_cpu / 4; i++)
 		pace_learn(&h->pace, (enum pace_op)i, b->units[i], b->ns[i]);
 	pace_ended(&h->pace, z, &k->st.pauses);
@@ -441,19 +454,26 @@ static void merge_batch(struct ksm *k, struct hash *h, struct ksm_slot *s, struc
 	uint64_t n = (uint64_t)h->plan[h->nplan - 1].page - first + 1;
 	struct batch b = {.nshare = 0};
 	struct pace_pause z;
-	uint64_t t0 = ops->now_ns(k->host), lost;
+	struct ksm_stopwatch w = ksm_cost_begin(k->host, &k->st, ksm_cost_sampled(k->st.freezes));
+	uint64_t t0 = ops->now_ns(k->host), zeroes, lost;
 
 	OB_ASSERT(!ept_freeze(s->g.ept, first, n)); /* a part of one window */
+	ksm_cost_add(&w, KSM_COST_FREEZE, 1);
 	z.park = ops->now_ns(k->host) - t0;
 	z.planned = pace_left(&h->pace, z.park);
 	lost = ops->thread_preempted(k->host);
 	z.work_cpu = ops->thread_cpu_ns(k->host);
 	b.to_come = pace_cost(&h->pace, PACE_REST, 1);
 	check_batch(k, h, s, &b, at, nruns, t0);
+	ksm_cost_add(&w, KSM_COST_COMPARE, b.units[PACE_CHECK]);
+	zeroes = k->st.zero_pages;
 	drop(k, h, s, &b);
 	drop_over_pool(k, h, s, &b);
+	ksm_cost_add(&w, KSM_COST_ZERO, k->st.zero_pages - zeroes);
 	map(k, h, s, &b);
+	ksm_cost_add(&w, KSM_COST_FREEZE, 0); /* mapping is told run by run */
 	ept_thaw(s->g.ept);
+	ksm_cost_more(&w, KSM_COST_FREEZE);
 	z.whole = ops->now_ns(k->host) - t0;
 	z.work_cpu = ops->thread_cpu_ns(k->host) - z.work_cpu;
 	z.preempted = ops->thread_preempted(k->host) != lost;

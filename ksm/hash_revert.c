@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ksm/cost.h"
 #include "ksm/hash_engine.h"
 
 /* What one page takes in a pause, with much to spare: compared twice, discarded, one fault. */
@@ -78,6 +79,8 @@ static void merge(struct ksm *k, struct hash *h, struct ksm_slot *s)
 	OB_ASSERT(ept_reshare_pages(s->g.ept, v->page, v->n) >= 0);
 	ept_thaw(s->g.ept);
 	z.whole = ops->now_ns(k->host) - t0;
+	if (ops->thread_preempted(k->host) == lost)
+		ksm_cost_note(&k->st, KSM_COST_REMERGE, z.whole - z.park, v->n);
 	z.work_cpu = ops->thread_cpu_ns(k->host) - z.work_cpu;
 	z.preempted = ops->thread_preempted(k->host) != lost;
 	pace_ended(&h->pace, &z, &k->st.pauses);
