@@ -29,7 +29,7 @@
 #include "ksm/domain.h"
 
 #define META_MAGIC   0x3144534b424f3144ULL
-#define META_VERSION 3
+#define META_VERSION 4
 
 /* What is fixed when the domain is made. */
 struct meta_layout {
@@ -79,10 +79,10 @@ static bool layout_make(struct meta_layout *l, uint64_t frames, uint64_t cells)
 	l->frames = frames;
 	l->slots = ksm_index_max_buckets(frames) * KSM_BUCKET;
 	l->cells = (uint32_t)cells;
-	l->words = (uint32_t)((cells + 63) / 64);
+	l->words = (uint32_t)((cells + 7) / 8);
 	l->frame_touched = place(&end, map_bytes(frames, KSM_CHUNK_FRAMES));
 	l->state = place(&end, frames * sizeof(uint32_t));
-	l->holder = place(&end, frames * l->words * sizeof(uint64_t));
+	l->holder = place(&end, frames * l->words);
 	l->origin = place(&end, frames * sizeof(uint64_t));
 	l->index = place(&end, l->slots * sizeof(uint64_t));
 	l->again = place(&end, map_bytes(KSM_MAX_PAYLOAD + 1, 1));
@@ -156,7 +156,7 @@ static int domain_map(struct ksm_domain *d, const struct meta_layout *l)
 	d->grow_lock = &header->grow_lock;
 	d->frame_touched = (_Atomic uint64_t *)(void *)(base + l->frame_touched);
 	d->state = (_Atomic uint32_t *)(void *)(base + l->state);
-	d->holder = (_Atomic uint64_t *)(void *)(base + l->holder);
+	d->holder = (_Atomic uint8_t *)(base + l->holder);
 	d->origin = (_Atomic uint64_t *)(void *)(base + l->origin);
 	d->again = (_Atomic uint64_t *)(void *)(base + l->again);
 	d->index = (_Atomic uint64_t *)(void *)(base + l->index);

@@ -74,7 +74,7 @@ struct ksm_domain {
 	int pool_fd, meta_fd; /* not owned */
 	unsigned int cell;    /* KSM_NO_CELL for the coordinator */
 	unsigned int cells;
-	unsigned int words; /* holder words a frame */
+	unsigned int words; /* of 8 cells each, holder bits a frame */
 	uint64_t frames;
 	uint64_t slots; /* that the index can grow to */
 	void *meta;	/* the meta file, mapped shared */
@@ -83,7 +83,7 @@ struct ksm_domain {
 	_Atomic uint64_t *reaped;	 /* of those, given back by ksm_domain_reap */
 	_Atomic uint64_t *frame_touched; /* bit per KSM_CHUNK_FRAMES frames: ever allocated from */
 	_Atomic uint32_t *state;
-	_Atomic uint64_t *holder;      /* [frames][words] */
+	_Atomic uint8_t *holder;       /* [frames][words] */
 	_Atomic uint64_t *has_origins; /* 0: no frame has one */
 	_Atomic uint64_t *origin;      /* [frames] */
 	_Atomic uint64_t *again;       /* bit per page of the fleet */

@@ -181,14 +181,14 @@ int ksm_frame_abandon(struct ksm_domain *d, uint32_t first, uint32_t n)
 	return r;
 }
 
-static _Atomic uint64_t *holder_word(const struct ksm_domain *d, uint32_t frame)
+static _Atomic uint8_t *holder_word(const struct ksm_domain *d, uint32_t frame)
 {
-	return &d->holder[(uint64_t)frame * d->words + d->cell / 64];
+	return &d->holder[(uint64_t)frame * d->words + d->cell / 8];
 }
 
-static uint64_t holder_bit(const struct ksm_domain *d)
+static uint8_t holder_bit(const struct ksm_domain *d)
 {
-	return 1ULL << (d->cell & 63);
+	return (uint8_t)(1u << (d->cell & 7));
 }
 
 static void count_first(struct ksm_domain *d, uint32_t frame)
@@ -230,7 +230,7 @@ int ksm_frame_get(struct ksm_domain *d, uint32_t frame)
 		return -EAGAIN;
 	atomic_fetch_or(holder_word(d, frame), holder_bit(d));
 	if ((atomic_load(&d->state[frame]) & KSM_FRAME_STATE) != KSM_FRAME_LIVE) {
-		atomic_fetch_and(holder_word(d, frame), ~holder_bit(d));
+		atomic_fetch_and(holder_word(d, frame), (uint8_t)~holder_bit(d));
 		return -EAGAIN;
 	}
 	count_first(d, frame);
@@ -241,7 +241,7 @@ void ksm_frame_put(struct ksm_domain *d, uint32_t frame)
 {
 	OB_ASSERT(d->cell != KSM_NO_CELL && frame < d->frames && d->count[frame]);
 	if (--d->count[frame] == 0)
-		atomic_fetch_and(holder_word(d, frame), ~holder_bit(d));
+		atomic_fetch_and(holder_word(d, frame), (uint8_t)~holder_bit(d));
 }
 
 uint32_t ksm_frame_count(const struct ksm_domain *d, uint32_t frame)
@@ -254,10 +254,10 @@ bool ksm_frame_held_elsewhere(const struct ksm_domain *d, uint32_t frame)
 	if (frame >= d->frames || !ksm_touched(d->frame_touched, frame / KSM_CHUNK_FRAMES))
 		return false;
 	for (unsigned int w = 0; w < d->words; w++) {
-		uint64_t bits = atomic_load(&d->holder[(uint64_t)frame * d->words + w]);
+		uint8_t bits = atomic_load(&d->holder[(uint64_t)frame * d->words + w]);
 
-		if (d->cell != KSM_NO_CELL && d->cell / 64 == w)
-			bits &= ~holder_bit(d);
+		if (d->cell != KSM_NO_CELL && d->cell / 8 == w)
+			bits &= (uint8_t)~holder_bit(d);
 		if (bits)
 			return true;
 	}

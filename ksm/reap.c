@@ -145,11 +145,11 @@ void ksm_domain_cell_died(struct ksm_domain *d, unsigned int cell)
 	 * these are free; a death is rare enough to tidy up at once. */
 	ksm_index_sweep(d, cell);
 	for (uint64_t f = 0; ksm_frame_next(d, &f); f++) {
-		_Atomic uint64_t *word = &d->holder[f * d->words + cell / 64];
-		uint64_t bit = 1ULL << (cell & 63);
+		_Atomic uint8_t *word = &d->holder[f * d->words + cell / 8];
+		uint8_t bit = (uint8_t)(1u << (cell & 7));
 
 		if (atomic_load(word) & bit)
-			atomic_fetch_and(word, ~bit);
+			atomic_fetch_and(word, (uint8_t)~bit);
 		if ((atomic_load(&d->state[f]) & KSM_FRAME_OWNER) != filling)
 			continue;
 		b.frame[b.n++] = (uint32_t)f;
