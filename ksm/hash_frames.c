@@ -29,6 +29,8 @@ const uint8_t *hash_frames(struct ksm *k, struct hash *h, uint32_t frame, unsign
 	if (h->view)
 		return h->view + (uint64_t)frame * OB_PAGE_SIZE;
 	OB_ASSERT(n <= HASH_COMPARE_PAGES);
+	if (!h->scratch) /* not before it is needed: with a view it never is */
+		h->scratch = ob_alloc(k->arena, HASH_COMPARE_PAGES * OB_PAGE_SIZE);
 	if (k->host->ops->file_read(k->host, k->domain->pool_fd, h->scratch, n * OB_PAGE_SIZE,
 				    (uint64_t)frame * OB_PAGE_SIZE))
 		return NULL;

@@ -38,7 +38,6 @@ static void *page_ptr(const struct ksm_slot *s, uint64_t page)
 
 void hash_merge_init(struct ksm *k, struct hash *h)
 {
-	h->scratch = ob_alloc(k->arena, HASH_COMPARE_PAGES * OB_PAGE_SIZE);
 	pace_init(&h->pace, k->opts.max_pause_ns);
 	hash_count_maps(k, h, 0);
 	/* Nothing is known of the guests yet. */

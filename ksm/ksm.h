@@ -124,7 +124,7 @@ uint64_t ksm_domain_origin(const struct ksm_domain *d, uint32_t frame);
 
 /* --- hints at I/O time: io_hint.c -------------------------------------------------------- */
 
-#define KSM_IO_RING 1024 /* runs of pages that wait in one guest's ring */
+#define KSM_IO_RING 256 /* runs of pages that wait in one guest's ring */
 
 /*
  * The hints of one guest: made before it is added (struct ksm_guest), freed after it was removed.

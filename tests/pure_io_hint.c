@@ -536,7 +536,7 @@ Test(io_hint, beside_the_scanner_and_guests_that_write)
 
 struct talker {
 	struct ksm_io *io;
-	_Atomic bool stop;
+	_Atomic bool stop, heard;
 };
 
 static void *talk(void *arg)
@@ -544,7 +544,8 @@ static void *talk(void *arg)
 	struct talker *t = arg;
 	unsigned int seed = 8;
 
-	for (int i = 0; i < 200000; i++) {
+	/* Nobody may have listened yet: then nothing has been shown. */
+	for (int i = 0; i < 200000 || !t->heard; i++) {
 		uint64_t block = (uint64_t)rand_r(&seed) % 100;
 
 		if (i % 64 == 0)
@@ -580,6 +581,7 @@ Test(io_hint, a_thread_talks_while_another_takes)
 				cr_assert(run[i].n &&
 					  run[i].page % KSM_IO_WINDOW + run[i].n <= KSM_IO_WINDOW);
 				taken += run[i].n;
+				t.heard = true;
 			}
 	} while (!last);
 	pthread_join(thread, NULL);
