@@ -55,7 +55,7 @@ help:
 	@echo 'make demo          install what is missing, build, boot 16 similar guests three times'
 	@echo 'make test          install what is missing, build, run all tests (CI runs this)'
 	@echo 'make bench-demo    start-up and idle cost beside QEMU, cost per operation (about 8 minutes)'
-	@echo 'make bench-ksm     our merging beside Linux KSM, needs root (about 45 minutes)'
+	@echo 'make bench-ksm     our merging beside Linux KSM, needs root (about an hour)'
 	@echo 'make bench-ept     taking pages, answering faults, tracking, beside the bare system calls'
 	@echo 'make               build only: build/overbook, build/microguest.elf, build/guest.img'
 	@echo 'make format        lay out the code by .clang-format (format-check only looks)'
