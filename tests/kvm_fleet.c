@@ -88,6 +88,7 @@ static void samples_are_split(const json_t *r)
 
 Test(fleet, hash_saves_across_guests_and_cells, .timeout = 120)
 {
+	static const char *const merging[] = {"freeze", "compare", "make", "share_run"};
 	const json_t *r;
 	struct cli c;
 	json_int_t ours, kernel, saved, touched;
@@ -121,6 +122,10 @@ Test(fleet, hash_saves_across_guests_and_cells, .timeout = 120)
 		     100);
 	cr_assert_gt(num(json_object_get(json_object_get(r, "hash"), "costs"), "hash", "cpu_ns"),
 		     1000);
+	for (size_t i = 0; i < sizeof(merging) / sizeof(merging[0]); i++)
+		cr_assert_gt(num(json_object_get(json_object_get(r, "hash"), "costs"), merging[i],
+				 "measured"),
+			     0, "%s", merging[i]);
 	cli_free(&c);
 }
 
