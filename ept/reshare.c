@@ -15,7 +15,7 @@
  *
  * What the discard has brought to light is compared once more, while the guest still stands. That is
  * a fault which the guest would have to take anyway, and it holds this file's belief about the mapping
- * against the kernel's, page by page.
+ * against the kernel's, page by page. A guest in which it does not hold is ended.
  */
 #include <errno.h>
 #include <string.h>
@@ -92,8 +92,12 @@ int64_t ept_reshare_pages(struct ept *e, struct ept_reshare *list, unsigned int 
 
 		if (list[i].err)
 			continue;
-		/* Whichever of the two is there now, the copy or the frame. */
-		OB_ASSERT(!memcmp(hva_ptr(at), list[i].content, OB_PAGE_SIZE));
+		/* Whichever of the two is there now, the copy or the frame, has this content. */
+		if (memcmp(hva_ptr(at), list[i].content, OB_PAGE_SIZE)) {
+			ept_lost(e, "a page that was to be shared again is not what it was");
+			list[i].err = -EIO;
+			continue;
+		}
 		/* It failed, maybe in the middle: which of them is it? */
 		if (r && (h->ops->pages(h, at, 1, &view) || ob_page_own(&view))) {
 			list[i].err = r;

@@ -217,6 +217,7 @@ Test(hash_scan, a_merged_page_that_is_written_back_is_merged_again)
 		fill(&x, 0, 3 * i, 1 + 3 * i);
 	run_for(&x, 2 * OB_NS_PER_SEC);
 	cr_assert_eq(in_state(&x, 0, EPT_SHARED), PAGES);
+	cr_assert_eq(stats(&x).reverted, 50, "only their copies were dropped");
 	check_content(&x);
 	unmake(&x);
 }

@@ -265,3 +265,151 @@ Test(share, wrong_lists_are_refused)
 	cr_assert_eq(wrong(&x), 0);
 	unmake(&x);
 }
+
+/* --- reshare.c: a copy in front of its frame is dropped ---------------------------------------- */
+
+static uint8_t frame_content[PAGES][OB_PAGE_SIZE];
+
+/* Shared, then written with the same again. Fills @r with all such pages; returns how many. */
+static unsigned int break_all(struct fix *x, struct ept_reshare *r)
+{
+	struct ept_share s[EPT_SHARE_RUNS];
+	unsigned int nruns = share(x, s), n = 0;
+
+	for (unsigned int i = 0; i < nruns; i++)
+		for (uint64_t k = 0; k < s[i].n; k++) {
+			uint64_t p = s[i].page + k;
+
+			content(frame_content[p], p);
+			fake_host_write(x->h, gmem_page_hva(&x->mem, p), frame_content[p],
+					OB_PAGE_SIZE);
+			r[n++] = (struct ept_reshare){.page = p,
+						      .frame = (uint32_t)(s[i].frame + k),
+						      .content = frame_content[p]};
+		}
+	cr_assert_eq(ept_sync(&x->e, 0, PAGES, NULL), 0);
+	for (unsigned int i = 0; i < n; i++) {
+		cr_assert_eq(ept_state_of(&x->e, r[i].page), EPT_PRIVATE);
+		cr_assert_eq(ept_frame_under(&x->e, r[i].page), r[i].frame);
+	}
+	return n;
+}
+
+static unsigned int reshare(struct fix *x, struct ept_reshare *r, unsigned int n)
+{
+	unsigned int done = 0;
+	int64_t freed;
+
+	cr_assert_eq(ept_freeze(&x->e, 0, PAGES), 0);
+	freed = ept_reshare_pages(&x->e, r, n);
+	ept_thaw(&x->e);
+	for (unsigned int i = 0; i < n; i++) {
+		done += !r[i].err;
+		cr_assert_eq(ept_frame_of(&x->e, r[i].page), r[i].err ? EPT_NO_FRAME : r[i].frame);
+	}
+	cr_assert_eq(freed, (int64_t)(done * OB_PAGE_SIZE));
+	return done;
+}
+
+Test(share, copies_in_front_of_their_frame_are_dropped_by_one_call)
+{
+	struct ept_reshare r[EPT_SHARE_RUNS];
+	uint64_t discards, maps;
+	struct fix x;
+	unsigned int n;
+
+	make(&x);
+	n = break_all(&x, r);
+	discards = fake_host_calls(x.h, FAKE_DISCARD_MANY);
+	maps = fake_host_calls(x.h, FAKE_MAP_FRAMES);
+	cr_assert_eq(reshare(&x, r, n), n);
+	cr_assert_eq(fake_host_calls(x.h, FAKE_DISCARD_MANY), discards + 1);
+	cr_assert_eq(fake_host_calls(x.h, FAKE_MAP_FRAMES), maps);
+	cr_assert_eq(wrong(&x), 0);
+	cr_assert_eq(x.lost, 0);
+	check(&x, "again", 0, 0);
+	unmake(&x);
+}
+
+Test(share, a_drop_that_fails_leaves_copy_or_frame)
+{
+	for (uint64_t nth = 0; nth < 20; nth++) {
+		struct ept_reshare r[EPT_SHARE_RUNS];
+		struct fix x;
+		unsigned int n, done;
+
+		make(&x);
+		n = break_all(&x, r);
+		fake_host_fail_partly(x.h, FAKE_DISCARD_MANY, 1, ENOMEM, nth);
+		done = reshare(&x, r, n);
+		cr_assert_lt(done, n);
+		cr_assert_eq(wrong(&x), 0);
+		check(&x, "failing", 0, nth);
+		fake_host_fail(x.h, FAKE_DISCARD_MANY, 1, 0);
+		for (unsigned int i = 0; i < n; i++)
+			if (r[i].err)
+				cr_assert_eq(ept_frame_under(&x.e, r[i].page), r[i].frame);
+		cr_assert_eq(reshare(&x, r, n), n - done, "the others are shared already");
+		cr_assert_eq(wrong(&x), 0);
+		cr_assert_eq(x.lost, 0);
+		unmake(&x);
+	}
+}
+
+Test(share, only_the_frame_under_a_page_can_show_again)
+{
+	struct ept_reshare r[EPT_SHARE_RUNS], one;
+	struct ept_run run = {.page = 1, .n = 1};
+	struct fix x;
+	unsigned int n;
+
+	make(&x);
+	n = break_all(&x, r);
+	cr_assert_eq(ept_frame_under(&x.e, 0), EPT_NO_FRAME, "never shared");
+	cr_assert_eq(ept_frame_under(&x.e, PAGES), EPT_NO_FRAME);
+	/* Nobody froze it. */
+	one = r[0];
+	cr_assert_eq(ept_reshare_pages(&x.e, &one, 1), 0);
+	cr_assert_eq(one.err, -EBUSY);
+	/* Not that frame, though it holds the same; and lists that are none. */
+	one.frame = (uint32_t)(128 + one.page);
+	cr_assert_eq(reshare(&x, &one, 1), 0);
+	cr_assert_eq(one.err, -EINVAL);
+	one = r[0];
+	r[0] = r[1];
+	cr_assert_eq(ept_reshare_pages(&x.e, r, n), -EINVAL);
+	r[0] = one;
+	cr_assert_eq(ept_reshare_pages(&x.e, r, EPT_SHARE_RUNS + 1), -EINVAL);
+	/* Another mapping has taken its place: balloon and take forget what was beneath. */
+	cr_assert(ept_balloon(&x.e, r[0].page, 1, true) >= 0);
+	cr_assert_eq(ept_frame_under(&x.e, r[0].page), EPT_NO_FRAME);
+	run.page = r[1].page;
+	x.e.no_thread = true;
+	if (ept_take(&x.e, &run, 1, false) == 1) {
+		cr_assert_eq(ept_frame_under(&x.e, run.page), EPT_NO_FRAME);
+		cr_assert_eq(ept_put_back(&x.e, &run, 1), 1);
+		cr_assert_eq(ept_frame_under(&x.e, run.page), EPT_NO_FRAME);
+	}
+	check(&x, "forgotten", 0, 0);
+	unmake(&x);
+}
+
+/* The map is wrong about what lies beneath: no byte of it reaches the guest. */
+Test(share, another_frame_beneath_ends_the_guest)
+{
+	struct ept_reshare r[EPT_SHARE_RUNS];
+	struct fix x;
+	unsigned int n;
+	hva_t at;
+
+	make(&x);
+	n = break_all(&x, r);
+	at = gmem_page_hva(&x.mem, r[2].page);
+	cr_assert_eq(x.h->ops->map_frames(x.h, at, OB_PAGE_SIZE, x.pool, 9 * OB_PAGE_SIZE), 0);
+	fake_host_write(x.h, at, frame_content[r[2].page], OB_PAGE_SIZE);
+	cr_assert_eq(reshare(&x, r, n), n - 1);
+	cr_assert_eq(r[2].err, -EIO);
+	cr_assert_eq(x.lost, 1);
+	x.e.tampered = true;
+	unmake(&x);
+}
