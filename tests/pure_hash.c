@@ -377,6 +377,31 @@ Test(hash, stays_away_from_the_limit_of_mappings)
 	unmake(&f, true);
 }
 
+/*
+ * A page of a run gets no frame, as another page of the same plan was first: the run is two, and
+ * there are mappings for one only. What was prepared for the other is given back, and not looked at.
+ */
+Test(hash, run_that_falls_apart_at_the_limit_of_mappings)
+{
+	struct ksm_stats st;
+	struct fleet f;
+	uint64_t have, limit;
+
+	make(&f, 0);
+	for (int g = 0; g < GUESTS; g += CELLS) /* of one cell */
+		for (uint64_t p = 0; p < 10; p++)
+			guest_fill(&f, g, 10 + p, 100 + (uint32_t)(p == 5 ? 2 : p));
+	cr_assert(!f.h->ops->vma_count(f.h, &have, &limit));
+	fake_host_vma_limit(f.h, 1000, 900 - 3 - have + 100);
+	for (int pass = 0; pass < 50; pass++)
+		ksm_step(f.k[0], f.h->ops->now_ns(f.h), 64);
+	ksm_read_stats(f.k[0], &st);
+	cr_assert_gt(st.merged_pages, 0);
+	cr_assert_gt(st.skipped_vma, 0);
+	cr_assert_eq(wrong_pages(&f), 0);
+	unmake(&f, true);
+}
+
 /* The planted bugs do what they are for: this test would pass a harness that cannot see them. */
 Test(hash, planted_bugs_corrupt)
 {
