@@ -48,13 +48,12 @@ static void put_back(struct ept *e, uint64_t page, uint64_t n, int pool_fd, uint
 				 "the host has no mapping left for a page that was to be shared");
 			return;
 		}
-		if (ept_entry_state(e->map[page + i]) == EPT_ZERO) {
-			ept_set(e, page + i, ept_entry(EPT_ZERO, 0, 0), EPT_BY_MERGE);
-		} else {
-			if (h->ops->file_read(h, pool_fd, hva_ptr(at), OB_PAGE_SIZE, off))
-				ept_lost(e, "a page could not be put back from its frame");
-			ept_set(e, page + i, ept_entry(EPT_PRIVATE, 0, 0), EPT_BY_MERGE);
-		}
+		/* Also what the map has as zero: the guest may have written to it since, which a sync
+		 * will find. */
+		if (h->ops->file_read(h, pool_fd, hva_ptr(at), OB_PAGE_SIZE, off))
+			ept_lost(e, "a page could not be put back from its frame");
+		ept_set(e, page + i, ept_entry(ept_entry_state(e->map[page + i]), 0, 0),
+			EPT_BY_MERGE);
 		if (ept_window_on(e, page + i) && ept_windows_open(e, page + i, 1))
 			ept_lost(e, "faults of a page cannot be watched any more");
 	}
@@ -243,9 +242,8 @@ static void put_empty(struct ept *e, const struct ept_share *s, int pool_fd)
 {
 	struct ob_host *h = e->host;
 
+	/* Also a page that the map has as zero: its guest may have written to it since. */
 	for (uint64_t i = 0; i < s->n; i++) {
-		if (ept_entry_state(e->map[s->page + i]) == EPT_ZERO)
-			continue; /* a hole is what it was */
 		if (h->ops->file_read(h, pool_fd, hva_ptr(gmem_page_hva(e->mem, s->page + i)),
 				      OB_PAGE_SIZE, (s->frame + i) * OB_PAGE_SIZE)) {
 			put_back(e, s->page, s->n, pool_fd, (uint32_t)s->frame);
