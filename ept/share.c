@@ -25,6 +25,25 @@
 #define HELD_GAP 8
 
 /*
+ * Fill an empty place from its frame. A page that the map has as zero may have been written by its guest
+ * since, so the frame says whether it is one; then the hole is what it was.
+ */
+static int refill(struct ept *e, uint64_t page, int pool_fd, uint64_t frame)
+{
+	_Alignas(64) uint8_t buf[OB_PAGE_SIZE];
+	struct ob_host *h = e->host;
+	int r;
+
+	if (ept_entry_state(e->map[page]) == EPT_ZERO) {
+		r = h->ops->file_read(h, pool_fd, buf, sizeof(buf), frame * OB_PAGE_SIZE);
+		if (r || (!buf[0] && !memcmp(buf, buf + 1, sizeof(buf) - 1)))
+			return r;
+	}
+	return h->ops->file_read(h, pool_fd, hva_ptr(gmem_page_hva(e->mem, page)), OB_PAGE_SIZE,
+				 frame * OB_PAGE_SIZE);
+}
+
+/*
  * mmap over a mapping takes the old one away first, and some kernels can fail after that. The
  * frames hold the same bytes as the pages did, so what is gone is put back from them.
  */
@@ -35,7 +54,6 @@ static void put_back(struct ept *e, uint64_t page, uint64_t n, int pool_fd, uint
 
 	for (uint64_t i = 0; i < n; i++) {
 		hva_t at = gmem_page_hva(e->mem, page + i);
-		uint64_t off = ((uint64_t)frame + i) * OB_PAGE_SIZE;
 
 		if (!h->ops->pages(h, at, 1, &p) && ob_page_own(&p))
 			continue; /* still there */
@@ -48,9 +66,7 @@ static void put_back(struct ept *e, uint64_t page, uint64_t n, int pool_fd, uint
 				 "the host has no mapping left for a page that was to be shared");
 			return;
 		}
-		/* Also what the map has as zero: the guest may have written to it since, which a sync
-		 * will find. */
-		if (h->ops->file_read(h, pool_fd, hva_ptr(at), OB_PAGE_SIZE, off))
+		if (refill(e, page + i, pool_fd, (uint64_t)frame + i))
 			ept_lost(e, "a page could not be put back from its frame");
 		ept_set(e, page + i, ept_entry(ept_entry_state(e->map[page + i]), 0, 0),
 			EPT_BY_MERGE);
@@ -240,12 +256,8 @@ static void empty_runs(struct ept *e, struct ept_share *s, unsigned int n, uint6
  */
 static void put_empty(struct ept *e, const struct ept_share *s, int pool_fd)
 {
-	struct ob_host *h = e->host;
-
-	/* Also a page that the map has as zero: its guest may have written to it since. */
 	for (uint64_t i = 0; i < s->n; i++) {
-		if (h->ops->file_read(h, pool_fd, hva_ptr(gmem_page_hva(e->mem, s->page + i)),
-				      OB_PAGE_SIZE, (s->frame + i) * OB_PAGE_SIZE)) {
+		if (refill(e, s->page + i, pool_fd, s->frame + i)) {
 			put_back(e, s->page, s->n, pool_fd, (uint32_t)s->frame);
 			return;
 		}
