@@ -276,8 +276,8 @@ struct ept_share {
  */
 int64_t ept_share_runs(struct ept *e, struct ept_share *runs, unsigned int n, int pool_fd,
 		       uint64_t *empty_ns);
-/* The frame that a private page broke off and that still lies under it; EPT_NO_FRAME: there is none, or
- * it is not known. */
+/* The frame that a private page broke off and that still lies under it; EPT_NO_FRAME: there is none, it
+ * is not known, or faults of this page may come to us: then it cannot show the frame again. */
 uint32_t ept_frame_under(struct ept *e, uint64_t page);
 struct ept_reshare {
 	uint64_t page;

@@ -37,7 +37,7 @@ uint32_t ept_frame_under(struct ept *e, uint64_t page)
 	uint32_t frame = EPT_NO_FRAME;
 
 	ob_lock(&e->lock);
-	if (page < e->pages)
+	if (page < e->pages && !ept_window_on(e, page))
 		frame = ept_under(e, page);
 	ob_unlock(&e->lock);
 	return frame;
@@ -98,8 +98,9 @@ int64_t ept_reshare_pages(struct ept *e, struct ept_reshare *list, unsigned int 
 			list[i].err = -EIO;
 			continue;
 		}
-		/* It failed, maybe in the middle: which of them is it? */
-		if (r && (h->ops->pages(h, at, 1, &view) || ob_page_own(&view))) {
+		/* It failed, maybe in the middle: which of them is it? Where nobody says, the frame: then its
+		 * hold stays, and a sync that finds a copy gives it back. */
+		if (r && !h->ops->pages(h, at, 1, &view) && ob_page_own(&view)) {
 			list[i].err = r;
 			continue;
 		}

@@ -25,6 +25,25 @@
 #define HELD_GAP 8
 
 /*
+ * Fill an empty place from its frame. A page that the map has as zero may have been written by its guest
+ * since, so the frame says whether it is one; then the hole is what it was.
+ */
+static int refill(struct ept *e, uint64_t page, int pool_fd, uint64_t frame)
+{
+	_Alignas(64) uint8_t buf[OB_PAGE_SIZE];
+	struct ob_host *h = e->host;
+	int r;
+
+	if (ept_entry_state(e->map[page]) == EPT_ZERO) {
+		r = h->ops->file_read(h, pool_fd, buf, sizeof(buf), frame * OB_PAGE_SIZE);
+		if (r || (!buf[0] && !memcmp(buf, buf + 1, sizeof(buf) - 1)))
+			return r;
+	}
+	return h->ops->file_read(h, pool_fd, hva_ptr(gmem_page_hva(e->mem, page)), OB_PAGE_SIZE,
+				 frame * OB_PAGE_SIZE);
+}
+
+/*
  * mmap over a mapping takes the old one away first, and some kernels can fail after that. The
  * frames hold the same bytes as the pages did, so what is gone is put back from them.
  */
@@ -35,7 +54,6 @@ static void put_back(struct ept *e, uint64_t page, uint64_t n, int pool_fd, uint
 
 	for (uint64_t i = 0; i < n; i++) {
 		hva_t at = gmem_page_hva(e->mem, page + i);
-		uint64_t off = ((uint64_t)frame + i) * OB_PAGE_SIZE;
 
 		if (!h->ops->pages(h, at, 1, &p) && ob_page_own(&p))
 			continue; /* still there */
@@ -48,13 +66,10 @@ static void put_back(struct ept *e, uint64_t page, uint64_t n, int pool_fd, uint
 				 "the host has no mapping left for a page that was to be shared");
 			return;
 		}
-		if (ept_entry_state(e->map[page + i]) == EPT_ZERO) {
-			ept_set(e, page + i, ept_entry(EPT_ZERO, 0, 0), EPT_BY_MERGE);
-		} else {
-			if (h->ops->file_read(h, pool_fd, hva_ptr(at), OB_PAGE_SIZE, off))
-				ept_lost(e, "a page could not be put back from its frame");
-			ept_set(e, page + i, ept_entry(EPT_PRIVATE, 0, 0), EPT_BY_MERGE);
-		}
+		if (refill(e, page + i, pool_fd, (uint64_t)frame + i))
+			ept_lost(e, "a page could not be put back from its frame");
+		ept_set(e, page + i, ept_entry(ept_entry_state(e->map[page + i]), 0, 0),
+			EPT_BY_MERGE);
 		if (ept_window_on(e, page + i) && ept_windows_open(e, page + i, 1))
 			ept_lost(e, "faults of a page cannot be watched any more");
 	}
@@ -241,13 +256,8 @@ static void empty_runs(struct ept *e, struct ept_share *s, unsigned int n, uint6
  */
 static void put_empty(struct ept *e, const struct ept_share *s, int pool_fd)
 {
-	struct ob_host *h = e->host;
-
 	for (uint64_t i = 0; i < s->n; i++) {
-		if (ept_entry_state(e->map[s->page + i]) == EPT_ZERO)
-			continue; /* a hole is what it was */
-		if (h->ops->file_read(h, pool_fd, hva_ptr(gmem_page_hva(e->mem, s->page + i)),
-				      OB_PAGE_SIZE, (s->frame + i) * OB_PAGE_SIZE)) {
+		if (refill(e, s->page + i, pool_fd, s->frame + i)) {
 			put_back(e, s->page, s->n, pool_fd, (uint32_t)s->frame);
 			return;
 		}

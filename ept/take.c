@@ -243,6 +243,8 @@ static int take_over_pool(struct ept *e, uint64_t page, uint32_t marks)
 		 * for the same reason. */
 		memcpy(hva_ptr(at), hva_ptr(to), OB_PAGE_SIZE);
 		h->ops->discard(h, to, OB_PAGE_SIZE);
+		/* The frame that it broke off is not under it any more. */
+		ept_set(e, page, ept_entry(EPT_PRIVATE, 0, EPT_OVER_POOL), EPT_BY_TIER);
 		return unwatched;
 	}
 	if (r) {

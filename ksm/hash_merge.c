@@ -172,11 +172,12 @@ static unsigned int choose(struct ksm *k, struct hash *h, struct ksm_slot *s)
 	return n;
 }
 
-/* Bring the frames to compare with into our tables now: in a pause that would be 0.5 us a page. */
+/* Bring the frames to compare with into our tables now: in a pause that would be 0.5 us a page. Runs
+ * that were not taken have none any more. */
 static void touch_frames(const struct hash *h)
 {
 	for (unsigned int i = 0; i < h->nplan && h->view; i++)
-		if (h->plan[i].what != HASH_ZERO)
+		if (h->plan[i].what != HASH_ZERO && h->plan[i].frame != EPT_NO_FRAME)
 			(void)*(const volatile uint8_t *)(h->view + (uint64_t)h->plan[i].frame *
 									    OB_PAGE_SIZE);
 }

@@ -124,6 +124,10 @@ bool hash_revert_add(struct ksm *k, struct hash *h, struct ksm_slot *s, uint64_t
 
 	if (k->opts.inject & KSM_INJECT_SKIP_COMPARE || ept_frame_under(s->g.ept, page) != frame)
 		return false;
+	/* What cannot be compared in place goes by a plan, where frames are read. */
+	hash_view_open(k, h);
+	if (!h->view)
+		return false;
 	if (v->n && (v->slot != slot || v->n == room(k) ||
 		     page - v->page[0].page >= gmem_page_span(s->g.ept->mem, v->page[0].page)))
 		hash_revert_flush(k, h);

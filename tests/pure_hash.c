@@ -269,6 +269,34 @@ Test(hash, breaks_give_frames_back)
 	unmake(&f, true);
 }
 
+/* What broke off and is as it was is shared again, also where the pool cannot be mapped for reading. */
+Test(hash, what_is_as_it_was_is_shared_again)
+{
+	for (int view = 0; view < 2; view++) {
+		struct ksm_stats st;
+		struct fleet f;
+
+		make(&f, 0);
+		if (!view)
+			fake_host_fail(f.h, FAKE_MAP_VIEW, FAKE_EVERY, ENOMEM);
+		for (int g = 0; g < GUESTS; g++)
+			for (uint64_t p = 0; p < 16; p++)
+				guest_fill(&f, g, p, 100 + (uint32_t)p);
+		scan(&f, 5);
+		for (uint64_t p = 0; p < 16; p += 2)
+			guest_fill(&f, 0, p, 9000);
+		cr_assert_eq(in_state(&f, EPT_SHARED), GUESTS * 16 - 8);
+		for (uint64_t p = 0; p < 16; p += 2)
+			guest_fill(&f, 0, p, 100 + (uint32_t)p);
+		scan(&f, 5);
+		cr_assert_eq(in_state(&f, EPT_SHARED), GUESTS * 16);
+		ksm_read_stats(f.k[0], &st);
+		cr_assert_eq(st.reverted, view ? 8 : 0);
+		cr_assert_eq(wrong_pages(&f), 0);
+		unmake(&f, true);
+	}
+}
+
 /* The heart of it: writes between and inside the steps, few contents so that much is merged. */
 static void torture(unsigned int bits, int rounds)
 {
@@ -370,6 +398,31 @@ Test(hash, stays_away_from_the_limit_of_mappings)
 		ksm_step(f.k[0], f.h->ops->now_ns(f.h), 64);
 	cr_assert(!f.h->ops->vma_count(f.h, &have, &limit));
 	cr_assert_leq(have, 200 - 20);
+	ksm_read_stats(f.k[0], &st);
+	cr_assert_gt(st.merged_pages, 0);
+	cr_assert_gt(st.skipped_vma, 0);
+	cr_assert_eq(wrong_pages(&f), 0);
+	unmake(&f, true);
+}
+
+/*
+ * A page of a run gets no frame, as another page of the same plan was first: the run is two, and
+ * there are mappings for one only. What was prepared for the other is given back, and not looked at.
+ */
+Test(hash, run_that_falls_apart_at_the_limit_of_mappings)
+{
+	struct ksm_stats st;
+	struct fleet f;
+	uint64_t have, limit;
+
+	make(&f, 0);
+	for (int g = 0; g < GUESTS; g += CELLS) /* of one cell */
+		for (uint64_t p = 0; p < 10; p++)
+			guest_fill(&f, g, 10 + p, 100 + (uint32_t)(p == 5 ? 2 : p));
+	cr_assert(!f.h->ops->vma_count(f.h, &have, &limit));
+	fake_host_vma_limit(f.h, 1000, 900 - 3 - have + 100);
+	for (int pass = 0; pass < 50; pass++)
+		ksm_step(f.k[0], f.h->ops->now_ns(f.h), 64);
 	ksm_read_stats(f.k[0], &st);
 	cr_assert_gt(st.merged_pages, 0);
 	cr_assert_gt(st.skipped_vma, 0);

@@ -229,6 +229,34 @@ Test(share, nothing_is_lost_when_calls_fail)
 		}
 }
 
+/* The map has a page as zero, which the guest has written since: it comes back like the others. */
+Test(share, a_page_that_is_zero_no_more_comes_back)
+{
+	for (int hole = 0; hole < 2; hole++) {
+		struct ept_share s[EPT_SHARE_RUNS];
+		uint8_t buf[OB_PAGE_SIZE];
+		struct fix x;
+		uint64_t ns;
+
+		make(&x);
+		cr_assert_geq(ept_balloon(&x.e, 4, 1, true), 0);
+		cr_assert_eq(ept_balloon(&x.e, 4, 1, false), 0);
+		content(buf, 4);
+		fake_host_write(x.h, gmem_page_hva(&x.mem, 4), buf, sizeof(buf));
+		cr_assert_eq(ept_state_of(&x.e, 4), EPT_ZERO);
+		if (hole)
+			fake_host_fail_with_hole(x.h, FAKE_MAP_FRAMES, FAKE_EVERY, ENOMEM);
+		else
+			fake_host_fail(x.h, FAKE_MAP_FRAMES, FAKE_EVERY, ENOMEM);
+		cr_assert_eq(ept_freeze(&x.e, 0, PAGES), 0);
+		cr_assert_eq(ept_share_runs(&x.e, s, list(s), x.pool, &ns), 0);
+		ept_thaw(&x.e);
+		cr_assert_eq(wrong(&x), 0);
+		check(&x, "zero", hole, 0);
+		unmake(&x);
+	}
+}
+
 /* A guest whose page can neither be mapped nor filled again is ended, with a reason. */
 Test(share, a_page_that_cannot_come_back_ends_the_guest)
 {
@@ -305,7 +333,9 @@ static unsigned int reshare(struct fix *x, struct ept_reshare *r, unsigned int n
 	ept_thaw(&x->e);
 	for (unsigned int i = 0; i < n; i++) {
 		done += !r[i].err;
-		cr_assert_eq(ept_frame_of(&x->e, r[i].page), r[i].err ? EPT_NO_FRAME : r[i].frame);
+		/* What is shared already is refused, and stays so. */
+		cr_assert_eq(ept_frame_of(&x->e, r[i].page),
+			     r[i].err && r[i].err != -EINVAL ? EPT_NO_FRAME : r[i].frame);
 	}
 	cr_assert_eq(freed, (int64_t)(done * OB_PAGE_SIZE));
 	return done;
@@ -373,8 +403,11 @@ Test(share, only_the_frame_under_a_page_can_show_again)
 	cr_assert_eq(one.err, -EBUSY);
 	/* Not that frame, though it holds the same; and lists that are none. */
 	one.frame = (uint32_t)(128 + one.page);
-	cr_assert_eq(reshare(&x, &one, 1), 0);
+	cr_assert_eq(ept_freeze(&x.e, 0, PAGES), 0);
+	cr_assert_eq(ept_reshare_pages(&x.e, &one, 1), 0);
+	ept_thaw(&x.e);
 	cr_assert_eq(one.err, -EINVAL);
+	cr_assert_eq(ept_state_of(&x.e, one.page), EPT_PRIVATE);
 	one = r[0];
 	r[0] = r[1];
 	cr_assert_eq(ept_reshare_pages(&x.e, r, n), -EINVAL);
