@@ -363,7 +363,7 @@ Test(share, copies_in_front_of_their_frame_are_dropped_by_one_call)
 
 Test(share, a_drop_that_fails_leaves_copy_or_frame)
 {
-	for (uint64_t nth = 0; nth < 20; nth++) {
+	for (uint64_t nth = 0; nth < 12; nth++) {
 		struct ept_reshare r[EPT_SHARE_RUNS];
 		struct fix x;
 		unsigned int n, done;
