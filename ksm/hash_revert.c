@@ -21,6 +21,9 @@
 /* What one page takes in a pause, with much to spare: compared twice, discarded, one fault. */
 #define PAGE_NS 8000
 
+/* From the first to the last page: a device that comes to one in between waits for the pause. */
+#define SPREAD 4096ULL
+
 static unsigned int room(const struct ksm *k)
 {
 	uint64_t fit = k->opts.max_pause_ns / PAGE_NS;
@@ -129,7 +132,8 @@ bool hash_revert_add(struct ksm *k, struct hash *h, struct ksm_slot *s, uint64_t
 	if (!h->view)
 		return false;
 	if (v->n && (v->slot != slot || v->n == room(k) ||
-		     page - v->page[0].page >= gmem_page_span(s->g.ept->mem, v->page[0].page)))
+		     page - v->page[0].page >=
+			     OB_MIN(gmem_page_span(s->g.ept->mem, v->page[0].page), SPREAD)))
 		hash_revert_flush(k, h);
 	for (unsigned int i = 0; i < v->n; i++)
 		if (v->page[i].page == page)
