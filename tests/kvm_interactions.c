@@ -61,7 +61,6 @@ static const struct ept_tier_ops shelf_ops = {
 struct stage {
 	struct rig rig;
 	struct shelf shelf[RIG_GUESTS];
-	struct ept_track track[RIG_GUESTS];
 	int consumer[RIG_GUESTS];
 	struct ept_wset wset[RIG_GUESTS];
 	bool huge;
@@ -174,8 +173,8 @@ static void act_track(struct stage *s, unsigned int g, uint64_t *seed)
 	uint64_t bits[PAGES / 64], unknown;
 
 	(void)seed;
-	if (ept_track_collect(&s->track[g]) ||
-	    ept_track_take(&s->track[g], s->consumer[g], 0, PAGES, bits, &unknown) < 0)
+	if (ept_track_collect(&s->rig.track[g]) ||
+	    ept_track_take(&s->rig.track[g], s->consumer[g], 0, PAGES, bits, &unknown) < 0)
 		wrong(s, "written pages cannot be collected");
 }
 
@@ -294,16 +293,6 @@ static void *part_thread(void *arg)
 	return NULL;
 }
 
-static int log_set(void *vm, unsigned int slot, bool on)
-{
-	return vm_log_set(vm, slot, on);
-}
-
-static int log_collect(void *vm, unsigned int slot, uint64_t *bitmap)
-{
-	return vm_log_collect(vm, slot, bitmap);
-}
-
 /* The third of free memory that the guest does not touch, before the third that it has left dirty. */
 static void find_spare(struct stage *s, unsigned int g)
 {
@@ -330,7 +319,6 @@ static void open_stage(struct stage *s, const char *workload, bool huge)
 	rig_start(&s->rig);
 	for (unsigned int g = 0; g < RIG_GUESTS; g++) {
 		struct ept *e = &s->rig.ept[g];
-		struct vm *vm = s->rig.vm[g];
 		struct ept_wset_opts o = ept_wset_defaults();
 
 		o.period_ns = EPT_WSET_MIN_PERIOD;
@@ -342,13 +330,9 @@ static void open_stage(struct stage *s, const char *workload, bool huge)
 		find_spare(s, g);
 		pthread_mutex_init(&s->shelf[g].lock, NULL);
 		cr_assert(!ept_set_tier(e, EPT_COMPRESSED, &shelf_ops, &s->shelf[g]));
-		ept_track_init(
-			&s->track[g],
-			(struct ept_log_ops){.set = log_set, .collect = log_collect, .arg = vm},
-			&vm->mem, s->rig.arena);
-		ept_track_attach(e, &s->track[g]);
-		cr_assert(!ept_track_on(&s->track[g], 0, PAGES));
-		s->consumer[g] = ept_track_consumer_add(&s->track[g]);
+		/* The rig's, which merging looks at too: KVM's log has one reader. */
+		cr_assert(!ept_track_on(&s->rig.track[g], 0, PAGES));
+		s->consumer[g] = ept_track_consumer_add(&s->rig.track[g]);
 		cr_assert(s->consumer[g] >= 0);
 	}
 }
@@ -363,8 +347,7 @@ static void close_stage(struct stage *s)
 		ept_wset_exit(&s->wset[g]);
 		cr_assert(ept_load(e, 0, PAGES) >= 0);
 		cr_assert(ept_put_back(e, &all, 1) >= 0);
-		ept_track_attach(e, NULL);
-		ept_track_exit(&s->track[g]);
+		ept_track_consumer_remove(&s->rig.track[g], s->consumer[g]);
 	}
 	rig_unmake(&s->rig);
 	for (unsigned int g = 0; g < RIG_GUESTS; g++)
