@@ -161,3 +161,28 @@ unsigned int cli_children(pid_t pid, const char *word, pid_t *out, unsigned int 
 	closedir(d);
 	return n;
 }
+
+const json_t *cli_run_of(const struct cli *c, size_t i)
+{
+	const json_t *r = json_array_get(json_object_get(c->result, "runs"), i);
+
+	cr_assert(r, "no run %zu in the result:\n%s%s", i, c->out, c->err);
+	return r;
+}
+
+json_int_t cli_num(const json_t *o, const char *a, const char *b)
+{
+	const json_t *v = json_object_get(o, a);
+
+	if (b)
+		v = json_object_get(v, b);
+	cr_assert(json_is_integer(v), "%s %s is not a number", a, b ? b : "");
+	return json_integer_value(v);
+}
+
+const char *cli_str(const json_t *o, const char *key)
+{
+	const char *s = json_string_value(json_object_get(o, key));
+
+	return s ? s : "";
+}

@@ -33,6 +33,13 @@ void cli_free(struct cli *c);
 /* Direct children of @pid whose command line has @word second; returns how many (at most @max). */
 unsigned int cli_children(pid_t pid, const char *word, pid_t *out, unsigned int max);
 
+/* What is in a result; what is not there fails the test. Run number @i. */
+const json_t *cli_run_of(const struct cli *c, size_t i);
+/* A whole number: @o's @a, or with @b the @b of its @a. */
+json_int_t cli_num(const json_t *o, const char *a, const char *b);
+/* A text; "" when there is none. */
+const char *cli_str(const json_t *o, const char *key);
+
 /* For tests that boot guests (Criterion). */
 #define NEED_KVM()                                                    \
 	do {                                                          \

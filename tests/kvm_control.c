@@ -137,21 +137,6 @@ static json_int_t wait_for_more(struct rig *r, json_int_t than)
 	return now;
 }
 
-static const json_t *first_run(struct rig *r)
-{
-	const json_t *run = json_array_get(json_object_get(r->cli.result, "runs"), 0);
-
-	cr_assert(run, "no run in the result:\n%s%s", r->cli.out, r->cli.err);
-	return run;
-}
-
-static const char *str(const json_t *o, const char *key)
-{
-	const char *s = json_string_value(json_object_get(o, key));
-
-	return s ? s : "";
-}
-
 Test(control, stop_stops_and_cont_goes_on, .timeout = 120)
 {
 	json_int_t before, stopped;
@@ -180,9 +165,9 @@ Test(control, stop_stops_and_cont_goes_on, .timeout = 120)
 	cr_expect(status_is(&r, "paused"));
 	do_it(&r, "cont");
 	rig_wait(&r, 0);
-	run = first_run(&r);
-	cr_expect_str_eq(str(run, "status"), "ok");
-	cr_expect(strstr(str(run, "note"), "stood still"), "%s", str(run, "note"));
+	run = cli_run_of(&r.cli, 0);
+	cr_expect_str_eq(cli_str(run, "status"), "ok");
+	cr_expect(strstr(cli_str(run, "note"), "stood still"), "%s", cli_str(run, "note"));
 	cr_expect_geq(json_real_value(json_object_get(run, "paused_seconds")), 5.5);
 	cr_expect_geq(json_real_value(json_object_get(run, "measured_seconds")), 4.0);
 	cr_expect_eq(json_integer_value(
@@ -369,16 +354,17 @@ Test(control, ept_walk_leads_to_the_page, .timeout = 120)
 		char *text = json_dumps(w, 0);
 
 		cr_expect(json_is_true(json_object_get(w, "ok")), "seed %u: %s", seed, text);
-		cr_expect_eq(strtoull(str(w, "gpa"), NULL, 16), gva, "seed %u: %s", seed, text);
-		cr_expect_eq(strtoull(str(w, "gva"), NULL, 16), gva, "seed %u: %s", seed, text);
-		cr_expect_str_eq(str(w, "mode"), "4-level");
+		cr_expect_eq(strtoull(cli_str(w, "gpa"), NULL, 16), gva, "seed %u: %s", seed, text);
+		cr_expect_eq(strtoull(cli_str(w, "gva"), NULL, 16), gva, "seed %u: %s", seed, text);
+		cr_expect_str_eq(cli_str(w, "mode"), "4-level");
 		cr_expect_geq(json_array_size(json_object_get(w, "levels")), 2, "%s", text);
-		cr_expect(*str(page, "state") && strtoull(str(page, "hva"), NULL, 16), "%s", text);
-		cr_expect_eq((strtoull(str(page, "hva"), NULL, 16) ^ gva) & OB_PAGE_MASK, 0, "%s",
-			     text);
+		cr_expect(*cli_str(page, "state") && strtoull(cli_str(page, "hva"), NULL, 16), "%s",
+			  text);
+		cr_expect_eq((strtoull(cli_str(page, "hva"), NULL, 16) ^ gva) & OB_PAGE_MASK, 0,
+			     "%s", text);
 		/* A guest that runs may break the page off meanwhile, so the frame alone says it. */
 		cr_expect_eq(json_is_integer(json_object_get(page, "frame")),
-			     !strcmp(str(page, "state"), "shared"), "%s", text);
+			     !strcmp(cli_str(page, "state"), "shared"), "%s", text);
 		cr_expect_gt(json_integer_value(
 				     json_object_get(json_object_get(w, "references"), "nested")),
 			     json_integer_value(
@@ -392,8 +378,8 @@ Test(control, ept_walk_leads_to_the_page, .timeout = 120)
 		char *text = json_dumps(w, 0);
 
 		cr_expect(json_is_false(json_object_get(w, "ok")), "%s", text);
-		cr_expect_str_eq(str(w, "stop"), nowhere[i].stop, "%s", text);
-		cr_expect(*str(w, "stop_level"), "%s", text);
+		cr_expect_str_eq(cli_str(w, "stop"), nowhere[i].stop, "%s", text);
+		cr_expect(*cli_str(w, "stop_level"), "%s", text);
 		free(text);
 		json_decref(w);
 	}
@@ -443,9 +429,9 @@ Test(control, asking_all_the_time_changes_nothing, .timeout = 120)
 	for (int i = 0; i < 3; i++)
 		qmp_client_close(more[i]);
 	rig_wait(&r, 0);
-	run = first_run(&r);
-	cr_expect_str_eq(str(run, "status"), "ok", "%s", str(run, "note"));
-	cr_expect_str_eq(str(run, "note"), "");
+	run = cli_run_of(&r.cli, 0);
+	cr_expect_str_eq(cli_str(run, "status"), "ok", "%s", cli_str(run, "note"));
+	cr_expect_str_eq(cli_str(run, "note"), "");
 	rig_end(&r);
 }
 
@@ -468,9 +454,9 @@ Test(control, quit_ends_it_as_a_signal_would, .timeout = 120)
 	wait_for_more(&r, 0);
 	do_it(&r, "quit");
 	rig_wait(&r, 130);
-	cr_expect_str_eq(str(first_run(&r), "status"), "interrupted");
-	cr_expect_str_eq(str(first_run(&r), "note"), "stopped by the control socket");
-	cr_expect_gt(json_integer_value(json_object_get(first_run(&r), "touched_bytes")), 0,
+	cr_expect_str_eq(cli_str(cli_run_of(&r.cli, 0), "status"), "interrupted");
+	cr_expect_str_eq(cli_str(cli_run_of(&r.cli, 0), "note"), "stopped by the control socket");
+	cr_expect_gt(json_integer_value(json_object_get(cli_run_of(&r.cli, 0), "touched_bytes")), 0,
 		     "what was measured is written");
 	no_cells_left(cells, ncells);
 	rig_end(&r);
@@ -493,8 +479,8 @@ static void ended_while_stopped(int sig)
 	else
 		do_it(&r, "quit");
 	rig_wait(&r, 130);
-	cr_expect_str_eq(str(first_run(&r), "status"), "interrupted");
-	cr_expect_gt(json_real_value(json_object_get(first_run(&r), "paused_seconds")), 0);
+	cr_expect_str_eq(cli_str(cli_run_of(&r.cli, 0), "status"), "interrupted");
+	cr_expect_gt(json_real_value(json_object_get(cli_run_of(&r.cli, 0), "paused_seconds")), 0);
 	no_cells_left(cells, ncells);
 	rig_end(&r);
 }
@@ -537,7 +523,7 @@ Test(control, a_lost_cell_is_left_out, .timeout = 120)
 	cr_expect(status_is(&r, "paused"));
 	do_it(&r, "cont");
 	rig_wait(&r, 1);
-	cr_expect_str_eq(str(first_run(&r), "status"), "degraded");
+	cr_expect_str_eq(cli_str(cli_run_of(&r.cli, 0), "status"), "degraded");
 	rig_end(&r);
 }
 
@@ -565,9 +551,9 @@ Test(control, compare_keeps_its_socket, .timeout = 180)
 	}
 	cr_assert_eq(got, 0, "%s", e.msg);
 	while (!(got = qmp_client_ask(r.client, "query-status", NULL, PATIENCE_MS, &ret, &e))) {
-		running += !strcmp(str(ret, "status"), "running");
+		running += !strcmp(cli_str(ret, "status"), "running");
 		/* From running back to being made: that is the second run. */
-		prelaunch += running && !strcmp(str(ret, "status"), "prelaunch");
+		prelaunch += running && !strcmp(cli_str(ret, "status"), "prelaunch");
 		json_decref(ret);
 		nap_ms(1);
 	}

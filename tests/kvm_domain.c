@@ -14,37 +14,12 @@
 
 #include "tests/cli.h"
 
-static const json_t *run_of(const struct cli *c)
-{
-	const json_t *r = json_array_get(json_object_get(c->result, "runs"), 0);
-
-	cr_assert(r, "no run in the result:\n%s%s", c->out, c->err);
-	return r;
-}
-
 static const json_t *domain(const json_t *run, size_t i)
 {
 	const json_t *d = json_array_get(json_object_get(run, "domains"), i);
 
 	cr_assert(d, "no domain %zu", i);
 	return d;
-}
-
-static json_int_t num(const json_t *o, const char *a, const char *b)
-{
-	const json_t *v = json_object_get(o, a);
-
-	if (b)
-		v = json_object_get(v, b);
-	cr_assert(json_is_integer(v), "%s %s is not a number", a, b ? b : "");
-	return json_integer_value(v);
-}
-
-static const char *str(const json_t *o, const char *key)
-{
-	const char *s = json_string_value(json_object_get(o, key));
-
-	return s ? s : "";
 }
 
 static void guests_are(const json_t *d, const char *want)
@@ -56,7 +31,7 @@ static void guests_are(const json_t *d, const char *want)
 	json_array_foreach (json_object_get(d, "guests"), i, g)
 		snprintf(got + strlen(got), sizeof(got) - strlen(got), "%lld ",
 			 (long long)json_integer_value(g));
-	cr_assert_str_eq(got, want, "domain %s", str(d, "name"));
+	cr_assert_str_eq(got, want, "domain %s", cli_str(d, "name"));
 }
 
 /* What domains save is what the run saves, and nothing was saved between them. */
@@ -67,20 +42,20 @@ static void adds_up(const json_t *r)
 	size_t i;
 
 	json_array_foreach (json_object_get(r, "domains"), i, d) {
-		zero += num(d, "saved", "zero");
-		intra += num(d, "saved", "intra");
-		inter += num(d, "saved", "inter");
-		meta += num(d, "metadata_bytes", NULL);
+		zero += cli_num(d, "saved", "zero");
+		intra += cli_num(d, "saved", "intra");
+		inter += cli_num(d, "saved", "inter");
+		meta += cli_num(d, "metadata_bytes", NULL);
 	}
-	cr_assert_eq(zero, num(r, "saved", "zero"));
-	cr_assert_eq(intra, num(r, "saved", "intra"));
-	cr_assert_eq(inter, num(r, "saved", "inter"));
-	cr_assert_eq(meta, num(r, "metadata_bytes", NULL));
-	cr_assert_eq(num(r, "integrity", "cross_domain_pages"), 0);
-	cr_assert_eq(num(r, "integrity", "mismatches"), 0);
+	cr_assert_eq(zero, cli_num(r, "saved", "zero"));
+	cr_assert_eq(intra, cli_num(r, "saved", "intra"));
+	cr_assert_eq(inter, cli_num(r, "saved", "inter"));
+	cr_assert_eq(meta, cli_num(r, "metadata_bytes", NULL));
+	cr_assert_eq(cli_num(r, "integrity", "cross_domain_pages"), 0);
+	cr_assert_eq(cli_num(r, "integrity", "mismatches"), 0);
 	cr_assert(json_is_null(
 			  json_object_get(json_object_get(r, "integrity"), "frame_check_errors")) ||
-		  num(r, "integrity", "frame_check_errors") == 0);
+		  cli_num(r, "integrity", "frame_check_errors") == 0);
 }
 
 /*
@@ -99,14 +74,14 @@ Test(domains, identical_guests_share_within_only, .timeout = 120)
 		"--quiet --control none",
 		true, 90);
 	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
-	r = run_of(&c);
+	r = cli_run_of(&c, 0);
 	cr_assert_eq(json_array_size(json_object_get(r, "domains")), 2);
-	cr_assert_eq(num(r, "cells", NULL), 2, "a process for both");
-	cr_assert_str_eq(str(domain(r, 0), "name"), "a");
+	cr_assert_eq(cli_num(r, "cells", NULL), 2, "a process for both");
+	cr_assert_str_eq(cli_str(domain(r, 0), "name"), "a");
 	guests_are(domain(r, 0), "0 3 ");
 	guests_are(domain(r, 1), "1 2 ");
-	a = num(domain(r, 0), "saved", "inter");
-	b = num(domain(r, 1), "saved", "inter");
+	a = cli_num(domain(r, 0), "saved", "inter");
+	b = cli_num(domain(r, 1), "saved", "inter");
 	cr_assert_gt(a, 4 << 20);
 	cr_assert_gt(b, 4 << 20);
 	/* The same guests but for their seeds. */
@@ -128,14 +103,14 @@ Test(domains, intra_saves_within_a_guest_only, .timeout = 120)
 		"--quiet --control none",
 		true, 90);
 	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
-	r = run_of(&c);
+	r = cli_run_of(&c, 0);
 	cr_assert_eq(json_array_size(json_object_get(r, "domains")), 3);
-	cr_assert_eq(num(r, "cells", NULL), 3);
-	cr_assert_eq(num(r, "saved", "inter"), 0);
+	cr_assert_eq(cli_num(r, "cells", NULL), 3);
+	cr_assert_eq(cli_num(r, "saved", "inter"), 0);
 	for (size_t i = 0; i < 3; i++) {
-		cr_assert_str_eq(str(domain(r, i), "name"), "intra");
-		cr_assert_geq(num(domain(r, i), "saved", "intra"), 1000 * 4096);
-		cr_assert_eq(num(domain(r, i), "saved", "inter"), 0);
+		cr_assert_str_eq(cli_str(domain(r, i), "name"), "intra");
+		cr_assert_geq(cli_num(domain(r, i), "saved", "intra"), 1000 * 4096);
+		cr_assert_eq(cli_num(domain(r, i), "saved", "inter"), 0);
 	}
 	adds_up(r);
 	cli_free(&c);
@@ -166,33 +141,33 @@ Test(numa, a_pool_for_each_node, .timeout = 120)
 
 	NEED_KVM();
 	on_two_nodes("", &c);
-	r = run_of(&c);
-	cr_assert_eq(num(r, "numa", "nodes"), 2);
-	cr_assert_eq(num(r, "numa", "cells_bound"), 0);
-	cr_assert_eq(num(r, "cells", NULL), 3);
+	r = cli_run_of(&c, 0);
+	cr_assert_eq(cli_num(r, "numa", "nodes"), 2);
+	cr_assert_eq(cli_num(r, "numa", "cells_bound"), 0);
+	cr_assert_eq(cli_num(r, "cells", NULL), 3);
 	pools = json_object_get(domain(r, 0), "pools");
 	cr_assert_eq(json_array_size(pools), 2);
 	for (size_t i = 0; i < 2; i++) {
 		const json_t *p = json_array_get(pools, i);
 
-		cr_assert_eq(num(p, "node", NULL), (json_int_t)i);
-		cr_assert_eq(num(p, "guests", NULL), i ? 2 : 3);
-		cr_assert_eq(num(p, "cells", NULL), i ? 1 : 2);
-		cr_assert_gt(num(p, "frames", NULL), 1000, "node %zu shares nothing", i);
+		cr_assert_eq(cli_num(p, "node", NULL), (json_int_t)i);
+		cr_assert_eq(cli_num(p, "guests", NULL), i ? 2 : 3);
+		cr_assert_eq(cli_num(p, "cells", NULL), i ? 1 : 2);
+		cr_assert_gt(cli_num(p, "frames", NULL), 1000, "node %zu shares nothing", i);
 	}
-	inter = num(r, "saved", "inter");
+	inter = cli_num(r, "saved", "inter");
 	adds_up(r);
 	cli_free(&c);
 
 	/* And across: five guests share one copy, where two copies were before. */
 	on_two_nodes("--merge-across-nodes", &c);
-	r = run_of(&c);
+	r = cli_run_of(&c, 0);
 	pools = json_object_get(domain(r, 0), "pools");
 	cr_assert_eq(json_array_size(pools), 1);
 	cr_assert(json_is_null(json_object_get(json_array_get(pools, 0), "node")));
-	cr_assert_eq(num(json_array_get(pools, 0), "guests", NULL), 5);
-	cr_assert_eq(num(r, "cells", NULL), 3);
-	cr_assert_gt(num(r, "saved", "inter"), inter + inter / 5);
+	cr_assert_eq(cli_num(json_array_get(pools, 0), "guests", NULL), 5);
+	cr_assert_eq(cli_num(r, "cells", NULL), 3);
+	cr_assert_gt(cli_num(r, "saved", "inter"), inter + inter / 5);
 	adds_up(r);
 	cli_free(&c);
 }
@@ -216,7 +191,7 @@ Test(numa, what_is_not_there_is_not_bound_to, .timeout = 120)
 	said = strstr(c.err, "not all are bound");
 	cr_assert(said, "%s", c.err);
 	cr_assert_null(strstr(said + 1, "not all are bound"), "it says so twice: %s", c.err);
-	cr_assert_leq(num(run_of(&c), "numa", "cells_bound"), 2);
+	cr_assert_leq(cli_num(cli_run_of(&c, 0), "numa", "cells_bound"), 2);
 	cli_free(&c);
 }
 
@@ -271,32 +246,32 @@ Test(domains, frames_go_with_the_last_guest, .timeout = 180)
 		"--domain gone:0,2 --domain stays --quiet --control none",
 		true, 120);
 	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
-	r = run_of(&c);
+	r = cli_run_of(&c, 0);
 	d = domain(r, 0);
-	cr_assert_str_eq(str(d, "name"), "gone");
-	cr_assert_gt(num(d, "merged_pages", NULL), 2000, "it had nothing to give back");
-	cr_assert_eq(num(d, "frames", NULL), 0);
+	cr_assert_str_eq(cli_str(d, "name"), "gone");
+	cr_assert_gt(cli_num(d, "merged_pages", NULL), 2000, "it had nothing to give back");
+	cr_assert_eq(cli_num(d, "frames", NULL), 0);
 	pool = json_array_get(json_object_get(d, "pools"), 0);
-	cr_assert_eq(num(pool, "blocks_bytes", NULL), 0, "blocks of its pool are left");
-	cr_assert_eq(num(d, "saved", "inter") + num(d, "saved", "zero"), 0);
+	cr_assert_eq(cli_num(pool, "blocks_bytes", NULL), 0, "blocks of its pool are left");
+	cr_assert_eq(cli_num(d, "saved", "inter") + cli_num(d, "saved", "zero"), 0);
 	json_array_foreach (json_object_get(r, "guest_list"), i, g) {
 		const json_t *states = json_object_get(g, "state_pages");
 
 		if (i % 2) {
-			cr_assert_str_eq(str(g, "end"), "running");
+			cr_assert_str_eq(cli_str(g, "end"), "running");
 			continue;
 		}
-		cr_assert_str_eq(str(g, "end"), "exit");
-		cr_assert_eq(num(states, "private", NULL) + num(states, "shared", NULL), 0,
+		cr_assert_str_eq(cli_str(g, "end"), "exit");
+		cr_assert_eq(cli_num(states, "private", NULL) + cli_num(states, "shared", NULL), 0,
 			     "guest %zu holds memory", i);
 		/* What it said while it lived is not lost with its memory. */
-		cr_assert_gt(num(g, "checked_pages", NULL) + num(g, "written_pages", NULL) +
-				     num(g, "disk_pages", NULL),
+		cr_assert_gt(cli_num(g, "checked_pages", NULL) + cli_num(g, "written_pages", NULL) +
+				     cli_num(g, "disk_pages", NULL),
 			     0);
 	}
 	d = domain(r, 1);
-	cr_assert_gt(num(d, "frames", NULL), 1000);
-	cr_assert_gt(num(d, "saved", "inter"), 4 << 20);
+	cr_assert_gt(cli_num(d, "frames", NULL), 1000);
+	cr_assert_gt(cli_num(d, "saved", "inter"), 4 << 20);
 	adds_up(r);
 	cli_free(&c);
 }
@@ -323,14 +298,15 @@ Test(domains, frames_go_with_a_lost_cell, .timeout = 120)
 	kill(cells[0], SIGKILL);
 	cli_wait(&c, 60);
 	cr_assert_eq(c.status, 1, "%s%s", c.out, c.err);
-	r = run_of(&c);
-	cr_assert_eq(num(r, "cells_lost", NULL), 1);
+	r = cli_run_of(&c, 0);
+	cr_assert_eq(cli_num(r, "cells_lost", NULL), 1);
 	/* Which of the two came first in the list of processes is not ours to know. */
-	d = num(domain(r, 0), "frames", NULL) ? domain(r, 1) : domain(r, 0);
-	cr_assert_eq(num(d, "frames", NULL), 0);
-	cr_assert_eq(num(json_array_get(json_object_get(d, "pools"), 0), "blocks_bytes", NULL), 0);
+	d = cli_num(domain(r, 0), "frames", NULL) ? domain(r, 1) : domain(r, 0);
+	cr_assert_eq(cli_num(d, "frames", NULL), 0);
+	cr_assert_eq(cli_num(json_array_get(json_object_get(d, "pools"), 0), "blocks_bytes", NULL),
+		     0);
 	d = d == domain(r, 0) ? domain(r, 1) : domain(r, 0);
-	cr_assert_gt(num(d, "frames", NULL), 1000, "the other tenant has lost its frames");
+	cr_assert_gt(cli_num(d, "frames", NULL), 1000, "the other tenant has lost its frames");
 	adds_up(r);
 	cli_free(&c);
 }
@@ -354,7 +330,7 @@ Test(domains, compare_leaves_linux_ksm_out, .timeout = 180)
 		  c.err);
 	runs = json_object_get(c.result, "runs");
 	cr_assert_eq(json_array_size(runs), 2);
-	cr_assert_str_eq(str(json_array_get(runs, 1), "sharing"), "hash");
+	cr_assert_str_eq(cli_str(json_array_get(runs, 1), "sharing"), "hash");
 	cli_free(&c);
 	snprintf(args, sizeof(args), "rm -r %s", dir);
 	cr_assert_eq(system(args), 0);

@@ -17,37 +17,6 @@
 #include "tests/cli.h"
 #include "tests/ksm_lock.h"
 
-#define NEED_KVM()                                                    \
-	do {                                                          \
-		if (!cli_have_kvm())                                  \
-			cr_skip_test("no /dev/kvm that we may open"); \
-	} while (0)
-
-static const json_t *run_of(const struct cli *c, size_t i)
-{
-	const json_t *r = json_array_get(json_object_get(c->result, "runs"), i);
-
-	cr_assert(r, "no run %zu in the result:\n%s%s", i, c->out, c->err);
-	return r;
-}
-
-static const char *str(const json_t *o, const char *key)
-{
-	const char *s = json_string_value(json_object_get(o, key));
-
-	return s ? s : "";
-}
-
-static json_int_t num(const json_t *o, const char *a, const char *b)
-{
-	const json_t *v = json_object_get(o, a);
-
-	if (b)
-		v = json_object_get(v, b);
-	cr_assert(json_is_integer(v), "%s %s is not a number", a, b ? b : "");
-	return json_integer_value(v);
-}
-
 static void nap_ms(long ms)
 {
 	struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
@@ -66,13 +35,13 @@ static void shares_add_up(const json_t *r)
 	json_array_foreach (json_object_get(r, "guest_list"), i, g) {
 		const json_t *s = json_object_get(g, "share");
 
-		touched += num(s, "touched_bytes", NULL);
+		touched += cli_num(s, "touched_bytes", NULL);
 		for (unsigned int p = 0; p < 3; p++)
-			saved[p] += num(s, "saved", parts[p]);
+			saved[p] += cli_num(s, "saved", parts[p]);
 	}
-	cr_assert_eq(touched, num(r, "touched_bytes", NULL));
+	cr_assert_eq(touched, cli_num(r, "touched_bytes", NULL));
 	for (unsigned int p = 0; p < 3; p++)
-		cr_assert_eq(saved[p], num(r, "saved", parts[p]), "%s", parts[p]);
+		cr_assert_eq(saved[p], cli_num(r, "saved", parts[p]), "%s", parts[p]);
 }
 
 static void samples_are_split(const json_t *r)
@@ -81,9 +50,9 @@ static void samples_are_split(const json_t *r)
 	size_t i;
 
 	json_array_foreach (json_object_get(r, "samples"), i, s)
-		cr_assert_eq(num(s, "saved_bytes", NULL), num(s, "saved", "zero") +
-								  num(s, "saved", "intra") +
-								  num(s, "saved", "inter"));
+		cr_assert_eq(cli_num(s, "saved_bytes", NULL), cli_num(s, "saved", "zero") +
+								      cli_num(s, "saved", "intra") +
+								      cli_num(s, "saved", "inter"));
 }
 
 Test(fleet, hash_saves_across_guests_and_cells, .timeout = 120)
@@ -99,32 +68,35 @@ Test(fleet, hash_saves_across_guests_and_cells, .timeout = 120)
 		"kv,filecache,churn --quiet",
 		true, 90);
 	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
-	r = run_of(&c, 0);
-	cr_assert_str_eq(str(r, "status"), "ok");
-	cr_assert_eq(num(r, "integrity", "mismatches"), 0);
-	cr_assert_gt(num(r, "integrity", "checked_pages"), 50000);
-	cr_assert_gt(num(r, "integrity", "checked_shared_pages"), 10000);
+	r = cli_run_of(&c, 0);
+	cr_assert_str_eq(cli_str(r, "status"), "ok");
+	cr_assert_eq(cli_num(r, "integrity", "mismatches"), 0);
+	cr_assert_gt(cli_num(r, "integrity", "checked_pages"), 50000);
+	cr_assert_gt(cli_num(r, "integrity", "checked_shared_pages"), 10000);
 	/* Each guest's page cache is the same: more than a third of all memory goes. */
-	cr_assert_gt(num(r, "saved", "inter"), num(r, "touched_bytes", NULL) / 3);
+	cr_assert_gt(cli_num(r, "saved", "inter"), cli_num(r, "touched_bytes", NULL) / 3);
 	/* What is saved is what was touched and is not resident; frames on their way out may
 	 * differ. */
-	saved = num(r, "saved", "zero") + num(r, "saved", "intra") + num(r, "saved", "inter");
-	touched = num(r, "touched_bytes", NULL);
-	cr_assert_leq(saved, touched - num(r, "resident_bytes", NULL) + touched / 100);
-	cr_assert_geq(saved, touched - num(r, "resident_bytes", NULL));
-	ours = num(r, "resident_bytes", NULL);
-	kernel = num(r, "resident_bytes_kernel", NULL);
+	saved = cli_num(r, "saved", "zero") + cli_num(r, "saved", "intra") +
+		cli_num(r, "saved", "inter");
+	touched = cli_num(r, "touched_bytes", NULL);
+	cr_assert_leq(saved, touched - cli_num(r, "resident_bytes", NULL) + touched / 100);
+	cr_assert_geq(saved, touched - cli_num(r, "resident_bytes", NULL));
+	ours = cli_num(r, "resident_bytes", NULL);
+	kernel = cli_num(r, "resident_bytes_kernel", NULL);
 	cr_assert(ours <= kernel + kernel / 50 && ours >= kernel - kernel / 50, "%lld is not %lld",
 		  (long long)ours, (long long)kernel);
 	shares_add_up(r);
 	samples_are_split(r);
-	cr_assert_gt(num(json_object_get(json_object_get(r, "hash"), "costs"), "hash", "measured"),
-		     100);
-	cr_assert_gt(num(json_object_get(json_object_get(r, "hash"), "costs"), "hash", "cpu_ns"),
-		     1000);
+	cr_assert_gt(
+		cli_num(json_object_get(json_object_get(r, "hash"), "costs"), "hash", "measured"),
+		100);
+	cr_assert_gt(
+		cli_num(json_object_get(json_object_get(r, "hash"), "costs"), "hash", "cpu_ns"),
+		1000);
 	for (size_t i = 0; i < sizeof(merging) / sizeof(merging[0]); i++)
-		cr_assert_gt(num(json_object_get(json_object_get(r, "hash"), "costs"), merging[i],
-				 "measured"),
+		cr_assert_gt(cli_num(json_object_get(json_object_get(r, "hash"), "costs"),
+				     merging[i], "measured"),
 			     0, "%s", merging[i]);
 	cli_free(&c);
 }
@@ -142,13 +114,13 @@ Test(fleet, sixteen_guests_of_64_mib, .timeout = 240)
 		"kv,filecache,churn,idle --quiet",
 		true, 180);
 	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
-	r = run_of(&c, 0);
-	cr_assert_eq(num(r, "integrity", "mismatches"), 0);
-	cr_assert_eq(num(r, "integrity", "frame_check_errors"), 0);
-	cr_assert_geq(num(r, "integrity", "checked_pages"), 1000000);
-	cr_assert_geq(num(r, "integrity", "checked_shared_pages"), 100000);
-	ours = num(r, "resident_bytes", NULL);
-	kernel = num(r, "resident_bytes_kernel", NULL);
+	r = cli_run_of(&c, 0);
+	cr_assert_eq(cli_num(r, "integrity", "mismatches"), 0);
+	cr_assert_eq(cli_num(r, "integrity", "frame_check_errors"), 0);
+	cr_assert_geq(cli_num(r, "integrity", "checked_pages"), 1000000);
+	cr_assert_geq(cli_num(r, "integrity", "checked_shared_pages"), 100000);
+	ours = cli_num(r, "resident_bytes", NULL);
+	kernel = cli_num(r, "resident_bytes_kernel", NULL);
 	cr_assert(ours <= kernel + kernel / 50 && ours >= kernel - kernel / 50, "%lld is not %lld",
 		  (long long)ours, (long long)kernel);
 	cli_free(&c);
@@ -162,10 +134,10 @@ Test(fleet, off_saves_next_to_nothing, .timeout = 120)
 	NEED_KVM();
 	cli_run(&c, "fleet --guests 3 --mem 16M --sharing off --seconds 2 --quiet", true, 60);
 	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
-	r = run_of(&c, 0);
-	cr_assert_eq(num(r, "saved", "inter"), 0);
-	cr_assert_eq(num(r, "saved", "intra"), 0);
-	cr_assert_eq(num(r, "integrity", "mismatches"), 0);
+	r = cli_run_of(&c, 0);
+	cr_assert_eq(cli_num(r, "saved", "inter"), 0);
+	cr_assert_eq(cli_num(r, "saved", "intra"), 0);
+	cr_assert_eq(cli_num(r, "integrity", "mismatches"), 0);
 	cli_free(&c);
 }
 
@@ -185,9 +157,9 @@ Test(fleet, hash_saves_what_linux_ksm_saves, .timeout = 180)
 	cli_run(&c, args, true, 120);
 	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
 	/* The control comes first, always. */
-	cr_assert_str_eq(str(run_of(&c, 0), "sharing"), "off");
-	hash = num(run_of(&c, 1), "saved_bytes", NULL);
-	kernel = num(run_of(&c, 2), "saved_bytes", NULL);
+	cr_assert_str_eq(cli_str(cli_run_of(&c, 0), "sharing"), "off");
+	hash = cli_num(cli_run_of(&c, 1), "saved_bytes", NULL);
+	kernel = cli_num(cli_run_of(&c, 2), "saved_bytes", NULL);
 	cr_assert_geq(hash, kernel, "%lld, %lld", (long long)hash, (long long)kernel);
 	cr_assert_gt(kernel, 0);
 	cli_free(&c);
@@ -208,13 +180,13 @@ static void planted(const char *what, const char *workload)
 		 workload, what);
 	cli_run(&c, args, true, 90);
 	cr_assert_eq(c.status, 1, "--inject %s was not noticed:\n%s%s", what, c.out, c.err);
-	r = run_of(&c, 0);
-	cr_assert_str_eq(str(r, "status"), "failed");
+	r = cli_run_of(&c, 0);
+	cr_assert_str_eq(cli_str(r, "status"), "failed");
 	/* A frame of guest code may be hit as well: then that guest faults, which is to be seen
 	 * too. */
-	cr_assert(num(r, "integrity", "mismatches") > 0 ||
-			  strstr(str(r, "note"), "no guest is left"),
-		  "%s: %s", what, str(r, "note"));
+	cr_assert(cli_num(r, "integrity", "mismatches") > 0 ||
+			  strstr(cli_str(r, "note"), "no guest is left"),
+		  "%s: %s", what, cli_str(r, "note"));
 	cr_assert(json_is_null(json_object_get(r, "saved_bytes")),
 		  "a failed run carries no number");
 	cli_free(&c);
@@ -253,20 +225,20 @@ static void hostile(const char *workload, const char *reason)
 		 strcmp(workload, "hostile-spin") ? 6 : 12, workload);
 	cli_run(&c, args, true, 90);
 	cr_assert_eq(c.status, 1, "%s: status %d\n%s%s", workload, c.status, c.out, c.err);
-	r = run_of(&c, 0);
-	cr_assert_str_eq(str(r, "status"), "degraded", "%s: %s", workload, str(r, "note"));
-	cr_assert_eq(num(r, "integrity", "mismatches"), 0);
+	r = cli_run_of(&c, 0);
+	cr_assert_str_eq(cli_str(r, "status"), "degraded", "%s: %s", workload, cli_str(r, "note"));
+	cr_assert_eq(cli_num(r, "integrity", "mismatches"), 0);
 	guests = json_object_get(r, "guest_list");
 	cr_assert_eq(json_array_size(guests), 3);
 	json_array_foreach (guests, i, g) {
 		if (i == 1) {
-			cr_assert_str_eq(str(g, "end"), "failed");
-			cr_assert(strstr(str(g, "reason"), reason), "%s: %s", workload,
-				  str(g, "reason"));
+			cr_assert_str_eq(cli_str(g, "end"), "failed");
+			cr_assert(strstr(cli_str(g, "reason"), reason), "%s: %s", workload,
+				  cli_str(g, "reason"));
 		} else {
-			cr_assert_str_eq(str(g, "end"), "running", "%s took guest %zu with it",
+			cr_assert_str_eq(cli_str(g, "end"), "running", "%s took guest %zu with it",
 					 workload, i);
-			cr_assert_gt(num(g, "checked_pages", NULL), 1000);
+			cr_assert_gt(cli_num(g, "checked_pages", NULL), 1000);
 		}
 	}
 	cli_free(&c);
@@ -327,11 +299,11 @@ Test(hostile, random_register_writes, .timeout = 120)
 		"idle,hostile-mmio,kv --quiet",
 		true, 90);
 	cr_assert(c.status == 0 || c.status == 1, "status %d\n%s%s", c.status, c.out, c.err);
-	r = run_of(&c, 0);
-	cr_assert_eq(num(r, "integrity", "mismatches"), 0);
+	r = cli_run_of(&c, 0);
+	cr_assert_eq(cli_num(r, "integrity", "mismatches"), 0);
 	guests = json_object_get(r, "guest_list");
-	cr_assert_str_eq(str(json_array_get(guests, 0), "end"), "running");
-	cr_assert_str_eq(str(json_array_get(guests, 2), "end"), "running");
+	cr_assert_str_eq(cli_str(json_array_get(guests, 0), "end"), "running");
+	cr_assert_str_eq(cli_str(json_array_get(guests, 2), "end"), "running");
 	cli_free(&c);
 }
 
@@ -375,13 +347,13 @@ Test(killed, cell_takes_only_its_guests, .timeout = 120)
 	kill(cells[1], SIGKILL);
 	cli_wait(&c, 60);
 	cr_assert_eq(c.status, 1, "%s%s", c.out, c.err);
-	r = run_of(&c, 0);
-	cr_assert_str_eq(str(r, "status"), "degraded");
-	cr_assert_eq(num(r, "cells_lost", NULL), 1);
-	cr_assert_eq(num(r, "integrity", "mismatches"), 0);
-	cr_assert_gt(num(r, "saved", "zero") + num(r, "saved", "inter"), 0);
+	r = cli_run_of(&c, 0);
+	cr_assert_str_eq(cli_str(r, "status"), "degraded");
+	cr_assert_eq(cli_num(r, "cells_lost", NULL), 1);
+	cr_assert_eq(cli_num(r, "integrity", "mismatches"), 0);
+	cr_assert_gt(cli_num(r, "saved", "zero") + cli_num(r, "saved", "inter"), 0);
 	json_array_foreach (json_object_get(r, "guest_list"), i, g)
-		cr_assert(!strcmp(str(g, "end"), "lost") == (str(g, "reason")[0] != '\0'));
+		cr_assert(!strcmp(cli_str(g, "end"), "lost") == (cli_str(g, "reason")[0] != '\0'));
 	cli_free(&c);
 }
 
@@ -447,17 +419,18 @@ Test(killed, cells_in_the_middle_of_merging, .timeout = 240)
 	}
 	cli_wait(&c, 120);
 	cr_assert_eq(c.status, 1, "%s%s", c.out, c.err);
-	r = run_of(&c, 0);
-	cr_assert_str_eq(str(r, "status"), "degraded");
-	cr_assert_eq(num(r, "cells_lost", NULL), CELLS - 1);
-	cr_assert_eq(num(r, "integrity", "mismatches"), 0);
-	cr_assert_gt(num(r, "integrity", "checked_pages"), 0);
+	r = cli_run_of(&c, 0);
+	cr_assert_str_eq(cli_str(r, "status"), "degraded");
+	cr_assert_eq(cli_num(r, "cells_lost", NULL), CELLS - 1);
+	cr_assert_eq(cli_num(r, "integrity", "mismatches"), 0);
+	cr_assert_gt(cli_num(r, "integrity", "checked_pages"), 0);
 	json_array_foreach (json_object_get(r, "guest_list"), i, g)
-		lost += !strcmp(str(g, "end"), "lost");
+		lost += !strcmp(cli_str(g, "end"), "lost");
 	cr_assert_eq(lost, 2 * (CELLS - 1));
 	/* docs/result.md: what is resident and refers to no page is frames that were not given back. */
-	saved = num(r, "saved", "zero") + num(r, "saved", "intra") + num(r, "saved", "inter");
-	left = saved - (num(r, "touched_bytes", NULL) - num(r, "resident_bytes", NULL));
+	saved = cli_num(r, "saved", "zero") + cli_num(r, "saved", "intra") +
+		cli_num(r, "saved", "inter");
+	left = saved - (cli_num(r, "touched_bytes", NULL) - cli_num(r, "resident_bytes", NULL));
 	cr_assert_leq(left, 64 * 4096, "%lld bytes of the pool are left behind", (long long)left);
 	cli_free(&c);
 }
@@ -555,9 +528,9 @@ static void interrupted(int sig, const char *sharing)
 	kill(c.pid, sig);
 	cli_wait(&c, 20);
 	cr_assert_eq(c.status, 130, "status %d\n%s%s", c.status, c.out, c.err);
-	r = run_of(&c, 0);
-	cr_assert_str_eq(str(r, "status"), "interrupted");
-	cr_assert_gt(num(r, "touched_bytes", NULL), 0, "what was measured is written");
+	r = cli_run_of(&c, 0);
+	cr_assert_str_eq(cli_str(r, "status"), "interrupted");
+	cr_assert_gt(cli_num(r, "touched_bytes", NULL), 0, "what was measured is written");
 	settings_come_back(before);
 	cli_free(&c);
 }
@@ -623,7 +596,7 @@ Test(interrupted, with_a_cell_that_hangs, .timeout = 120)
 	kill(c.pid, SIGINT);
 	cli_wait(&c, 10);
 	cr_assert_eq(c.status, 130, "status %d\n%s%s", c.status, c.out, c.err);
-	cr_assert_eq(num(run_of(&c, 0), "cells_lost", NULL), 1);
+	cr_assert_eq(cli_num(cli_run_of(&c, 0), "cells_lost", NULL), 1);
 	cr_assert(kill(cells[0], 0) && errno == ESRCH, "the hanging cell is still there");
 	cli_free(&c);
 }

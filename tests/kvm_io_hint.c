@@ -89,14 +89,6 @@ static const json_t *hash_of(const struct cli *c)
 	return json_object_get(run, "hash");
 }
 
-static json_int_t num(const json_t *o, const char *key)
-{
-	const json_t *v = json_object_get(o, key);
-
-	cr_assert(json_is_integer(v), "%s is not a number", key);
-	return json_integer_value(v);
-}
-
 Test(io_hint_kvm, in_a_fleet_and_switched_off, .timeout = 120)
 {
 	const json_t *top, *o;
@@ -109,14 +101,14 @@ Test(io_hint_kvm, in_a_fleet_and_switched_off, .timeout = 120)
 		"fleet --guests 4 --cell 2 --mem 16M --seconds 3 --workload filecache --quiet "
 		"--control none",
 		true, 90);
-	cr_assert_gt(num(hash_of(&c), "io_hint_pages"), 1000);
-	cr_assert_gt(num(hash_of(&c), "io_merged_pages"), 1000);
+	cr_assert_gt(cli_num(hash_of(&c), "io_hint_pages", NULL), 1000);
+	cr_assert_gt(cli_num(hash_of(&c), "io_merged_pages", NULL), 1000);
 	top = json_object_get(json_array_get(json_object_get(c.result, "runs"), 0), "top_content");
 	cr_assert_gt(json_array_size(top), 3);
 	json_array_foreach (top, i, o) {
-		saved += num(o, "bytes_saved");
+		saved += cli_num(o, "bytes_saved", NULL);
 		if (json_is_string(json_object_get(o, "image")))
-			named += num(o, "bytes_saved");
+			named += cli_num(o, "bytes_saved", NULL);
 	}
 	cr_assert_gt(named, saved / 4, "most of what a page cache shares has a name");
 	cr_assert(strstr(c.out, "most shared: "), "%s", c.out);
@@ -126,8 +118,8 @@ Test(io_hint_kvm, in_a_fleet_and_switched_off, .timeout = 120)
 		"off "
 		"--control none",
 		true, 90);
-	cr_assert_eq(num(hash_of(&c), "io_hint_pages"), 0);
-	cr_assert_eq(num(hash_of(&c), "io_merged_pages"), 0);
-	cr_assert_gt(num(hash_of(&c), "merged_pages"), 0);
+	cr_assert_eq(cli_num(hash_of(&c), "io_hint_pages", NULL), 0);
+	cr_assert_eq(cli_num(hash_of(&c), "io_merged_pages", NULL), 0);
+	cr_assert_gt(cli_num(hash_of(&c), "merged_pages", NULL), 0);
 	cli_free(&c);
 }

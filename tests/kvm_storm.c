@@ -15,38 +15,15 @@
 /* Of a guest: its area is all but code, stack and report. */
 #define AREA_LEAST(mib) (((mib)*OB_MIB - OB_MIB * 3 / 2) / OB_PAGE_SIZE)
 
-static const json_t *run_of(const struct cli *c)
-{
-	const json_t *r = json_array_get(json_object_get(c->result, "runs"), 0);
-
-	cr_assert(r, "no run in the result:\n%s%s", c->out, c->err);
-	return r;
-}
-
-static json_int_t num(const json_t *o, const char *a, const char *b)
-{
-	const json_t *v = json_object_get(o, a);
-
-	if (b)
-		v = json_object_get(v, b);
-	cr_assert(json_is_integer(v), "%s %s is not a number", a, b ? b : "");
-	return json_integer_value(v);
-}
-
-static const char *str(const json_t *o, const char *key)
-{
-	return json_string_value(json_object_get(o, key));
-}
-
 /* Every guest, of @mib MiB, has written every page of its area, and found nothing wrong. */
 static void all_stormed(const json_t *r, uint64_t mib)
 {
 	const json_t *g;
 	size_t i;
 
-	cr_assert_eq(num(r, "integrity", "mismatches"), 0);
+	cr_assert_eq(cli_num(r, "integrity", "mismatches"), 0);
 	json_array_foreach (json_object_get(r, "guest_list"), i, g)
-		cr_assert_geq(num(g, "written_pages", NULL), (json_int_t)AREA_LEAST(mib),
+		cr_assert_geq(cli_num(g, "written_pages", NULL), (json_int_t)AREA_LEAST(mib),
 			      "guest %zu", i);
 }
 
@@ -63,19 +40,19 @@ Test(storm, everything_breaks_and_is_merged_again, .timeout = 120)
 		"fleet --guests 4 --cell 2 --mem 32M --workload cowstorm:6 --seconds 25 --quiet",
 		true, 90);
 	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
-	r = run_of(&c);
-	cr_assert_str_eq(str(r, "status"), "ok");
+	r = cli_run_of(&c, 0);
+	cr_assert_str_eq(cli_str(r, "status"), "ok");
 	all_stormed(r, 32);
-	touched = num(r, "touched_bytes", NULL);
+	touched = cli_num(r, "touched_bytes", NULL);
 	/* The reserve has seen it: so many breaks cannot come slower than in the whole of the run. */
-	cr_assert_gt(num(r, "reserve", "break_bytes_per_second_peak"), touched / 25);
-	cr_assert_gt(num(r, "reserve", "largest_bytes"), 0);
-	cr_assert_eq(num(r, "reserve", "standing_guests"), 0);
+	cr_assert_gt(cli_num(r, "reserve", "break_bytes_per_second_peak"), touched / 25);
+	cr_assert_gt(cli_num(r, "reserve", "largest_bytes"), 0);
+	cr_assert_eq(cli_num(r, "reserve", "standing_guests"), 0);
 	cr_assert(json_is_null(json_object_get(json_object_get(r, "reserve"), "host_mem_bytes")));
 	/* Down when merged, up in the storm (breaks that samples may miss are counted), down again. */
-	cr_assert_geq(num(r, "hash", "broken_pages"), 3 * (json_int_t)AREA_LEAST(32));
+	cr_assert_geq(cli_num(r, "hash", "broken_pages"), 3 * (json_int_t)AREA_LEAST(32));
 	json_array_foreach (json_object_get(r, "samples"), i, s) {
-		json_int_t res = num(s, "resident_bytes", NULL);
+		json_int_t res = cli_num(s, "resident_bytes", NULL);
 
 		least = OB_MIN(least, i > 20 ? res : least);
 		stormed |= least < touched / 3 && res > touched / 2;
@@ -98,11 +75,11 @@ Test(storm, a_small_host_is_not_passed_and_all_get_done, .timeout = 120)
 		"--host-mem 220M",
 		true, 90);
 	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
-	r = run_of(&c);
-	cr_assert_str_eq(str(r, "status"), "ok");
-	cr_assert_eq(num(r, "reserve", "host_mem_bytes"), 220 * (json_int_t)OB_MIB);
-	cr_assert_eq(num(r, "reserve", "over_bytes"), 0, "it was passed:\n%s", c.out);
-	cr_assert_gt(num(r, "reserve", "available_min_bytes"), 0);
+	r = cli_run_of(&c, 0);
+	cr_assert_str_eq(cli_str(r, "status"), "ok");
+	cr_assert_eq(cli_num(r, "reserve", "host_mem_bytes"), 220 * (json_int_t)OB_MIB);
+	cr_assert_eq(cli_num(r, "reserve", "over_bytes"), 0, "it was passed:\n%s", c.out);
+	cr_assert_gt(cli_num(r, "reserve", "available_min_bytes"), 0);
 	cr_assert(strstr(c.out, "reserve for breaks"), "%s", c.out);
 	all_stormed(r, 64);
 	cli_free(&c);
@@ -122,19 +99,20 @@ Test(storm, guests_are_held_up_before_the_host_runs_out, .timeout = 120)
 		"--host-mem 200M",
 		true, 90);
 	cr_assert_eq(c.status, 1, "%s%s", c.out, c.err);
-	r = run_of(&c);
-	cr_assert_str_eq(str(r, "status"), "degraded");
-	cr_assert(strstr(str(r, "note"), "stand still for want of memory"), "%s", str(r, "note"));
-	cr_assert_eq(num(r, "reserve", "over_bytes"), 0, "it was passed:\n%s", c.out);
-	cr_assert_gt(num(r, "reserve", "available_min_bytes"), 0);
-	cr_assert_gt(num(r, "reserve", "pauses"), 0);
-	cr_assert_gt(num(r, "reserve", "standing_guests"), 0);
-	cr_assert_leq(num(r, "resident_bytes", NULL), 200 * (json_int_t)OB_MIB);
-	cr_assert_eq(num(r, "integrity", "mismatches"), 0);
+	r = cli_run_of(&c, 0);
+	cr_assert_str_eq(cli_str(r, "status"), "degraded");
+	cr_assert(strstr(cli_str(r, "note"), "stand still for want of memory"), "%s",
+		  cli_str(r, "note"));
+	cr_assert_eq(cli_num(r, "reserve", "over_bytes"), 0, "it was passed:\n%s", c.out);
+	cr_assert_gt(cli_num(r, "reserve", "available_min_bytes"), 0);
+	cr_assert_gt(cli_num(r, "reserve", "pauses"), 0);
+	cr_assert_gt(cli_num(r, "reserve", "standing_guests"), 0);
+	cr_assert_leq(cli_num(r, "resident_bytes", NULL), 200 * (json_int_t)OB_MIB);
+	cr_assert_eq(cli_num(r, "integrity", "mismatches"), 0);
 	/* They stood in the middle of it, and what they had written is there. */
 	json_array_foreach (json_object_get(r, "guest_list"), i, g) {
-		cr_assert_str_eq(str(g, "end"), "running");
-		written += num(g, "written_pages", NULL);
+		cr_assert_str_eq(cli_str(g, "end"), "running");
+		written += cli_num(g, "written_pages", NULL);
 	}
 	cr_assert_gt(written, 0);
 	cr_assert_lt(written, 4 * 2 * 64 * (json_int_t)(OB_MIB / OB_PAGE_SIZE));
@@ -152,11 +130,11 @@ Test(storm, a_fleet_that_never_fits_says_so, .timeout = 60)
 		"fleet --guests 2 --mem 32M --workload unique --seconds 2 --quiet --host-mem 24M",
 		true, 50);
 	cr_assert_eq(c.status, 1, "%s%s", c.out, c.err);
-	r = run_of(&c);
-	cr_assert_str_eq(str(r, "status"), "degraded");
-	cr_assert(strstr(str(r, "note"), "never fitted"), "%s", str(r, "note"));
+	r = cli_run_of(&c, 0);
+	cr_assert_str_eq(cli_str(r, "status"), "degraded");
+	cr_assert(strstr(cli_str(r, "note"), "never fitted"), "%s", cli_str(r, "note"));
 	cr_assert(json_is_null(json_object_get(json_object_get(r, "reserve"), "fits_seconds")));
-	cr_assert_eq(num(r, "reserve", "pauses"), 0);
+	cr_assert_eq(cli_num(r, "reserve", "pauses"), 0);
 	cli_free(&c);
 }
 
@@ -199,12 +177,12 @@ Test(storm, a_memory_cgroup_is_not_run_into, .timeout = 120)
 	bench_cgroup_close(&g);
 
 	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
-	r = run_of(&c);
-	cr_assert_str_eq(str(r, "status"), "ok");
-	cr_assert_eq(num(r, "cells_lost", NULL), 0);
+	r = cli_run_of(&c, 0);
+	cr_assert_str_eq(cli_str(r, "status"), "ok");
+	cr_assert_eq(cli_num(r, "cells_lost", NULL), 0);
 	/* The limit is what was looked at. */
-	cr_assert_gt(num(r, "reserve", "available_min_bytes"), 0);
-	cr_assert_lt(num(r, "reserve", "available_min_bytes"), (json_int_t)LIMIT / 4);
+	cr_assert_gt(cli_num(r, "reserve", "available_min_bytes"), 0);
+	cr_assert_lt(cli_num(r, "reserve", "available_min_bytes"), (json_int_t)LIMIT / 4);
 	cr_assert_gt(json_real_value(json_object_get(json_object_get(r, "reserve"), "low_seconds")),
 		     0);
 	all_stormed(r, 64);
