@@ -154,6 +154,17 @@ void hash_count_maps(struct ksm *k, struct hash *h, uint64_t now_ns);
  * the bar for the next pass is set. */
 void hash_merge_pass_end(struct ksm *k, struct hash *h, uint64_t now_ns);
 
+/* hash_pause.c. Freeze [page, page + n), of one region, and let it go again. */
+struct hash_pause {
+	uint64_t t0;
+	uint64_t switches; /* of the thread that freezes, when the guest stood */
+	struct pace_pause z;
+};
+void hash_pause_begin(struct ksm *k, struct hash *h, struct ksm_slot *s, uint64_t page, uint64_t n,
+		      struct hash_pause *p);
+/* Counts it; @p->z then says how it went. */
+void hash_pause_end(struct ksm *k, struct hash *h, struct ksm_slot *s, struct hash_pause *p);
+
 /* hash_revert.c. The page is on the frame, which is held for it, when the guest has been flushed; false:
  * that frame is not under it, it is to be planned as any other. */
 bool hash_revert_add(struct ksm *k, struct hash *h, struct ksm_slot *s, uint64_t page,

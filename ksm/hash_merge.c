@@ -425,7 +425,7 @@ static void check_batch(struct ksm *k, struct hash *h, struct ksm_slot *s, struc
 	}
 }
 
-static void pause_over(struct ksm *k, struct hash *h, struct batch *b, const struct pace_pause *z)
+static void learn(struct ksm *k, struct hash *h, struct batch *b, const struct pace_pause *z)
 {
 	uint64_t known = z->park + b->ns[PACE_CHECK] + b->mapped_ns, work = z->whole - z->park;
 
@@ -440,31 +440,20 @@ static void pause_over(struct ksm *k, struct hash *h, struct batch *b, const str
 	}
 	for (unsigned int i = 0; i < PACE_NOPS && work <= z->work_cpu + z->work_cpu / 4; i++)
 		pace_learn(&h->pace, (enum pace_op)i, b->units[i], b->ns[i]);
-	pace_ended(&h->pace, z, &k->st.pauses);
-	k->st.freezes++;
-	k->st.freeze_ns += z->whole;
-	k->st.freeze_max_ns = OB_MAX(k->st.freeze_max_ns, z->whole);
 }
 
 static void merge_batch(struct ksm *k, struct hash *h, struct ksm_slot *s, struct place *at,
 			unsigned int nruns)
 {
-	const struct ob_host_ops *ops = k->host->ops;
-	uint64_t first = h->plan[h->run[at->run].first + at->off].page;
-	uint64_t n = (uint64_t)h->plan[h->nplan - 1].page - first + 1;
+	uint64_t first = h->plan[h->run[at->run].first + at->off].page, zeroes;
 	struct batch b = {.nshare = 0};
-	struct pace_pause z;
+	struct hash_pause p;
 	struct ksm_stopwatch w = ksm_cost_begin(k->host, &k->st, ksm_cost_sampled(k->st.freezes));
-	uint64_t t0 = ops->now_ns(k->host), zeroes, lost;
 
-	OB_ASSERT(!ept_freeze(s->g.ept, first, n)); /* a part of one window */
+	hash_pause_begin(k, h, s, first, h->plan[h->nplan - 1].page - first + 1, &p);
 	ksm_cost_add(&w, KSM_COST_FREEZE, 1);
-	z.park = ops->now_ns(k->host) - t0;
-	z.planned = pace_left(&h->pace, z.park);
-	lost = ops->thread_preempted(k->host);
-	z.work_cpu = ops->thread_cpu_ns(k->host);
 	b.to_come = pace_cost(&h->pace, PACE_REST, 1);
-	check_batch(k, h, s, &b, at, nruns, t0);
+	check_batch(k, h, s, &b, at, nruns, p.t0);
 	ksm_cost_add(&w, KSM_COST_COMPARE, b.units[PACE_CHECK]);
 	zeroes = k->st.zero_pages;
 	drop(k, h, s, &b);
@@ -472,12 +461,9 @@ static void merge_batch(struct ksm *k, struct hash *h, struct ksm_slot *s, struc
 	ksm_cost_add(&w, KSM_COST_ZERO, k->st.zero_pages - zeroes);
 	map(k, h, s, &b);
 	ksm_cost_add(&w, KSM_COST_FREEZE, 0); /* mapping is told run by run */
-	ept_thaw(s->g.ept);
+	hash_pause_end(k, h, s, &p);
 	ksm_cost_more(&w, KSM_COST_FREEZE);
-	z.whole = ops->now_ns(k->host) - t0;
-	z.work_cpu = ops->thread_cpu_ns(k->host) - z.work_cpu;
-	z.preempted = ops->thread_preempted(k->host) != lost;
-	pause_over(k, h, &b, &z);
+	learn(k, h, &b, &p.z);
 }
 
 void hash_merge(struct ksm *k, struct hash *h, struct ksm_slot *s)

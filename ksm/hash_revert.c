@@ -67,29 +67,16 @@ static void compare(struct ksm *k, struct hash *h, struct ksm_slot *s)
 
 static void merge(struct ksm *k, struct hash *h, struct ksm_slot *s)
 {
-	const struct ob_host_ops *ops = k->host->ops;
 	struct hash_revert *v = &h->revert;
-	uint64_t first = v->page[0].page, n = v->page[v->n - 1].page - first + 1;
-	uint64_t t0 = ops->now_ns(k->host), lost;
-	struct pace_pause z;
+	uint64_t first = v->page[0].page;
+	struct hash_pause p;
 
-	OB_ASSERT(!ept_freeze(s->g.ept, first, n)); /* of one region */
-	z.park = ops->now_ns(k->host) - t0;
-	z.planned = pace_left(&h->pace, z.park);
-	lost = ops->thread_preempted(k->host);
-	z.work_cpu = ops->thread_cpu_ns(k->host);
+	hash_pause_begin(k, h, s, first, v->page[v->n - 1].page - first + 1, &p);
 	compare(k, h, s);
 	OB_ASSERT(ept_reshare_pages(s->g.ept, v->page, v->n) >= 0);
-	ept_thaw(s->g.ept);
-	z.whole = ops->now_ns(k->host) - t0;
-	if (ops->thread_preempted(k->host) == lost)
-		ksm_cost_note(&k->st, KSM_COST_REMERGE, z.whole - z.park, v->n);
-	z.work_cpu = ops->thread_cpu_ns(k->host) - z.work_cpu;
-	z.preempted = ops->thread_preempted(k->host) != lost;
-	pace_ended(&h->pace, &z, &k->st.pauses);
-	k->st.freezes++;
-	k->st.freeze_ns += z.whole;
-	k->st.freeze_max_ns = OB_MAX(k->st.freeze_max_ns, z.whole);
+	hash_pause_end(k, h, s, &p);
+	if (v->n && !p.z.preempted)
+		ksm_cost_note(&k->st, KSM_COST_REMERGE, p.z.whole - p.z.park, v->n);
 }
 
 void hash_revert_flush(struct ksm *k, struct hash *h)
