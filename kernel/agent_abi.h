@@ -120,4 +120,30 @@ struct agent_ping {
 };
 #define AGENT_PING_REFUSED UINT64_MAX
 
+/*
+ * An agent that is a program under Linux has no agent device: it sends frames through the port named
+ * AGENT_PORT_NAME of a virtio console. A frame is this header and @bytes bytes behind it, at most
+ * AGENT_FRAME_MAX. It is told what to do by the kernel's command line, words as above with
+ * AGENT_WORD_PREFIX before each, but needs neither agent= nor virtio_mmio.device=.
+ */
+#define AGENT_PORT_NAME	  "overbook.agent"
+#define AGENT_WORD_PREFIX "overbook."
+#define AGENT_FRAME_MAGIC 0x4d415246U /* "FRAM" */
+#define AGENT_FRAME_MAX	  8192
+
+enum agent_frame_type {
+	AGENT_FRAME_REPORT = 1,	 /* struct agent_report: several times a second */
+	AGENT_FRAME_CHECKED = 2, /* uint64_t each: gfn << 16 | pages, as AGENT_REG_CHECKED; a gfn of
+				   * AGENT_GFN_UNKNOWN: verified, but the agent may not know where */
+	AGENT_FRAME_MISMATCH = 3, /* uint64_t gpa of a wrong word (also in the report) */
+	AGENT_FRAME_EXIT = 4, /* uint64_t code: the agent has ended: 0 well, else enum of mg.h */
+};
+#define AGENT_GFN_UNKNOWN 0xffffffffffffULL
+
+struct agent_frame {
+	uint32_t magic;
+	uint16_t type;
+	uint16_t bytes;
+};
+
 #endif

@@ -9,6 +9,7 @@
 
 #include "kernel/agent_abi.h"
 #include "kernel/base.h"
+#include "kernel/boot.h"
 #include "kernel/device.h"
 #include "kernel/host.h"
 #include "kernel/lock.h"
