@@ -34,7 +34,7 @@ struct bus_range {
 	void *dev;
 };
 
-#define BUS_MAX 16
+#define BUS_MAX 24
 struct bus {
 	struct bus_range range[BUS_MAX];
 	unsigned int n;
@@ -172,6 +172,7 @@ bool virtq_wants_irq(struct virtq *q);
 /* --- virtio_mmio.c: the transport (virtio 1.2, 4.2.2, version 2) ------------------------------ */
 
 #define VIRTIO_MAX_QUEUES      4
+#define VIRTIO_REG_NOTIFY      0x050 /* what the driver writes the number of a queue to */
 #define VIRTIO_F_INDIRECT_DESC (1ULL << 28)
 #define VIRTIO_F_VERSION_1     (1ULL << 32)
 
@@ -204,6 +205,7 @@ struct virtio_dev {
 	bool broken;	 /* needs reset: the driver has done something impossible */
 	const char *why; /* what that was: a string constant */
 	bool resetting;	 /* a reset waits for work under way: registers do nothing until then */
+	int irq_fd;	 /* an eventfd that is ticked for an interrupt; -1: none. Not owned. */
 };
 
 extern const struct bus_ops virtio_mmio_bus_ops;
@@ -212,6 +214,10 @@ void virtio_dev_init(struct virtio_dev *d, const struct virtio_dev_ops *ops, str
 void virtio_dev_exit(struct virtio_dev *d);
 /* Used buffers are there: set the interrupt status and wake the guest. Any thread. */
 void virtio_dev_interrupt(struct virtio_dev *d, unsigned int q);
+/* The driver rang queue @q, and KVM has taken it (an eventfd). Not on a vCPU's thread. */
+void virtio_dev_doorbell(struct virtio_dev *d, unsigned int q);
+/* As the driver's own reset. No vCPU of the VM runs. Not on the I/O worker's thread. */
+void virtio_dev_reset(struct virtio_dev *d);
 /* May the device take work? False when it was reset, is being reset, or is broken. Any thread. */
 bool virtio_dev_live(struct virtio_dev *d);
 /* The driver did something that the device cannot go on from: stops the VM with the reason, a
@@ -247,12 +253,22 @@ struct io_work {
 	bool queued;
 };
 
+/* A doorbell: an eventfd that somebody else ticks. @ring is called on the worker's thread, which may
+ * have heard several ticks as one. */
+struct io_bell {
+	int fd; /* owned by whoever adds it; non-blocking */
+	void (*ring)(struct io_bell *b);
+};
+
 int io_worker_start(struct io_worker **out);
 void io_worker_stop(struct io_worker *w); /* finishes what is queued */
 /* Queue @work; queued twice before it runs, it runs once. Any thread. */
 void io_worker_queue(struct io_worker *w, struct io_work *work);
 /* Returns when @work is neither queued nor running. Not from the worker itself. */
 void io_worker_drain(struct io_worker *w, struct io_work *work);
+/* Listen to @b, until io_worker_unbell returns, which is not for the worker itself to call. */
+int io_worker_bell(struct io_worker *w, struct io_bell *b);
+void io_worker_unbell(struct io_worker *w, struct io_bell *b);
 
 /* --- virtio_blk.c: a disk over a raw image ------------------------------------------ */
 
