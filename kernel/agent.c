@@ -48,7 +48,7 @@ static void agent_set_report(struct agent *a, uint64_t at)
 	a->report_gpa = at;
 }
 
-bool agent_checked(struct agent *a, uint64_t value)
+bool agent_checked(struct agent *a, uint64_t value, uint64_t *look)
 {
 	uint64_t n = value & 0xffff, page;
 
@@ -64,13 +64,16 @@ bool agent_checked(struct agent *a, uint64_t value)
 		return false;
 	}
 	a->checked_pages += n;
-	if (a->count_shared)
+	n = OB_MIN(n, *look);
+	*look -= n;
+	if (a->count_shared && n)
 		a->checked_shared += a->count_shared(a->count_arg, page, n);
 	return true;
 }
 
 static void agent_mmio_write(void *dev, uint64_t off, unsigned int size, uint64_t value)
 {
+	uint64_t look = UINT64_MAX;
 	struct agent *a = dev;
 
 	if (size != 8)
@@ -83,7 +86,7 @@ static void agent_mmio_write(void *dev, uint64_t off, unsigned int size, uint64_
 		agent_set_report(a, value);
 		break;
 	case AGENT_REG_CHECKED:
-		agent_checked(a, value);
+		agent_checked(a, value, &look);
 		break;
 	case AGENT_REG_MISMATCH:
 		a->mismatches++;

@@ -50,6 +50,10 @@ _Static_assert(sizeof(struct console_config) == 8, "as the driver lays it out");
 
 #define NAME_MAX_BYTES 64   /* with its end */
 #define OUT_BYTES      4096 /* handed out at a time */
+/* In one chain: Linux writes 32 KiB, and splices 64. */
+#define OUT_CHAIN_BYTES (128 * OB_KIB)
+/* Of a turn: what somebody makes of these bytes takes longer than the bytes themselves. */
+#define TURN_BYTES (64 * OB_KIB)
 
 static struct virtio_console *console_of(struct virtio_dev *d)
 {
@@ -67,7 +71,7 @@ struct turn {
 /* May another chain be taken? */
 static bool turn_goes_on(struct virtio_console *c, const struct turn *t)
 {
-	return !t->why && t->requests < VIRTIO_TURN_REQUESTS && t->bytes < VIRTIO_TURN_BYTES &&
+	return !t->why && t->requests < VIRTIO_TURN_REQUESTS && t->bytes < TURN_BYTES &&
 	       virtio_dev_live(&c->dev);
 }
 
@@ -97,6 +101,10 @@ static void out_chain(struct virtio_console *c, struct turn *t, const struct vir
 
 	if (ch->write_len) {
 		t->why = "console output with a buffer that is to be written";
+		return;
+	}
+	if (ch->read_len > OUT_CHAIN_BYTES) {
+		t->why = "console output that is too long for one request";
 		return;
 	}
 	for (unsigned int i = 0; i < ch->n; i++)

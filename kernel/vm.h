@@ -96,9 +96,12 @@ struct agent {
 	void *count_arg;
 };
 extern const struct bus_ops agent_bus_ops;
-/* The agent says that it has just verified pages: gfn << 16 | number. What lies outside RAM ends the
- * VM; then false. One thread at a time. */
-bool agent_checked(struct agent *a, uint64_t value);
+/*
+ * The agent says that it has just verified pages: gfn << 16 | number. At most *@look of them are looked
+ * at, whether they are shared, and *@look is less by those. What lies outside RAM ends the VM; then
+ * false. One thread at a time.
+ */
+bool agent_checked(struct agent *a, uint64_t value, uint64_t *look);
 /* Copy the guest's report; false when there is none (or it is not believable). Any thread. */
 bool agent_read_report(struct agent *a, struct agent_report *out);
 
