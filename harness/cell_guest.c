@@ -85,7 +85,8 @@ int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, s
 		.kernel = c->kernel,
 		.kernel_len = c->kernel_len,
 		.cmdline = proto_str(doc, "cmdline"),
-		.disk_fd = c->image_fd,
+		.disk[0].fd = c->image_fd,
+		.ndisks = c->image_fd >= 0,
 		.worker = c->worker,
 	};
 	int r;
@@ -160,9 +161,7 @@ void cell_guest_destroy(struct cell *c, struct cell_guest *g)
 		return;
 	cell_kvmstat_close(g);
 	vm_stop(g->vm);
-	if (g->vm->has_blk)
-		virtio_blk_exit(&g->vm->blk);
-	g->vm->has_blk = false;
+	vm_detach(g->vm);
 	cell_huge_guest_exit(g);
 	ksm_remove_guest(c->ksm, g->id);
 	track_close(g);
@@ -188,9 +187,7 @@ void cell_guest_give_back(struct cell *c, struct cell_guest *g)
 	    (g->vm->end != VM_END_EXIT && g->vm->end != VM_END_FAILED))
 		return;
 	vm_stop(g->vm);
-	if (g->vm->has_blk)
-		virtio_blk_exit(&g->vm->blk);
-	g->vm->has_blk = false;
+	vm_detach(g->vm);
 	if (!agent_read_report(&g->vm->agent, &g->last))
 		g->last = (struct agent_report){0};
 	g->gone = true;

@@ -124,8 +124,8 @@ void cell_io_listen(struct cell *c, struct cell_guest *g)
 	if (!g->io)
 		return;
 	kernel_loaded(c, g);
-	if (!g->vm->has_blk || fstat(c->image_fd, &st))
+	if (!g->vm->ndisks || fstat(c->image_fd, &st))
 		return;
 	g->disk_digest = content_digest(&st);
-	virtio_blk_on_io(&g->vm->blk, &ops, g);
+	virtio_blk_on_io(&g->vm->disk[0], &ops, g);
 }
