@@ -115,8 +115,8 @@ GUESTFLAGS := -std=gnu17 -O2 -ffreestanding -nostdlib -static -fno-pic -no-pie -
 	   -mgeneral-regs-only -fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables \
 	   -fno-tree-loop-distribute-patterns -mcmodel=small -Wl,--build-id=none -I.
 GUESTWARN := $(filter-out -Wstrict-prototypes,$(WARN))
-MGSRC	:= $(wildcard workloads/microguest/*.c workloads/microguest/*.S)
-MGHDR	:= $(wildcard workloads/microguest/*.h workloads/*.h) kernel/agent_abi.h
+MGSRC	:= $(wildcard workloads/microguest/*.c workloads/microguest/*.S workloads/common/*.c)
+MGHDR	:= $(wildcard workloads/microguest/*.h workloads/common/*.h workloads/*.h) kernel/agent_abi.h
 
 $(BUILD)/microguest.elf: $(MGSRC) $(MGHDR) workloads/microguest/link.ld
 	@mkdir -p $(@D)
