@@ -67,6 +67,8 @@ void boot_mount(void);
 void boot_modules(void);
 /* A shell on the console, until it is left. */
 void boot_shell(void);
+/* Remove what was needed to get here: in an initramfs, files are memory. */
+void boot_tidy(void);
 /* Never comes back: power off as PID 1, else exit. */
 void boot_end(const struct agent *a, uint64_t code) __attribute__((noreturn));
 

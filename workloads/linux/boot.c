@@ -10,6 +10,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mount.h>
@@ -102,6 +103,21 @@ void boot_modules(void)
 		while ((word = strtok_r(NULL, " ", &words)))
 			load(word);
 	}
+}
+
+void boot_tidy(void)
+{
+	char path[sizeof(MODULES) + NAME_MAX];
+	const struct dirent *e;
+	DIR *d = opendir(MODULES);
+
+	while (d && (e = readdir(d))) {
+		snprintf(path, sizeof(path), MODULES "%s", e->d_name);
+		unlink(path); /* . and .. stay, as folders do */
+	}
+	if (d)
+		closedir(d);
+	unlink("/bin/busybox");
 }
 
 void boot_shell(void)

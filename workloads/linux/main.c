@@ -279,8 +279,10 @@ int main(int argc, char **argv)
 			   "/sys/class/virtio-ports",
 			   AGENT_PORT_NAME);
 	take_words(a, g);
-	if (a->shell)
+	if (a->init && a->shell)
 		boot_shell();
+	else if (a->init)
+		boot_tidy();
 	if (find_disk(a))
 		guest_fail(g, MG_EXIT_DISK, "cannot open the disk %s: %s",
 			   a->disk_path ? a->disk_path : a->disk_word, strerror(errno));
