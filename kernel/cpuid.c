@@ -167,10 +167,7 @@ static void topology(struct kvm_cpuid2 *c, uint32_t leaf, const struct cpuid_mac
 {
 	const struct kvm_cpuid_entry2 level[TOPO_ROOM] = {
 		{.ebx = 1, .ecx = TOPO_SMT << 8},
-		{.index = 1,
-		 .eax = bits_for(m->vcpus),
-		 .ebx = m->vcpus,
-		 .ecx = TOPO_CORE << 8 | 1},
+		{.index = 1, .eax = bits_for(m->vcpus), .ebx = m->vcpus, .ecx = TOPO_CORE << 8 | 1},
 		{.index = 2, .ecx = 2},
 	};
 

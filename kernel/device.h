@@ -134,9 +134,9 @@ bool virtq_wants_irq(struct virtq *q);
 struct virtio_dev;
 
 struct virtio_dev_ops {
-	uint32_t device_id; /* 2 = block */
-	uint64_t features;  /* offered, VIRTIO_F_VERSION_1 is added */
-	unsigned int nqueues;
+	uint32_t device_id;   /* 2 = block, 3 = console, 4 = entropy source */
+	uint64_t features;    /* offered, VIRTIO_F_VERSION_1 is added */
+	unsigned int nqueues; /* at most so many */
 	/* The driver rang queue @q. Runs on the vCPU's thread; long work goes to the I/O worker. */
 	void (*notify)(struct virtio_dev *d, unsigned int q);
 	/* Device-specific configuration, @off from 0x100. */
@@ -147,6 +147,8 @@ struct virtio_dev_ops {
 
 struct virtio_dev {
 	const struct virtio_dev_ops *ops;
+	unsigned int nqueues; /* that this device has; both may be changed after virtio_dev_init, */
+	uint64_t features;    /* and offers: until the guest runs. First all that ops has. */
 	struct vm *vm;
 	struct gmem *mem;
 	struct virtq q[VIRTIO_MAX_QUEUES];

@@ -110,9 +110,12 @@ static int check_host(struct vm *vm, unsigned int vcpus, struct ob_err *e)
 		int cap;
 		const char *name;
 	} need[] = {
-		{KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP"},	  {KVM_CAP_PIT2, "KVM_CAP_PIT2"},
-		{KVM_CAP_IRQFD, "KVM_CAP_IRQFD"},	  {KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD"},
-		{KVM_CAP_PIT_STATE2, "KVM_CAP_PIT_STATE2"}, {KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE"},
+		{KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP"},
+		{KVM_CAP_PIT2, "KVM_CAP_PIT2"},
+		{KVM_CAP_IRQFD, "KVM_CAP_IRQFD"},
+		{KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD"},
+		{KVM_CAP_PIT_STATE2, "KVM_CAP_PIT_STATE2"},
+		{KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE"},
 	};
 	int most = ioctl(vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
 
@@ -207,11 +210,12 @@ int pc_add_virtio(struct vm *vm, struct virtio_dev *d, struct ob_err *e)
 		close(s->irq_fd);
 		return r;
 	}
-	OB_ASSERT(!bus_add(&vm->mmio, slot_gpa(pc->nslots), VIRTIO_STRIDE, &virtio_mmio_bus_ops, d));
+	OB_ASSERT(
+		!bus_add(&vm->mmio, slot_gpa(pc->nslots), VIRTIO_STRIDE, &virtio_mmio_bus_ops, d));
 	d->irq_fd = s->irq_fd;
 	/* From here on pc_detach and pc_destroy undo it. */
 	pc->nslots++;
-	for (unsigned int q = 0; q < d->ops->nqueues && !r; q++)
+	for (unsigned int q = 0; q < d->nqueues && !r; q++)
 		r = add_bell(pc, s, q, e);
 	return r;
 }

@@ -32,14 +32,15 @@ struct pc {
 	struct pc_slot slot[ACPI_MAX_VIRTIO];
 	unsigned int nslots;
 	bool detached;
-	_Atomic uint32_t pm1_enable;  /* kept, as a register that can be read back; no event ever comes */
-	_Atomic uint32_t pm1_control; /* the same, but for SLP_EN and SCI_EN */
+	_Atomic uint32_t
+		pm1_enable; /* kept, as a register that can be read back; no event ever comes */
+	_Atomic uint32_t pm1_control;  /* the same, but for SLP_EN and SCI_EN */
 	_Atomic uint64_t unknown_msrs; /* reads and writes of registers that KVM does not know */
 	_Atomic bool reset_wanted;
 	/* As it was made, for a reset. */
 	struct kvm_irqchip chip[PC_NCHIPS];
 	struct kvm_pit_state2 pit;
-	struct vcpu_state *state[VM_MAX_VCPUS];
+	struct vcpu_saved *state[VM_MAX_VCPUS];
 };
 
 /* Interrupt controllers and timer; before any vCPU is made. vm->pc is set when it returns 0. */

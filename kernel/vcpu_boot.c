@@ -12,10 +12,10 @@
 
 #include "kernel/vcpu.h"
 
-#define CR0_PE 0x1u
-#define CR0_ET 0x10u
-#define CR0_PG 0x80000000u
-#define CR4_PAE 0x20u
+#define CR0_PE	 0x1u
+#define CR0_ET	 0x10u
+#define CR0_PG	 0x80000000u
+#define CR4_PAE	 0x20u
 #define EFER_LME 0x100u
 #define EFER_LMA 0x400u
 
@@ -24,10 +24,20 @@
 
 static void set_32(struct kvm_sregs *s)
 {
-	s->cs = (struct kvm_segment){.limit = 0xffffffff, .selector = 0x08, .type = SEG_CODE,
-				     .present = 1, .db = 1, .s = 1, .g = 1};
-	s->ds = (struct kvm_segment){.limit = 0xffffffff, .selector = 0x10, .type = SEG_DATA,
-				     .present = 1, .db = 1, .s = 1, .g = 1};
+	s->cs = (struct kvm_segment){.limit = 0xffffffff,
+				     .selector = 0x08,
+				     .type = SEG_CODE,
+				     .present = 1,
+				     .db = 1,
+				     .s = 1,
+				     .g = 1};
+	s->ds = (struct kvm_segment){.limit = 0xffffffff,
+				     .selector = 0x10,
+				     .type = SEG_DATA,
+				     .present = 1,
+				     .db = 1,
+				     .s = 1,
+				     .g = 1};
 	s->cr0 = CR0_PE | CR0_ET;
 	s->cr3 = s->cr4 = 0;
 	s->efer = 0;
@@ -36,10 +46,20 @@ static void set_32(struct kvm_sregs *s)
 
 static void set_64(struct kvm_sregs *s, const struct boot_entry *entry)
 {
-	s->cs = (struct kvm_segment){.limit = 0xffffffff, .selector = entry->code_selector,
-				     .type = SEG_CODE, .present = 1, .l = 1, .s = 1, .g = 1};
-	s->ds = (struct kvm_segment){.limit = 0xffffffff, .selector = entry->data_selector,
-				     .type = SEG_DATA, .present = 1, .db = 1, .s = 1, .g = 1};
+	s->cs = (struct kvm_segment){.limit = 0xffffffff,
+				     .selector = entry->code_selector,
+				     .type = SEG_CODE,
+				     .present = 1,
+				     .l = 1,
+				     .s = 1,
+				     .g = 1};
+	s->ds = (struct kvm_segment){.limit = 0xffffffff,
+				     .selector = entry->data_selector,
+				     .type = SEG_DATA,
+				     .present = 1,
+				     .db = 1,
+				     .s = 1,
+				     .g = 1};
 	s->cr0 = CR0_PE | CR0_ET | CR0_PG;
 	s->cr3 = entry->cr3;
 	s->cr4 = CR4_PAE;

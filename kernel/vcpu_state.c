@@ -24,7 +24,7 @@ static int fail(struct ob_err *e, const char *what)
 	return ob_fail(e, errno, "%s: %s", what, strerror(errno));
 }
 
-static int save_msrs(int kvm_fd, int fd, struct vcpu_state *s, struct ob_err *e)
+static int save_msrs(int kvm_fd, int fd, struct vcpu_saved *s, struct ob_err *e)
 {
 	struct {
 		struct kvm_msr_list list;
@@ -45,9 +45,9 @@ static int save_msrs(int kvm_fd, int fd, struct vcpu_state *s, struct ob_err *e)
 	return 0;
 }
 
-int vcpu_state_save(int kvm_fd, int fd, struct vcpu_state **out, struct ob_err *e)
+int vcpu_state_save(int kvm_fd, int fd, struct vcpu_saved **out, struct ob_err *e)
 {
-	struct vcpu_state *s = calloc(1, sizeof(*s));
+	struct vcpu_saved *s = calloc(1, sizeof(*s));
 	int r;
 
 	OB_ASSERT(s);
@@ -67,10 +67,10 @@ int vcpu_state_save(int kvm_fd, int fd, struct vcpu_state **out, struct ob_err *
 	return 0;
 }
 
-int vcpu_state_load(int fd, const struct vcpu_state *s, struct ob_err *e)
+int vcpu_state_load(int fd, const struct vcpu_saved *s, struct ob_err *e)
 {
 	/* KVM's interface takes pointers to what it only reads. */
-	struct vcpu_state *w = malloc(sizeof(*w));
+	struct vcpu_saved *w = malloc(sizeof(*w));
 	int r = 0;
 
 	OB_ASSERT(w && s->version == VCPU_STATE_VERSION);
@@ -88,8 +88,9 @@ int vcpu_state_load(int fd, const struct vcpu_state *s, struct ob_err *e)
 		if (ioctl(fd, KVM_SET_MSRS, &one) < 0)
 			r = fail(e, "KVM_SET_MSRS");
 	}
-	if (!r && (ioctl(fd, KVM_SET_LAPIC, &w->lapic) || ioctl(fd, KVM_SET_VCPU_EVENTS, &w->events) ||
-		   ioctl(fd, KVM_SET_MP_STATE, &w->mp)))
+	if (!r &&
+	    (ioctl(fd, KVM_SET_LAPIC, &w->lapic) || ioctl(fd, KVM_SET_VCPU_EVENTS, &w->events) ||
+	     ioctl(fd, KVM_SET_MP_STATE, &w->mp)))
 		r = fail(e, "loading the state of a vCPU");
 	free(w);
 	return r;

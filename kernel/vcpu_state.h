@@ -10,7 +10,7 @@
 #define VCPU_STATE_VERSION 1
 #define VCPU_MAX_MSRS	   512
 
-struct vcpu_state {
+struct vcpu_saved {
 	uint32_t version;
 	struct kvm_mp_state mp;
 	struct kvm_regs regs;
@@ -28,8 +28,8 @@ struct vcpu_state {
  * Of the vCPU behind @fd, which does not run and has no access half done. @kvm_fd is /dev/kvm, which
  * names the registers there are. The caller frees *@out. 0 or -errno with a line in @e.
  */
-int vcpu_state_save(int kvm_fd, int fd, struct vcpu_state **out, struct ob_err *e);
+int vcpu_state_save(int kvm_fd, int fd, struct vcpu_saved **out, struct ob_err *e);
 /* Make the vCPU what @s says. Time (the TSC) goes on as it is. 0 or -errno with a line in @e. */
-int vcpu_state_load(int fd, const struct vcpu_state *s, struct ob_err *e);
+int vcpu_state_load(int fd, const struct vcpu_saved *s, struct ob_err *e);
 
 #endif

@@ -114,7 +114,7 @@ struct vm_boot {
 	struct boot_image image;
 	const void *kernel, *initrd; /* not owned; see struct vm_config */
 	size_t kernel_len, initrd_len;
-	char *cmdline; /* owned */
+	char *cmdline;		     /* owned */
 	_Atomic unsigned int resets; /* how often it was reset and booted anew */
 };
 

@@ -415,8 +415,7 @@ Test(kvm_track, page_tables_agree, .timeout = 120)
 Test(kvm_track, bad_slots_are_refused)
 {
 	uint64_t bitmap[MEM / OB_PAGE_SIZE / 64];
-	struct vm_config cfg = {
-		.mem_bytes = 65 * OB_GIB, .slot_bytes = 2 * OB_MIB, .cmdline = ""};
+	struct vm_config cfg = {.mem_bytes = 65 * OB_GIB, .slot_bytes = 2 * OB_MIB, .cmdline = ""};
 	struct ob_err e = {""};
 	struct vm *vm;
 	struct rig r;
