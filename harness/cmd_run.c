@@ -3,18 +3,20 @@
  * cmd_run.c: the verb run: one guest, its console on the terminal. It is a fleet of one without
  * sharing, so that there is one way to boot a guest and not two; what is said about it goes to
  * standard error, standard output is the guest's (or the JSON document's, when it was asked for
- * there: then the console goes to standard error).
+ * there: then the console goes to standard error). What is typed at a terminal is a Linux guest's.
  */
 #include <string.h>
 #include <unistd.h>
 
 #include "harness/result.h"
+#include "harness/terminal.h"
 
 int cmd_run(int argc, char **argv)
 {
 	struct fleet_config c;
 	struct run_result r = {0};
 	struct ob_err e = {""};
+	struct terminal terminal = {0};
 	const struct run_guest *g;
 	bool json_out;
 	json_t *doc;
@@ -31,7 +33,10 @@ int cmd_run(int argc, char **argv)
 		ob_warn("%s", e.msg);
 		return OB_EXIT_USAGE;
 	}
+	if (c.lx.input)
+		terminal_give(&terminal);
 	ret = coord_run(&c, c.sharing[0], &r, &e);
+	terminal_take_back(&terminal);
 	control_close(c.control);
 	snprintf(r.sharing, sizeof(r.sharing), "%s", c.sharing[0]->name);
 	if (ret) {
