@@ -15,15 +15,15 @@
 #define BZ_VERSION_AT	0x20e /* offset of the version's text, less 0x200; 16 bits */
 #define BZ_VERSION_BASE 0x200
 
-/* What the agent of the Linux image does (workloads/README.md). */
-static const char *const workloads[] = {"kv", "filecache", "churn", "idle", "steady"};
+/* What the agent of the Linux image cannot do: these need all of a guest's memory for themselves. */
+static const char *const bare[] = {"ping", "cowstorm", "probe", "hostile-"};
 
 bool linux_has_workload(const char *name)
 {
-	for (size_t i = 0; i < OB_ARRAY_SIZE(workloads); i++)
-		if (!strcmp(name, workloads[i]))
-			return true;
-	return false;
+	for (size_t i = 0; i < OB_ARRAY_SIZE(bare); i++)
+		if (!strncmp(name, bare[i], strlen(bare[i])))
+			return false;
+	return opts_known_workload(name);
 }
 
 static bool is_bzimage(const char *file, size_t len)

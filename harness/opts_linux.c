@@ -143,6 +143,7 @@ static int settle_agentless(struct fleet_config *c, const struct opts_given *giv
 		return ob_fail(e, EINVAL,
 			       "--image is what workloads read, and this guest has none; name "
 			       "disks with --disk, or a --workload if our agent is in it");
+	strcpy(c->workload[0], "none");
 	if (!given->seconds && strcmp(verb, "run") == 0)
 		c->seconds = 0;
 	return 0;
@@ -153,8 +154,8 @@ static int settle_agent(struct fleet_config *c, struct ob_err *e)
 	for (unsigned int i = 0; i < c->nworkloads; i++)
 		if (!linux_has_workload(c->workload[i]))
 			return ob_fail(e, EINVAL,
-				       "--workload %.40s: is for the microguest; Linux guests have "
-				       "kv, filecache, churn, idle and steady",
+				       "--workload %.40s: is for the microguest only: it needs all "
+				       "of a guest's memory",
 				       c->workload[i]);
 	if (c->lx.ndisks == LINUX_MAX_DISKS)
 		return ob_fail(e, EINVAL,
