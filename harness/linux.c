@@ -112,15 +112,16 @@ static void prefixed(const char *words, char *buf, size_t n)
 int linux_cmdline(const struct fleet_config *c, unsigned int guest, const char *workload, char *buf,
 		  size_t n)
 {
-	char words[256], agent[512] = "", work[96];
+	char words[256], agent[512], work[96];
 
-	if (c->lx.agent) {
-		opts_workload_words(workload, work, sizeof(work));
+	opts_workload_words(workload, work, sizeof(work));
+	if (c->lx.agent)
 		snprintf(words, sizeof(words), "%s seed=%llu common=%llu guest=%u", work,
 			 (unsigned long long)(c->seed * 1000003 + guest + 1),
 			 (unsigned long long)c->seed, guest);
-		prefixed(words, agent, sizeof(agent));
-	}
+	else /* for scripts in a guest that want to know which one they are in */
+		snprintf(words, sizeof(words), "guest=%u", guest);
+	prefixed(words, agent, sizeof(agent));
 	/* A kernel that panics resets at once, and so is over. */
 	return snprintf(buf, n, "console=ttyS0 panic=-1%s%s%s", agent, c->lx.append ? " " : "",
 			c->lx.append ? c->lx.append : "");

@@ -24,7 +24,7 @@ struct opts_given;
 #define LINUX_DEFAULT_MEM   (128 * OB_MIB)
 #define LINUX_BOOT_TIMEOUT  60	 /* s, until the agent speaks */
 #define LINUX_BOOT_SOFTWARE 3600 /* the same on a KVM without hardware below it */
-#define LINUX_VERSION	    96
+#define LINUX_VERSION	    160
 #define LINUX_GUEST_IN_PATH "{}"    /* in --disk: the guest's number */
 #define LINUX_FOLDER	    "linux" /* of the project's image, next to overbook */
 
