@@ -61,10 +61,17 @@ static int load_chips(struct vm *vm, struct ob_err *e)
 /* With all vCPUs out, which park and stop keep them. */
 static int reset(struct vm *vm, struct ob_err *e)
 {
+	char line[sizeof(vm->reason)];
 	int r;
 
+	/* A kernel with panic=N resets when it has panicked: that is no reboot. */
+	if (serial_panic_line(&vm->serial, line, sizeof(line))) {
+		vm_fail(vm, "%s", line);
+		return 0;
+	}
 	for (unsigned int i = 0; i < vm->pc->nslots; i++)
 		virtio_dev_reset(vm->pc->slot[i].dev);
+	serial_reset(&vm->serial);
 	atomic_store(&vm->pc->pm1_enable, 0);
 	atomic_store(&vm->pc->pm1_control, 0);
 	for (unsigned int i = 0; i < vm->nvcpus; i++) {
