@@ -123,9 +123,12 @@ void cell_linux_sample(struct cell *c, struct cell_guest *g, json_t *o)
 
 	if (!c->lx.on)
 		return;
-	/* Nobody is there to say how far it is. */
-	if (!c->lx.agent)
+	/* Nobody is there to say how far it is, nor with which code it ends. */
+	if (!c->lx.agent) {
 		json_object_set_new(o, "phase", json_integer(AGENT_WARM));
+		if (g->vm->end == VM_END_EXIT)
+			json_object_set_new(o, "reason", json_string("it powered off"));
+	}
 	json_object_set_new(o, "reboots",
 			    json_integer((json_int_t)atomic_load(&g->vm->boot.resets)));
 	json_object_set_new(o, "silent", json_boolean(!g->vm->serial.total));

@@ -51,11 +51,13 @@ int cmd_run(int argc, char **argv)
 	fprintf(stderr, "\nstatus %s%s%s", run_status_name(r.status), r.note[0] ? ": " : "",
 		r.note);
 	if (g)
-		fprintf(stderr,
-			"\nguest %s%s%s, %llu operations, %llu pages checked, %llu mismatches",
+		fprintf(stderr, "\nguest %s%s%s",
 			strcmp(g->end, "running") ? g->end : "ran to the end",
-			g->reason[0] ? ": " : "", g->reason, (unsigned long long)g->ops,
-			(unsigned long long)g->checked_pages, (unsigned long long)g->mismatches);
+			g->reason[0] ? ": " : "", g->reason);
+	if (g && (!c.lx.on || c.lx.agent))
+		fprintf(stderr, ", %llu operations, %llu pages checked, %llu mismatches",
+			(unsigned long long)g->ops, (unsigned long long)g->checked_pages,
+			(unsigned long long)g->mismatches);
 	fputc('\n', stderr);
 
 	ret = r.status == RUN_OK	    ? OB_EXIT_OK

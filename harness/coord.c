@@ -317,7 +317,7 @@ static void judge(struct coord *c, int err, const struct ob_err *e)
 			 out->paused_seconds);
 	} else if (*memory) {
 		snprintf(out->note, sizeof(out->note), "%s", memory);
-	} else if (agentless(c)) {
+	} else if (agentless(c) && c->cfg->guests > 1) {
 		snprintf(
 			out->note, sizeof(out->note),
 			"guests without an agent: measured from their start, nothing was verified");
