@@ -5,12 +5,16 @@
  * to boot (tiny_linux.h); Linux itself is booted in the lab.
  */
 #include <criterion/criterion.h>
-#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pty.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include "harness/doctor.h"
 #include "tests/cli.h"
 #include "tests/tiny_linux.h"
 
@@ -65,6 +69,51 @@ Test(linux_run, ends_when_the_guest_powers_off, .timeout = 90)
 	cr_assert(json_is_null(json_object_get(config, "initrd")));
 	cr_assert(json_is_null(json_object_get(config, "seconds")));
 	cli_free(&c);
+}
+
+/* Read what is on the terminal until it holds @says. */
+static void expect(int fd, char *got, size_t n, const char *says)
+{
+	size_t have = strlen(got);
+
+	while (!strstr(got, says)) {
+		struct pollfd p = {.fd = fd, .events = POLLIN};
+		ssize_t r;
+
+		cr_assert_eq(poll(&p, 1, 30000), 1, "waiting for '%s': %s", says, got);
+		r = read(fd, got + have, n - 1 - have);
+		cr_assert(r > 0 && have + (size_t)r < n - 1, "'%s' did not come: %s", says, got);
+		have += (size_t)r;
+		got[have] = '\0';
+	}
+}
+
+Test(linux_run, the_terminal_is_the_guests, .timeout = 90)
+{
+	char program[600], kernel[64], got[4096] = "";
+	int fd, status;
+	pid_t pid;
+
+	NEED_KVM();
+	tiny_file(kernel, sizeof(kernel));
+	snprintf(program, sizeof(program), "%s/overbook", cli_build());
+	pid = forkpty(&fd, NULL, NULL, NULL);
+	cr_assert_geq(pid, 0);
+	if (!pid) {
+		execl(program, "overbook", "run", "--kernel", kernel, "--mem", "16M", "--append",
+		      "tiny=e", "--control", "none", (char *)NULL);
+		_exit(127);
+	}
+	expect(fd, got, sizeof(got), "tiny kernel up");
+	/* Not line by line, and what the terminal would take for itself as well. */
+	cr_assert_eq(write(fd, "x\032\034y", 4), 4);
+	expect(fd, got, sizeof(got), "x\032\034y");
+	cr_assert_eq(write(fd, "q", 1), 1);
+	expect(fd, got, sizeof(got), "status ok");
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_assert(WIFEXITED(status) && !WEXITSTATUS(status), "%x", (unsigned int)status);
+	close(fd);
+	unlink(kernel);
 }
 
 Test(linux_run, several_vcpus, .timeout = 90)
@@ -147,4 +196,40 @@ Test(linux_run, a_silent_console_is_remarked_on, .timeout = 90)
 	cr_assert(strstr(c.err, "guest 0 has written nothing"), "%s", c.err);
 	cr_assert(!strstr(c.err, "guest 1 has written nothing"), "%s", c.err);
 	cli_free(&c);
+}
+
+Test(linux_run, doctor_says_which_guests_run_here)
+{
+	static const struct {
+		enum kvm_mode mode;
+		enum doctor_state state;
+		const char *says;
+	} cases[] = {
+		{KVM_MODE_TDP, DOCTOR_OK, "at full speed"},
+		{KVM_MODE_SHADOW, DOCTOR_NOTE, "shadows"},
+		{KVM_MODE_SOFTWARE, DOCTOR_NOTE, "no VMX or SVM"},
+	};
+	struct doctor d = {0};
+	int fd;
+
+	NEED_KVM();
+	fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	for (size_t i = 0; i < OB_ARRAY_SIZE(cases); i++) {
+		d.n = 0;
+		doctor_guests(&d, fd, cases[i].mode, "/no/such/overbook");
+		cr_assert_eq(d.n, 3);
+		cr_expect_str_eq(d.check[0].name, "microguest");
+		cr_expect_eq(d.check[0].state, DOCTOR_OK);
+		cr_expect_str_eq(d.check[1].name, "linux guests");
+		cr_expect_eq(d.check[1].state, cases[i].state);
+		cr_expect(strstr(d.check[1].found, cases[i].says), "%s", d.check[1].found);
+		cr_expect_eq(d.check[2].state, DOCTOR_NOTE);
+		cr_expect(strstr(d.check[2].advice, "make linux"));
+	}
+	close(fd);
+	d.n = 0;
+	doctor_guests(&d, -1, KVM_MODE_TDP, "/no/such/overbook");
+	cr_expect_eq(d.check[0].state, DOCTOR_LACK);
+	cr_expect_eq(d.check[1].state, DOCTOR_LACK, "whatever the mode");
+	cr_expect(strstr(d.check[1].found, "IRQCHIP"), "%s", d.check[1].found);
 }
