@@ -20,7 +20,7 @@
 /* The agent reports several times a second; a guest that waits for its turn on a busy host does so
  * later. At least so long, and as long as it may take to boot here. */
 #define HANG_NS	       (30 * OB_NS_PER_SEC)
-#define INPUT_POLL_MS  100
+#define INPUT_POLL_MS  20
 #define INPUT_RETRY_NS (5 * OB_NS_PER_MS)
 #define TAIL_BYTES     1100
 
@@ -131,6 +131,7 @@ void cell_linux_sample(struct cell *c, struct cell_guest *g, json_t *o)
 	}
 	json_object_set_new(o, "reboots",
 			    json_integer((json_int_t)atomic_load(&g->vm->boot.resets)));
+	serial_flush(&g->vm->serial);
 	json_object_set_new(o, "silent", json_boolean(!g->vm->serial.total));
 	if (g->vm->end != VM_END_FAILED)
 		return;
@@ -162,6 +163,8 @@ static void *input_thread(void *arg)
 		struct pollfd p = {.fd = c->lx.input_fd, .events = POLLIN};
 		ssize_t n;
 
+		/* Whoever types wants to see it, and prompts have no newline. */
+		serial_flush(&c->guest[0].vm->serial);
 		if (poll(&p, 1, INPUT_POLL_MS) <= 0)
 			continue;
 		n = read(p.fd, buf, sizeof(buf));
