@@ -317,4 +317,62 @@ void virtio_blk_set_id(struct virtio_blk *b, const char *id);
 /* Who is told of blocks read and written; NULL: nobody. Before the guest runs. */
 void virtio_blk_on_io(struct virtio_blk *b, const struct blk_hint_ops *hint, void *arg);
 
+/* --- virtio_rng.c: an entropy source ------------------------------------------------------- */
+
+struct virtio_rng {
+	struct virtio_dev dev;
+	struct io_worker *worker;
+	struct io_work work;
+	_Atomic uint64_t bytes; /* given to the guest */
+};
+
+void virtio_rng_init(struct virtio_rng *r, struct vm *vm, struct gmem *mem, struct io_worker *w);
+void virtio_rng_exit(struct virtio_rng *r);
+
+/* --- virtio_console.c: a console device with one named port ---------------------------------- */
+
+/* What happens at the port. Called on the I/O worker, one at a time, with nothing locked; opened
+ * also where the device is reset, when nothing else is called any more. */
+struct virtio_console_ops {
+	/* The guest has written @n bytes, 1 to 4096: a stream, cut anywhere. A copy. */
+	void (*out)(void *arg, const void *bytes, size_t n);
+	/* The guest has opened or closed the port; what it wrote before has been handed out. May be
+	 * NULL. */
+	void (*opened)(void *arg, bool open);
+};
+
+struct virtio_console_control {
+	uint32_t port;
+	uint16_t event;
+	uint16_t value;
+};
+
+struct virtio_console {
+	struct virtio_dev dev;
+	struct io_worker *worker;
+	struct io_work work;
+	const char *name; /* of the port; not owned */
+	const struct virtio_console_ops *ops;
+	void *arg;
+	unsigned int owed; /* control messages that the guest is still to be sent, bits */
+	bool open;	   /* by the guest */
+	bool asked;	   /* a control message was taken and not looked at yet: */
+	uint16_t asked_head;
+	struct virtio_console_control question;
+	_Atomic uint64_t out_bytes, in_bytes;
+	_Atomic uint64_t odd; /* control messages that make no sense here, and were ignored */
+	/* To the guest: a ring of in_fill bytes from in_at, under dev.lock. */
+	uint8_t in[1024];
+	unsigned int in_at, in_fill;
+};
+
+/* One port, number 0, which the guest finds as @name (at most 63 bytes). */
+void virtio_console_init(struct virtio_console *c, struct vm *vm, struct gmem *mem,
+			 struct io_worker *w, const char *name,
+			 const struct virtio_console_ops *ops, void *arg);
+void virtio_console_exit(struct virtio_console *c);
+/* Send @n bytes to the guest. Returns how many were taken: the rest when it has read some. What is
+ * sent before the guest has opened the port waits for that. Any thread. */
+size_t virtio_console_in(struct virtio_console *c, const void *bytes, size_t n);
+
 #endif

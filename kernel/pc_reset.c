@@ -82,7 +82,10 @@ static int reset(struct vm *vm, struct ob_err *e)
 	r = load_chips(vm, e);
 	for (unsigned int i = 0; i < vm->nvcpus && !r; i++)
 		r = vcpu_state_load(vm->vcpu[i].fd, vm->pc->state[i], e);
-	return r ? r : vm_boot(vm, e);
+	r = r ? r : vm_boot(vm, e);
+	if (!r)
+		atomic_fetch_add(&vm->boot.resets, 1);
+	return r;
 }
 
 void pc_reset(struct vm *vm)
@@ -92,10 +95,7 @@ void pc_reset(struct vm *vm)
 	if (!atomic_exchange(&vm->pc->reset_wanted, false))
 		return;
 	vm_park(vm);
-	if (!atomic_load(&vm->stop)) {
-		if (reset(vm, &e))
-			vm_fail(vm, "the guest rebooted, but could not be reset: %s", e.msg);
-		atomic_fetch_add(&vm->boot.resets, 1);
-	}
+	if (!atomic_load(&vm->stop) && reset(vm, &e))
+		vm_fail(vm, "the guest rebooted, but could not be reset: %s", e.msg);
 	vm_unpark(vm);
 }

@@ -81,22 +81,52 @@ struct vm_config {
 	struct io_worker *worker;
 };
 
-/* The agent device: what our own guest tells us through it (agent.c). */
+/* What our own agent tells us, through the agent device (agent.c) or its port (agent_port.c). */
 struct agent {
 	struct vm *vm;
+	struct agent_port *port;     /* NULL: it has none, but the device */
 	_Atomic uint64_t report_gpa; /* 0: not told yet */
 	_Atomic uint64_t checked_pages;
 	_Atomic uint64_t checked_shared; /* of those, shared at that moment */
 	_Atomic uint64_t mismatches;
 	uint64_t panic2;
 	/* Of the pages [page, page + n), how many are shared right now? Set by the cell. NULL:
-	 * none. */
+	 * none. Called on a vCPU's thread or the I/O worker, with nothing locked. */
 	uint64_t (*count_shared)(void *arg, uint64_t page, uint64_t n);
 	void *count_arg;
 };
 extern const struct bus_ops agent_bus_ops;
+/*
+ * The agent says that it has just verified pages: gfn << 16 | number. At most *@look of them are looked
+ * at, whether they are shared, and *@look is less by those. What lies outside RAM ends the VM; then
+ * false. One thread at a time.
+ */
+bool agent_checked(struct agent *a, uint64_t value, uint64_t *look);
 /* Copy the guest's report; false when there is none (or it is not believable). Any thread. */
 bool agent_read_report(struct agent *a, struct agent_report *out);
+
+/* --- agent_port.c: an agent that is a program under Linux --------------------------------- */
+
+/* Puts frames (agent_abi.h) together from the stream of a port and does what they say. */
+struct agent_port {
+	struct agent *agent;
+	uint8_t buf[sizeof(struct agent_frame) + AGENT_FRAME_MAX]; /* of the frame under way */
+	size_t fill;
+	bool deaf;		    /* it has ended, or made no sense: nothing is listened to */
+	_Atomic uint64_t frames;    /* that were understood */
+	struct ob_mutex lock;	    /* all below */
+	struct agent_report report; /* the last one */
+	bool has_report;
+};
+
+/* What the port of a virtio_console calls, with a struct agent_port as its argument. */
+extern const struct virtio_console_ops agent_port_ops;
+/* @a->vm is set; makes @p the port of @a. Before the guest runs. */
+void agent_port_init(struct agent_port *p, struct agent *a);
+/* The VM was reset: the report of the agent before is gone; its counters stay. After the console was
+ * reset. Any thread. */
+void agent_port_reset(struct agent_port *p);
+void agent_port_exit(struct agent_port *p);
 
 struct vcpu;
 struct pc;
