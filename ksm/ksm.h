@@ -326,8 +326,6 @@ int ksm_unmerge_step(struct ksm *k, struct ksm_unmerge *u);
 void ksm_unmerge_end(struct ksm *k, struct ksm_unmerge *u);
 /* Another rest between passes from the next one on. Never while a step runs. */
 void ksm_set_pass_gap(struct ksm *k, uint64_t gap_ns);
-/* Does the engine look at hints? */
-bool ksm_engine_hints(const struct ksm *k);
 /* Does the engine want ksm_step calls? */
 bool ksm_engine_steps(const struct ksm *k);
 /* Any thread. */
