@@ -268,17 +268,18 @@ static int measure(struct coord *c, struct ob_err *e)
  * the same moment. */
 int coord_measure_last(struct coord *c, struct ob_err *e)
 {
-	int r = coord_ask(c, json_pack("{s:s}", "do", "pause"), 10000, NULL, e);
-	bool hold;
+	/* Waiting for ksmd's batch takes up to a second or two, more on a busy host: the guests run
+	 * meanwhile, as ksmd does. Somebody who wants to stop does not have that time: then the two counts
+	 * are some milliseconds apart. */
+	bool hold = c->driving && !ob_stop_signal;
+	int r;
 
+	if (hold)
+		ksm_driver_hold(true);
+	r = coord_ask(c, json_pack("{s:s}", "do", "pause"), 10000, NULL, e);
 	coord_guard_finish(c);
 	c->end_ns = coord_now(c);
 	reap(c);
-	/* Waiting for ksmd's batch takes up to a second or two, which somebody who wants to stop does
-	 * not have: then the two counts are some milliseconds apart. */
-	hold = c->driving && !ob_stop_signal;
-	if (hold)
-		ksm_driver_hold(true);
 	if (!r)
 		r = coord_sample(c, true, e);
 	/* Stopped before the engine was on: the last reading is as near to zero as it came. */

@@ -201,6 +201,7 @@ static int end_phase(struct coord *c, struct ob_err *e)
 
 int coord_switch_begin(struct coord *c, const struct ksm_engine_ops *to, struct ob_err *e)
 {
+	uint64_t begin = c->host.ops->now_ns(&c->host);
 	bool kernel = !strcmp(to->name, "kernel");
 	struct coord_switch *sw = &c->sw;
 	int r = check(c, to, e);
@@ -226,7 +227,7 @@ int coord_switch_begin(struct coord *c, const struct ksm_engine_ops *to, struct 
 	snprintf(sw->last.from, sizeof(sw->last.from), "%s", c->engine->name);
 	snprintf(sw->last.to, sizeof(sw->last.to), "%s", to->name);
 	sw->failed[0] = '\0';
-	sw->begin_ns = c->host.ops->now_ns(&c->host);
+	sw->begin_ns = begin;
 	count_shared(c, &sw->last.pages, &sw->last.zero_pages, &sw->last.bytes);
 	/* What merging has cost until now; and no guest stands for the guard's sake any more. */
 	c->merge_base_ns = c->out->sample[c->out->nsamples - 1].merge_cpu_ns;
