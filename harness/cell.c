@@ -468,12 +468,8 @@ static json_t *cell_answer(struct cell *c, const json_t *doc, bool *quit)
 
 static void cell_exit(struct cell *c)
 {
-<<<<<<< HEAD
-	scanner_stop(c);
-	cell_linux_input_stop(c);
-=======
 	cell_scanner_stop(c);
->>>>>>> h-live
+	cell_linux_input_stop(c);
 	for (unsigned int i = 0; i < c->nguests; i++)
 		vm_ask_stop(c->guest[i].vm);
 	cell_pause(c, false);

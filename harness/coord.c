@@ -205,7 +205,7 @@ static bool measured(struct coord *c, uint64_t now)
 
 	if (c->cfg->live)
 		begin += (uint64_t)(c->phase_at * OB_NS_PER_SEC);
-	if (c->sw.to || now < begin + all)
+	if (c->sw.to || !all || now < begin + all)
 		return false;
 	return !c->driving || c->out->converged || c->cfg->script ||
 	       now - begin >= KERNEL_PATIENCE * all;
@@ -236,13 +236,8 @@ static void say_measured(struct coord *c)
 static int measure(struct coord *c, struct ob_err *e)
 {
 	uint64_t every = c->cfg->sample_ms ? c->cfg->sample_ms * OB_NS_PER_MS : SAMPLE_NS;
-<<<<<<< HEAD
-	unsigned int patience = c->driving && !c->cfg->script ? KERNEL_PATIENCE : 1;
 	uint64_t end = c->cfg->seconds ? c->t0_ns + c->cfg->seconds * OB_NS_PER_SEC : UINT64_MAX;
 	uint64_t next_line = 0;
-=======
-	uint64_t end = c->t0_ns + c->cfg->seconds * OB_NS_PER_SEC, next_line = 0;
->>>>>>> h-live
 	struct ksm_sysfs_counters k;
 	int r, over;
 
@@ -273,20 +268,13 @@ static int measure(struct coord *c, struct ob_err *e)
 			say_measured(c);
 			next_line = now + 2 * OB_NS_PER_SEC;
 		}
-<<<<<<< HEAD
-		if (over ||
-		    (now >= end && (!c->driving || c->out->converged ||
-				    now - c->t0_ns >= patience * c->cfg->seconds * OB_NS_PER_SEC)))
-			break;
-		if (count_guests(c, true) == c->cfg->guests && agentless(c))
-			break; /* they were to run until they power off */
-=======
 		if (over || measured(c, now)) {
 			r = over ? 1 : next_mode(c, e);
 			if (r)
 				return r < 0 ? r : 0;
 		}
->>>>>>> h-live
+		if (count_guests(c, true) == c->cfg->guests && agentless(c))
+			break; /* they were to run until they power off */
 		if (count_guests(c, true) == c->cfg->guests)
 			return ob_fail(e, EIO, "no guest is left: %s", c->out->guest[0].reason);
 	}

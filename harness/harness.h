@@ -51,13 +51,9 @@ struct fleet_config {
 	unsigned int nworkloads;
 	const struct ksm_engine_ops *sharing[FLEET_MAX_MODES];
 	unsigned int nsharing;
-<<<<<<< HEAD
+	bool live; /* --live: one fleet goes through all of them, each for @seconds */
 	unsigned int
 		seconds; /* measured, from the engine switched on over warm guests; 0: to their end */
-=======
-	bool live;	      /* --live: one fleet goes through all of them, each for @seconds */
-	unsigned int seconds; /* measured time, from the engine switched on over warm guests */
->>>>>>> h-live
 	uint64_t seed;
 	unsigned int cell;	      /* most guests in one cell */
 	struct domain_opts domains;   /* --domain */
