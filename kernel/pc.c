@@ -153,6 +153,15 @@ int pc_create(struct vm *vm, const struct vm_config *cfg, struct ob_err *e)
 	return 0;
 }
 
+/* KVM takes a level for any line that it has, so this cannot fail. */
+void pc_serial_irq(void *arg, bool level)
+{
+	struct pc *pc = arg;
+	struct kvm_irq_level line = {.irq = PC_SERIAL_IRQ, .level = level};
+
+	OB_ASSERT(!ioctl(pc->vm->fd, KVM_IRQ_LINE, &line));
+}
+
 static void ring(struct io_bell *b)
 {
 	const struct pc_bell *bell = (const struct pc_bell *)(const void *)b;

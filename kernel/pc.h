@@ -45,6 +45,8 @@ struct pc {
 
 /* Interrupt controllers and timer; before any vCPU is made. vm->pc is set when it returns 0. */
 int pc_create(struct vm *vm, const struct vm_config *cfg, struct ob_err *e);
+/* The line of the serial port (serial_on_irq); @arg is the struct pc. */
+void pc_serial_irq(void *arg, bool level);
 /* The ports of power management and reset. */
 void pc_add_ports(struct vm *vm);
 /* Put @d, which is initialized, into the next place. On an error it is not in it. */

@@ -61,10 +61,17 @@ static int load_chips(struct vm *vm, struct ob_err *e)
 /* With all vCPUs out, which park and stop keep them. */
 static int reset(struct vm *vm, struct ob_err *e)
 {
+	char line[sizeof(vm->reason)];
 	int r;
 
+	/* A kernel with panic=N resets when it has panicked: that is no reboot. */
+	if (serial_panic_line(&vm->serial, line, sizeof(line))) {
+		vm_fail(vm, "%s", line);
+		return 0;
+	}
 	for (unsigned int i = 0; i < vm->pc->nslots; i++)
 		virtio_dev_reset(vm->pc->slot[i].dev);
+	serial_reset(&vm->serial);
 	atomic_store(&vm->pc->pm1_enable, 0);
 	atomic_store(&vm->pc->pm1_control, 0);
 	for (unsigned int i = 0; i < vm->nvcpus; i++) {
@@ -75,7 +82,10 @@ static int reset(struct vm *vm, struct ob_err *e)
 	r = load_chips(vm, e);
 	for (unsigned int i = 0; i < vm->nvcpus && !r; i++)
 		r = vcpu_state_load(vm->vcpu[i].fd, vm->pc->state[i], e);
-	return r ? r : vm_boot(vm, e);
+	r = r ? r : vm_boot(vm, e);
+	if (!r)
+		atomic_fetch_add(&vm->boot.resets, 1);
+	return r;
 }
 
 void pc_reset(struct vm *vm)
@@ -85,10 +95,7 @@ void pc_reset(struct vm *vm)
 	if (!atomic_exchange(&vm->pc->reset_wanted, false))
 		return;
 	vm_park(vm);
-	if (!atomic_load(&vm->stop)) {
-		if (reset(vm, &e))
-			vm_fail(vm, "the guest rebooted, but could not be reset: %s", e.msg);
-		atomic_fetch_add(&vm->boot.resets, 1);
-	}
+	if (!atomic_load(&vm->stop) && reset(vm, &e))
+		vm_fail(vm, "the guest rebooted, but could not be reset: %s", e.msg);
 	vm_unpark(vm);
 }

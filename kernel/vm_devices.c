@@ -33,12 +33,26 @@ static int add_disks(struct vm *vm, const struct vm_config *cfg, struct ob_err *
 	return 0;
 }
 
+static void on_panic(void *arg, const char *line)
+{
+	vm_fail(arg, "%s", line);
+}
+
+static void add_console(struct vm *vm)
+{
+	OB_ASSERT(!bus_add(&vm->pio, SERIAL_COM1, SERIAL_PORTS, &serial_bus_ops, &vm->serial));
+	if (!vm->pc)
+		return;
+	serial_on_irq(&vm->serial, pc_serial_irq, vm->pc);
+	serial_on_panic(&vm->serial, on_panic, vm);
+}
+
 int vm_add_devices(struct vm *vm, const struct vm_config *cfg, struct ob_err *e)
 {
 	if (cfg->ndisks > (vm->pc ? VM_MAX_DISKS : 1u))
 		return ob_fail(e, EINVAL, "%u disks: a guest of this kind has at most %u",
 			       cfg->ndisks, vm->pc ? VM_MAX_DISKS : 1u);
-	OB_ASSERT(!bus_add(&vm->pio, SERIAL_COM1, SERIAL_PORTS, &serial_bus_ops, &vm->serial));
+	add_console(vm);
 	if (vm->pc) {
 		pc_add_ports(vm);
 	} else {
