@@ -71,6 +71,8 @@ static int reset(struct vm *vm, struct ob_err *e)
 	}
 	for (unsigned int i = 0; i < vm->pc->nslots; i++)
 		virtio_dev_reset(vm->pc->slot[i].dev);
+	if (vm->agent.port)
+		agent_port_reset(vm->agent.port);
 	serial_reset(&vm->serial);
 	atomic_store(&vm->pc->pm1_enable, 0);
 	atomic_store(&vm->pc->pm1_control, 0);
