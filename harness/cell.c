@@ -137,7 +137,7 @@ static void stand_told(struct cell *c, const json_t *doc)
 	cell_stand(c, stand);
 }
 
-static void scanner_stop(struct cell *c)
+void cell_scanner_stop(struct cell *c)
 {
 	if (!c->has_scanner)
 		return;
@@ -221,6 +221,7 @@ static int cell_setup(struct cell *c, const json_t *doc, struct ob_err *e)
 	if (r)
 		return r;
 	opts.budget = c->budget;
+	c->ksm_opts = opts;
 	r = ksm_new(&c->ksm, engine, &c->host, c->domain, &opts, c->arena_ksm);
 	if (r)
 		return ob_fail(e, -r, "cell %u: merging: %s", c->number, strerror(-r));
@@ -287,13 +288,14 @@ static int cell_start(struct cell *c, struct ob_err *e)
 	return cell_linux_input_start(c, e);
 }
 
-static int cell_engine_start(struct cell *c, struct ob_err *e)
+int cell_engine_start(struct cell *c, struct ob_err *e)
 {
 	int r = ksm_start(c->ksm, e);
 
 	if (r || !(ksm_engine_steps(c->ksm) || cell_huge_steps(c)))
 		return r;
 	pthread_cond_init(&c->scan_cond, NULL);
+	c->scan_quit = false;
 	r = pthread_create(&c->scanner, NULL, scanner_thread, c);
 	if (r)
 		return ob_fail(e, r, "cell %u: scanner thread: %s", c->number, strerror(r));
@@ -431,6 +433,14 @@ static json_t *cell_answer(struct cell *c, const json_t *doc, bool *quit)
 		r = cell_start(c, &e);
 	else if (!strcmp(what, "engine"))
 		r = (r = cell_engine_start(c, &e)) ? r : cell_wset_start(c, &e);
+	else if (!strcmp(what, "switch-leave"))
+		cell_switch_leave(c);
+	else if (!strcmp(what, "switch-unmerge"))
+		return cell_switch_unmerge(c, doc);
+	else if (!strcmp(what, "switch-engine"))
+		r = cell_switch_engine(c, doc, &e);
+	else if (!strcmp(what, "switch-start"))
+		r = cell_switch_back(c, &e);
 	else if (!strcmp(what, "pause"))
 		cell_pause(c, true);
 	else if (!strcmp(what, "resume"))
@@ -458,15 +468,17 @@ static json_t *cell_answer(struct cell *c, const json_t *doc, bool *quit)
 
 static void cell_exit(struct cell *c)
 {
-	scanner_stop(c);
+	cell_scanner_stop(c);
 	cell_linux_input_stop(c);
 	for (unsigned int i = 0; i < c->nguests; i++)
 		vm_ask_stop(c->guest[i].vm);
 	cell_pause(c, false);
 	cell_stand(c, false);
 	cell_wset_stop(c);
-	if (c->ksm)
+	if (c->ksm) {
 		ksm_stop(c->ksm);
+		ksm_unmerge_end(c->ksm, &c->undo);
+	}
 	for (unsigned int i = 0; i < c->nguests; i++)
 		cell_guest_destroy(c, &c->guest[i]);
 	free(c->guest);

@@ -58,6 +58,8 @@ struct cell {
 	struct io_worker *worker;
 	struct ksm_domain *domain; /* NULL: the engine needs none */
 	struct ksm *ksm;
+	struct ksm_opts ksm_opts;
+	struct ksm_unmerge undo;   /* a switch of the sharing mode is under way (cell_switch.c) */
 	struct ksm_budget *budget; /* shared with the other cells */
 	struct cell_guest *guest;
 	unsigned int nguests;
@@ -78,7 +80,7 @@ struct cell {
 	_Atomic unsigned int scan_wanted; /* so many want the lock: a mutex alone is not fair */
 	bool scan_quit;
 	bool paused;
-	bool io_hints;		   /* --io-hints, and the engine looks at them */
+	bool io_hints;		   /* --io-hints */
 	uint32_t kernel_digest;	   /* of what they boot (content.h) */
 	struct ob_mutex wake_lock; /* the scanner's rest ends early: woken */
 	pthread_cond_t wake_cond;
@@ -168,6 +170,25 @@ json_t *cell_kvmstat_json(struct cell_guest *g);
 json_t *cell_kvmstat_named(struct cell_guest *g);
 /* {"vm": [names], "vcpu": [names], "guests": [of each, as above]}; NULL: there are none. */
 json_t *cell_kvmstat_sample(struct cell *c);
+
+/* cell.c: the engine starts, with the scanner if it wants one; the scanner ends. */
+int cell_engine_start(struct cell *c, struct ob_err *e);
+void cell_scanner_stop(struct cell *c);
+
+/* cell_guest.c: the guest's memory is the engine's business from now on; 0 or -errno. And no longer:
+ * its frames, if it has any, are given back, so it must not be mapped to them any more. */
+int cell_guest_merge(struct cell *c, struct cell_guest *g);
+void cell_guest_unmerged(struct cell *c, struct cell_guest *g);
+
+/*
+ * cell_switch.c: from one sharing mode to another. The engine stops; what it has merged is taken back,
+ * for some time, and said how far that is; then either another engine takes its place, which is to be
+ * started, or it goes on itself.
+ */
+void cell_switch_leave(struct cell *c);
+json_t *cell_switch_unmerge(struct cell *c, const json_t *doc);
+int cell_switch_engine(struct cell *c, const json_t *doc, struct ob_err *e);
+int cell_switch_back(struct cell *c, struct ob_err *e);
 
 /* cell_plant.c: what a benchmark has done to guests and scanner while they run. */
 int cell_plant(struct cell *c, const json_t *doc, struct ob_err *e);

@@ -54,6 +54,30 @@ static void track_close(struct cell_guest *g)
 	g->tracked = false;
 }
 
+int cell_guest_merge(struct cell *c, struct cell_guest *g)
+{
+	int r;
+
+	track_open(c, g);
+	r = ksm_add_guest(c->ksm, &(struct ksm_guest){
+					  .ept = &g->ept,
+					  .vm = g->id,
+					  .page_base = g->page_base,
+					  .track = g->tracked ? &g->track : NULL,
+					  .io = g->io,
+				  });
+	if (r)
+		track_close(g);
+	return r;
+}
+
+void cell_guest_unmerged(struct cell *c, struct cell_guest *g)
+{
+	if (c->ksm)
+		ksm_remove_guest(c->ksm, g->id);
+	track_close(g);
+}
+
 /* How many of these pages are pool frames at this moment? Asked right after the guest read them, so
  * they are in the page tables, and the kernel says which of them are of the file. */
 static uint64_t count_shared(void *arg, uint64_t page, uint64_t n)
@@ -124,15 +148,8 @@ int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, s
 		ob_fail(e, -r, "guest %u: page map: %s", g->id, strerror(-r));
 		goto destroy_vm;
 	}
-	track_open(c, g);
 	cell_io_guest(c, g);
-	r = ksm_add_guest(c->ksm, &(struct ksm_guest){
-					  .ept = &g->ept,
-					  .vm = g->id,
-					  .page_base = g->page_base,
-					  .track = g->tracked ? &g->track : NULL,
-					  .io = g->io,
-				  });
+	r = cell_guest_merge(c, g);
 	if (r) {
 		ob_fail(e, -r, "guest %u: merging: %s", g->id, strerror(-r));
 		goto exit_ept;
@@ -145,7 +162,6 @@ int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, s
 	return 0;
 
 exit_ept:
-	track_close(g);
 	cell_io_guest_exit(g);
 	ept_exit(&g->ept);
 destroy_vm:
@@ -166,8 +182,7 @@ void cell_guest_destroy(struct cell *c, struct cell_guest *g)
 	vm_stop(g->vm);
 	vm_detach(g->vm);
 	cell_huge_guest_exit(g);
-	ksm_remove_guest(c->ksm, g->id);
-	track_close(g);
+	cell_guest_unmerged(c, g);
 	cell_io_guest_exit(g);
 	ept_exit(&g->ept);
 	vm_destroy(g->vm);
@@ -200,10 +215,8 @@ void cell_guest_give_back(struct cell *c, struct cell_guest *g)
 	cell_huge_guest_exit(g);
 	r = ept_balloon(&g->ept, 0, g->ept.pages, true);
 	ept_read_stats(&g->ept, &st);
-	if (!st.state[EPT_SHARED]) {
-		ksm_remove_guest(c->ksm, g->id);
-		track_close(g);
-	}
+	if (!st.state[EPT_SHARED])
+		cell_guest_unmerged(c, g);
 	/* It fails for a part of it, too, and then only says how much was freed. */
 	if (st.state[EPT_BALLOONED] < g->ept.pages)
 		ob_warn("guest %u has ended, but %llu of its pages stay until its cell ends%s%s",

@@ -25,8 +25,8 @@ void cell_io_setup(struct cell *c, const json_t *doc)
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&c->wake_cond, &attr);
 	pthread_condattr_destroy(&attr);
-	c->io_hints = json_is_true(json_object_get(doc, "io_hints")) && c->domain &&
-		      ksm_engine_hints(c->ksm);
+	/* Whatever the engine is now: the fleet may be switched to one that looks at them. */
+	c->io_hints = json_is_true(json_object_get(doc, "io_hints")) && c->domain;
 	if (c->io_hints && !stat(proto_str(doc, "kernel"), &st))
 		c->kernel_digest = content_digest(&st);
 }

@@ -41,7 +41,7 @@ void coord_content(struct coord *c)
 	unsigned int n = 0;
 
 	c->out->ncontent = 0;
-	if (!c->npools)
+	if (!c->pooled)
 		return;
 	list = calloc(c->frames, sizeof(*list));
 	OB_ASSERT(list);

@@ -52,11 +52,13 @@ static int setup_shared(struct coord *c, struct ob_err *e)
 	return coord_pools_open(c, e);
 }
 
-/* Engine hash: at worst every second page of a domain is a frame, never more than all. */
+/*
+ * At worst every second page of a domain is a frame, never more than all. They are there whatever the
+ * engine is, as it may be switched to hash (coord_switch.c): the files are sparse.
+ */
 static void layout_pools(struct coord *c, uint64_t pages)
 {
-	if (c->engine != ksm_engine_find("hash"))
-		return;
+	c->pooled = c->engine == ksm_engine_find("hash");
 	c->npools = c->place.npools;
 	c->pool = calloc(c->npools, sizeof(*c->pool));
 	OB_ASSERT(c->pool);

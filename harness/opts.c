@@ -20,6 +20,7 @@ enum opts_key {
 	KEY_MEM,
 	KEY_WORKLOAD,
 	KEY_SHARING,
+	KEY_LIVE,
 	KEY_SECONDS,
 	KEY_SEED,
 	KEY_JSON,
@@ -98,6 +99,9 @@ static const struct argp_option opts_many[] = {
 	{"sharing", KEY_SHARING, "MODE[,MODE...]", 0,
 	 "off, hash (our merging) or kernel (Linux KSM; needs root). fleet: one, default hash. "
 	 "compare: several, default off,hash,kernel; off, the control, is always run", 0},
+	{"live", KEY_LIVE, NULL, 0,
+	 "boot the guests once and switch them through the modes of --sharing, each measured for "
+	 "--seconds (a mode may come more than once)", 0},
 	{"cell", KEY_CELL, "N", 0, "most guests in one process (default 8)", 0},
 	{"ksm", KEY_KSM, "PACE", 0,
 	 "how the mode kernel drives Linux KSM: fastest (default), default (as the kernel starts), "
@@ -275,18 +279,38 @@ static int take_sharing(struct opts_state *st, const char *arg)
 					"--sharing '%s': unknown; there are off, hash and kernel",
 					word);
 		for (unsigned int i = 0; i < c->nsharing; i++)
-			if (c->sharing[i] == ops)
-				return opts_bad(
-					st, "--sharing: '%s' is there twice; name each mode once",
+			if (c->sharing[i] == ops && !st->given->repeated)
+				st->given->repeated = ops->name;
+		if (c->nsharing && c->sharing[c->nsharing - 1] == ops)
+			return opts_bad(st,
+					"--sharing: '%s' is there twice; name each mode once",
 					word);
 		if (c->nsharing == FLEET_MAX_MODES)
 			return opts_bad(st, "--sharing: more than %d modes", FLEET_MAX_MODES);
 		c->sharing[c->nsharing++] = ops;
 	}
-	if (!st->compare && c->nsharing > 1)
+	return 0;
+}
+
+/* Several modes, and the same one again: only where one fleet goes through all of them. */
+static int opts_together_live(struct opts_state *st)
+{
+	const struct fleet_config *c = st->c;
+
+	if (!c->live && !st->compare && c->nsharing > 1)
 		return opts_bad(st,
-				"--sharing: %s takes one mode; several are for overbook compare",
+				"--sharing: %s takes one mode; several are for overbook compare, "
+				"or for one fleet with --live",
 				st->name);
+	if (!c->live && st->given->repeated)
+		return opts_bad(
+			st, "--sharing: '%s' is there twice; name each mode once, or give --live",
+			st->given->repeated);
+	if (c->live && c->nsharing < 2)
+		return opts_bad(st, "--live: name the modes to go through: --sharing "
+				    "off,kernel,off,hash");
+	if (c->live && c->inject)
+		return opts_bad(st, "--live: --inject is for one mode");
 	return 0;
 }
 
@@ -503,6 +527,9 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 		return ret;
 	case KEY_SAMPLE_PERIOD:
 		return take_period(st, arg);
+	case KEY_LIVE:
+		c->live = true;
+		return 0;
 	case KEY_QUIET:
 		c->quiet = true;
 		return 0;
@@ -538,6 +565,8 @@ static int opts_together(struct opts_state *st)
 	}
 	if (opts_wset_together(c, st->given, st->e))
 		return EINVAL;
+	if (opts_together_live(st))
+		return EINVAL;
 	if (c->guests == 1 && c->nworkloads > 1)
 		return opts_bad(st, "--workload: %u names for one guest", c->nworkloads);
 	if (opts_together_pages(c, st->e) || opts_together_host_mem(c, st->e)) {
@@ -553,7 +582,9 @@ static int opts_together(struct opts_state *st)
 		return opts_bad(st,
 				"--ksm says how Linux KSM is driven; it needs --sharing kernel");
 	if (st->compare && !has_off) { /* no experiment without its control */
-		OB_ASSERT(c->nsharing < FLEET_MAX_MODES);
+		if (c->nsharing == FLEET_MAX_MODES)
+			return opts_bad(st, "--sharing: more than %d modes, with the control",
+					FLEET_MAX_MODES);
 		memmove(c->sharing + 1, c->sharing, c->nsharing * sizeof(c->sharing[0]));
 		c->sharing[0] = off;
 		c->nsharing++;

@@ -360,8 +360,8 @@ static void notes(const struct table *t)
 	}
 }
 
-void table_print(FILE *out, const struct fleet_config *c, const struct run_result *runs,
-		 unsigned int nruns)
+static void print(FILE *out, const struct fleet_config *c, const struct run_result *runs,
+		  unsigned int nruns)
 {
 	struct table t = {.out = out, .runs = runs, .nruns = nruns};
 	char buf[24];
@@ -430,4 +430,33 @@ void table_print(FILE *out, const struct fleet_config *c, const struct run_resul
 	for (unsigned int i = 0; i < nruns; i++)
 		table_costs(out, &runs[i]);
 	notes(&t);
+}
+
+/* A column a run; of a run whose mode was switched one a phase. */
+void table_print(FILE *out, const struct fleet_config *c, const struct run_result *runs,
+		 unsigned int nruns)
+{
+	struct run_result *columns;
+	unsigned int n = 0, max = 0;
+
+	for (unsigned int i = 0; i < nruns; i++)
+		max += OB_MAX(runs[i].nphases, 1u);
+	columns = calloc(OB_MAX(max, 1u), sizeof(*columns));
+	OB_ASSERT(columns);
+	for (unsigned int i = 0; i < nruns; i++) {
+		const struct run_result *r = &runs[i];
+
+		for (unsigned int p = 0; p < r->nphases; p++)
+			columns[n++] = r->phase[p];
+		if (!r->nphases)
+			columns[n++] = *r;
+	}
+	print(out, c, columns, n);
+	for (unsigned int i = 0; i < nruns; i++) {
+		const struct table t = {.out = out, .runs = &runs[i], .nruns = 1};
+
+		if (runs[i].nphases && runs[i].status != RUN_OK)
+			notes(&t);
+	}
+	free(columns);
 }
