@@ -100,6 +100,8 @@ static int take_note(struct elf_image *img, const char *name, const Elf64_Nhdr *
 {
 	uint64_t entry = 0;
 
+	/* Its build salt, and others: include/linux/build-salt.h. */
+	img->is_linux |= n->n_namesz == 6 && !memcmp(name, "Linux", 6);
 	if (n->n_type != XEN_ELFNOTE_PHYS32_ENTRY || n->n_namesz != 4 || memcmp(name, "Xen", 4))
 		return 0;
 	if (n->n_descsz != 4 && n->n_descsz != 8)

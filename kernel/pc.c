@@ -229,6 +229,26 @@ int pc_add_virtio(struct vm *vm, struct virtio_dev *d, struct ob_err *e)
 	return r;
 }
 
+int pc_add_agent(struct vm *vm, struct ob_err *e)
+{
+	struct pc *pc = vm->pc;
+
+	agent_port_init(&pc->port, &vm->agent);
+	virtio_console_init(&pc->console, vm, &vm->mem, pc->worker, AGENT_PORT_NAME,
+			    &agent_port_ops, &pc->port);
+	pc->has_console = true;
+	return pc_add_virtio(vm, &pc->console.dev, e);
+}
+
+int pc_add_rng(struct vm *vm, struct ob_err *e)
+{
+	struct pc *pc = vm->pc;
+
+	virtio_rng_init(&pc->rng, vm, &vm->mem, pc->worker);
+	pc->has_rng = true;
+	return pc_add_virtio(vm, &pc->rng.dev, e);
+}
+
 void pc_describe(const struct vm *vm, struct acpi_machine *out)
 {
 	*out = (struct acpi_machine){.vcpus = vm->nvcpus, .nvirtio = vm->pc->nslots};
@@ -243,10 +263,16 @@ void pc_detach(struct vm *vm)
 {
 	struct pc *pc = vm->pc;
 
-	for (unsigned int i = 0; i < pc->nslots && !pc->detached; i++)
+	if (pc->detached)
+		return;
+	pc->detached = true;
+	for (unsigned int i = 0; i < pc->nslots; i++)
 		for (unsigned int q = 0; q < pc->slot[i].nbells; q++)
 			io_worker_unbell(pc->worker, &pc->slot[i].bell[q].bell);
-	pc->detached = true;
+	if (pc->has_console)
+		virtio_console_exit(&pc->console);
+	if (pc->has_rng)
+		virtio_rng_exit(&pc->rng);
 }
 
 void pc_destroy(struct vm *vm)
@@ -259,6 +285,9 @@ void pc_destroy(struct vm *vm)
 			close(pc->slot[i].bell[q].bell.fd);
 		close(pc->slot[i].irq_fd);
 	}
+	if (vm->agent.port)
+		agent_port_exit(&pc->port);
+	vm->agent.port = NULL;
 	for (unsigned int i = 0; i < VM_MAX_VCPUS; i++)
 		free(pc->state[i]);
 	free(pc);

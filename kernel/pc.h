@@ -32,6 +32,11 @@ struct pc {
 	struct pc_slot slot[ACPI_MAX_VIRTIO];
 	unsigned int nslots;
 	bool detached;
+	struct virtio_console console; /* of the agent's port */
+	struct agent_port port;
+	bool has_console;
+	struct virtio_rng rng;
+	bool has_rng;
 	_Atomic uint32_t
 		pm1_enable; /* kept, as a register that can be read back; no event ever comes */
 	_Atomic uint32_t pm1_control;  /* the same, but for SLP_EN and SCI_EN */
@@ -49,14 +54,22 @@ int pc_create(struct vm *vm, const struct vm_config *cfg, struct ob_err *e);
 void pc_serial_irq(void *arg, bool level);
 /* The ports of power management and reset. */
 void pc_add_ports(struct vm *vm);
+/* The agent's port and the entropy device, as far as @cfg wants them. */
+int pc_add_agent(struct vm *vm, struct ob_err *e);
+int pc_add_rng(struct vm *vm, struct ob_err *e);
 /* Put @d, which is initialized, into the next place. On an error it is not in it. */
 int pc_add_virtio(struct vm *vm, struct virtio_dev *d, struct ob_err *e);
 /* The machine for its tables. */
 void pc_describe(const struct vm *vm, struct acpi_machine *out);
-/* Doorbells are heard no more. Twice is no harm. Before the devices go. */
+/* Doorbells are heard no more, and the devices of the PC alone are gone; the agent's last report is
+ * there still. Twice is no harm. Before the disks go. */
 void pc_detach(struct vm *vm);
 /* The devices are gone, the VM's descriptor is open still. */
 void pc_destroy(struct vm *vm);
+
+/* vm.c: KVM forgets what it has made of the guest's page tables: we have written to its memory behind
+ * its back. No vCPU runs. 0 or -errno. */
+int vm_forget_translations(struct vm *vm);
 
 /* Keep the state of vCPUs and chips, as they were made, for pc_reset. */
 int pc_keep_state(struct vm *vm, struct ob_err *e);

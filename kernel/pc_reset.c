@@ -71,6 +71,8 @@ static int reset(struct vm *vm, struct ob_err *e)
 	}
 	for (unsigned int i = 0; i < vm->pc->nslots; i++)
 		virtio_dev_reset(vm->pc->slot[i].dev);
+	if (vm->agent.port)
+		agent_port_reset(vm->agent.port);
 	serial_reset(&vm->serial);
 	atomic_store(&vm->pc->pm1_enable, 0);
 	atomic_store(&vm->pc->pm1_control, 0);
@@ -83,6 +85,11 @@ static int reset(struct vm *vm, struct ob_err *e)
 	for (unsigned int i = 0; i < vm->nvcpus && !r; i++)
 		r = vcpu_state_load(vm->vcpu[i].fd, vm->pc->state[i], e);
 	r = r ? r : vm_boot(vm, e);
+	if (!r) {
+		r = vm_forget_translations(vm);
+		if (r)
+			ob_fail(e, -r, "dropping translations: %s", strerror(-r));
+	}
 	if (!r)
 		atomic_fetch_add(&vm->boot.resets, 1);
 	return r;

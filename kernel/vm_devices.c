@@ -49,17 +49,24 @@ static void add_console(struct vm *vm)
 
 int vm_add_devices(struct vm *vm, const struct vm_config *cfg, struct ob_err *e)
 {
+	int r;
+
 	if (cfg->ndisks > (vm->pc ? VM_MAX_DISKS : 1u))
 		return ob_fail(e, EINVAL, "%u disks: a guest of this kind has at most %u",
 			       cfg->ndisks, vm->pc ? VM_MAX_DISKS : 1u);
 	add_console(vm);
-	if (vm->pc) {
-		pc_add_ports(vm);
-	} else {
-		vm->agent.vm = vm;
+	vm->agent.vm = vm;
+	if (!vm->pc) {
 		OB_ASSERT(!bus_add(&vm->mmio, AGENT_GPA, AGENT_SIZE, &agent_bus_ops, &vm->agent));
+		return add_disks(vm, cfg, e);
 	}
-	return add_disks(vm, cfg, e);
+	pc_add_ports(vm);
+	r = add_disks(vm, cfg, e);
+	if (!r && cfg->agent_port)
+		r = pc_add_agent(vm, e);
+	if (!r && cfg->rng)
+		r = pc_add_rng(vm, e);
+	return r;
 }
 
 void vm_detach(struct vm *vm)

@@ -9,7 +9,7 @@
  * they do: a steady supply of pages that part and meet again. The common part is rotated by a
  * number of the guest's own, so equal pages lie at different addresses.
  */
-#include "workloads/microguest/mg.h"
+#include "workloads/common/guest.h"
 
 #define TAG_OWN	   2
 #define TAG_COMMON 3

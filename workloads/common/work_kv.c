@@ -5,7 +5,7 @@
  * version, and the rest of it follows from those; the version that each key must have is kept apart
  * as well. So a read finds a torn value, a value of another key, and a write that was lost.
  */
-#include "workloads/microguest/mg.h"
+#include "workloads/common/guest.h"
 
 #define TAG_KV	    9
 #define VALUE_WORDS (KV_VALUE / 8)

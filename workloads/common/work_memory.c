@@ -8,7 +8,7 @@
  * What they verify is not told to the agent, as that would cost more than the work: checked_pages
  * stays 0, and ops counts the pages that were visited and right.
  */
-#include "workloads/microguest/mg.h"
+#include "workloads/common/guest.h"
 
 #define TAG_AREA   11
 #define TAG_ORDER  12
@@ -76,17 +76,14 @@ const struct workload work_counters = {
 #define TOUCH_STEPS 100
 #define TOUCH_SLEEP (20 * MS)
 
-extern const char kernel_start[], kernel_end[];
-
 static void touch_init(struct guest *g)
 {
 	struct mem_work *m = &g->mem;
-	uint64_t own = (uint64_t)(kernel_end - kernel_start) / PAGE_SIZE + g->ram.taken;
 
 	area_param(g, "param", g->cfg.param, 0, 100);
 	area_param(g, "param2", g->cfg.param2, 0, 1);
 	start(g);
-	m->hot = area_hot(g->ram.total, own, g->area.pages, g->cfg.param);
+	m->hot = area_hot(g->ram.total, ram_own(g), g->area.pages, g->cfg.param);
 	area_order_init(&m->place, g->area.pages, gen_key(m->key, TAG_PLACE));
 	new_order(m, m->hot);
 	g->report->area_hot = m->hot;

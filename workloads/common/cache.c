@@ -8,55 +8,25 @@
  * What a page must contain is known from the image's table of checksums, of which the needed part
  * is kept in memory. The tables are first read into the cache's own pages, before files fill them.
  */
-#include "workloads/microguest/mg.h"
+#include "workloads/common/guest.h"
 
 #define TAG_SHUFFLE    1
 #define FILES_PER_PAGE 64
-#define SCATTER_EVERY  4
-#define READ_MAX       BLK_SEGS
 
-static uint64_t *cache_page(const struct guest *g, uint64_t page)
+uint64_t *cache_page(const struct guest *g, uint64_t page)
 {
 	return ram_page(g, g->cache.base + page);
 }
 
-static void submit(struct guest *g, uint64_t disk, uint64_t page, unsigned int n, bool scatter,
-		   unsigned int *slot)
-{
-	uint64_t *at[READ_MAX];
-
-	for (unsigned int i = 0; i < n; i++)
-		at[i] = cache_page(g, page + i);
-	*slot = blk_submit(g, disk, at, n, scatter);
-}
-
-/* Read [disk, disk + n) into cache pages [page, page + n), one request after the other. */
-static void read_pages(struct guest *g, uint64_t disk, uint64_t page, uint64_t n)
-{
-	unsigned int max = blk_max(&g->blk);
-
-	while (n) {
-		unsigned int k = n < max ? (unsigned int)n : max, slot;
-
-		submit(g, disk, page, k, false, &slot);
-		blk_wait(g, slot);
-		disk += k;
-		page += k;
-		n -= k;
-	}
-}
-
 void cache_probe(struct guest *g, struct image_super *sb)
 {
-	uint64_t *page, disk = g->blk.disk_pages;
+	uint64_t *page, disk = g->disk_pages, at = g->ram.taken;
 
 	memset(sb, 0, sizeof(*sb));
-	if (!g->blk.base)
-		return;
 	if (!disk)
-		guest_fail(g, MG_EXIT_IMAGE, "the disk is empty");
+		return;
 	page = ram_take(g, PAGE_SIZE);
-	blk_wait(g, blk_submit(g, 0, &page, 1, false));
+	disk_read(g, 0, at, 1);
 	memcpy(sb, page, sizeof(*sb));
 	if (sb->magic != IMAGE_MAGIC || sb->version != IMAGE_VERSION)
 		guest_fail(g, MG_EXIT_IMAGE, "the disk holds no image of version %u",
@@ -87,7 +57,7 @@ static void choose(struct guest *g, const struct image_super *sb, uint64_t room)
 
 		if (f[0] > sb->data_pages || f[1] > sb->data_pages - f[0] || !f[1])
 			guest_fail(g, MG_EXIT_IMAGE, "file %u of the image is outside it", i);
-		if (f[1] > room - c->pages)
+		if (i % g->cfg.parts != g->cfg.part || f[1] > room - c->pages)
 			continue;
 		c->file[c->nfiles++] = (struct cache_file){.pages = (uint32_t)f[1], .disk = f[0]};
 		c->pages += f[1];
@@ -113,56 +83,18 @@ static void shuffle(struct guest *g)
 	}
 }
 
-/* A read under way. */
-struct pending {
-	unsigned int slot;
-	uint64_t page;
-	unsigned int n;
-};
-
-/* Wait for the oldest read, then verify what it brought. */
-static void finish(struct guest *g, const struct pending *p)
+void cache_verify(struct guest *g, uint64_t page, uint64_t n)
 {
-	blk_wait(g, p->slot);
-	g->report->disk_pages += p->n;
+	g->report->disk_pages += n;
 	g->report->heartbeat++;
-	for (unsigned int i = 0; i < p->n; i++)
-		cache_check(g, p->page + i);
-	for (uint64_t i = 0; i < p->n;) {
-		uint64_t n = ram_span(g, g->cache.base + p->page + i, p->n - i);
+	for (uint64_t i = 0; i < n; i++)
+		cache_check(g, page + i);
+	for (uint64_t i = 0; i < n;) {
+		uint64_t k = ram_span(g, g->cache.base + page + i, n - i);
 
-		agent_checked(g, (uint64_t)cache_page(g, p->page + i), n);
-		i += n;
+		agent_checked(g, cache_page(g, page + i), k);
+		i += k;
 	}
-}
-
-/* Read files [from, to) into their places, several requests in flight,
- * every few of them scattered. */
-static void read_files(struct guest *g, uint64_t from, uint64_t to)
-{
-	struct cache *c = &g->cache;
-	struct pending ring[BLK_SLOTS];
-	unsigned int max = blk_max(&g->blk), depth = g->blk.nslots;
-	uint64_t head = 0, tail = 0, disk;
-
-	for (uint64_t i = from; i < to; i++) {
-		for (uint32_t done = 0; done < c->file[i].pages;) {
-			uint32_t left = c->file[i].pages - done;
-			struct pending *p = &ring[head % BLK_SLOTS];
-
-			if (head - tail == depth)
-				finish(g, &ring[tail++ % BLK_SLOTS]);
-			p->n = left < max ? left : max;
-			p->page = c->file[i].first + done;
-			disk = c->data_page + c->file[i].disk + done;
-			submit(g, disk, p->page, p->n,
-			       gen_mix(g->cfg.seed ^ disk) % SCATTER_EVERY == 0, &p->slot);
-			head++;
-			done += p->n;
-		}
-	}
-	while (tail < head)
-		finish(g, &ring[tail++ % BLK_SLOTS]);
 }
 
 void cache_load(struct guest *g, const struct image_super *sb)
@@ -178,8 +110,8 @@ void cache_load(struct guest *g, const struct image_super *sb)
 	if (file_pages + sum_pages > room)
 		guest_fail(g, MG_EXIT_MEMORY, "a cache of %u pages cannot hold the image's tables",
 			   room);
-	read_pages(g, sb->files_page, 0, file_pages);
-	read_pages(g, sb->sums_page, file_pages, sum_pages);
+	disk_read(g, sb->files_page, c->base, file_pages);
+	disk_read(g, sb->sums_page, c->base + file_pages, sum_pages);
 	for (uint64_t i = 0; i < file_pages + sum_pages; i++)
 		sum = image_fold(sum, image_checksum(cache_page(g, i)));
 	if (sum != sb->super_sum)
@@ -193,7 +125,7 @@ void cache_load(struct guest *g, const struct image_super *sb)
 	for (uint64_t i = 0; i < c->nfiles; i++)
 		for (uint32_t k = 0; k < c->file[i].pages; k++)
 			c->sum[at++] = *table_word(g, file_pages, c->file[i].disk + k);
-	read_files(g, 0, c->nfiles);
+	disk_load_files(g, 0, c->nfiles);
 }
 
 bool cache_check(struct guest *g, uint64_t page)
@@ -241,5 +173,5 @@ void cache_reload_pair(struct guest *g)
 			c->sum[at + hi - 1] = t;
 		}
 	}
-	read_files(g, i, i + 2);
+	disk_load_files(g, i, i + 2);
 }

@@ -9,7 +9,7 @@
  * something to the page before. It waits for requests without leaving ring 3, and sleeps only when
  * there was none for a while.
  */
-#include "workloads/microguest/mg.h"
+#include "workloads/common/guest.h"
 
 #define TAG_PING    17
 #define PING_POLLS  4096 /* looks at the mailbox in a step */
@@ -92,6 +92,7 @@ static void first_step(struct guest *g)
 
 const struct workload work_first = {
 	.name = "first",
+	.needs_bare = true,
 	.init = first_init,
 	.step = first_step,
 	.param = 1,
@@ -161,6 +162,7 @@ static void ping_step(struct guest *g)
 
 const struct workload work_ping = {
 	.name = "ping",
+	.needs_bare = true,
 	.init = ping_init,
 	.step = ping_step,
 };

@@ -9,7 +9,7 @@
  * The last eighth of the memory is not touched: a test gives it content through the devices'
  * interface, and takes it away again (free_clean_pages of the report says how much there is).
  */
-#include "workloads/microguest/mg.h"
+#include "workloads/common/guest.h"
 #include "workloads/remerge.h"
 
 #define SPARE_PART 8
@@ -31,7 +31,7 @@ static void remerge_init(struct guest *g)
 	g->area.pages -= spare;
 	spare += g->area.pages % REMERGE_STRETCH;
 	g->area.pages -= g->area.pages % REMERGE_STRETCH;
-	g->report->area_pages = g->area.pages;
+	report_area(g);
 	g->report->free_clean_pages = spare;
 	g->mem.key = gen_key(m.own, 1);
 	for (uint64_t i = 0; i < g->area.pages; i++) {

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * console.c: formatted output on the first serial port. There is no wait for the transmitter: under
- * a hypervisor a byte is gone when `out` is done.
+ * console.c: formatted output on the console, byte by byte (con_put of the platform).
  */
-#include "workloads/microguest/mg.h"
+#include "workloads/common/guest.h"
 
 static void put_number(uint64_t v, unsigned int base)
 {

@@ -4,7 +4,7 @@
  * counter and check follow from their number and from how often it was their turn
  * (workloads/area.h).
  */
-#include "workloads/microguest/mg.h"
+#include "workloads/common/guest.h"
 
 uint64_t *area_page(const struct guest *g, uint64_t page)
 {

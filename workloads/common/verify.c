@@ -4,7 +4,7 @@
  * memory. A batch is at most 256 pages that lie together, and the host is told about it right after
  * it was read, so that it can say how many of these pages were shared at that moment.
  */
-#include "workloads/microguest/mg.h"
+#include "workloads/common/guest.h"
 
 enum area_kind {
 	AREA_CACHE,
@@ -47,7 +47,7 @@ void verify_step(struct guest *g, uint64_t pages)
 			else
 				freemem_check(g, v->page + i);
 		}
-		agent_checked(g, (uint64_t)ram_page(g, first), n);
+		agent_checked(g, ram_page(g, first), n);
 		v->page += n;
 		pages -= n;
 	}

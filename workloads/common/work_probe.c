@@ -17,7 +17,7 @@
  * param: seconds to wait; 0: until the host writes another number into `ask` of the struct agent_ping
  * in the first page (then also again and again: `done` follows). param2: guesses.
  */
-#include "workloads/microguest/mg.h"
+#include "workloads/common/guest.h"
 
 #define TAG_PROBE     19
 #define TAG_COIN      20
@@ -175,9 +175,9 @@ static void probe(struct guest *g)
 	barrier();
 	r->probe_guesses = n;
 	r->ops += n;
-	con_printf("microguest %u: probe: %u of %u right (said yes to %u); medians in ns: held %u, "
+	con_printf("%s %u: probe: %u of %u right (said yes to %u); medians in ns: held %u, "
 		   "not held %u; own pages: there twice %u, once %u\n",
-		   g->cfg.guest, right, n, yes, r->probe_held_ns, r->probe_other_ns,
+		   platform_name, g->cfg.guest, right, n, yes, r->probe_held_ns, r->probe_other_ns,
 		   r->probe_twice_ns, r->probe_once_ns);
 	g->mem.round++;
 	probe_fill(g);
@@ -201,6 +201,7 @@ static void probe_step(struct guest *g)
 
 const struct workload work_probe = {
 	.name = "probe",
+	.needs_bare = true,
 	.init = probe_init,
 	.step = probe_step,
 	.param = 10,

@@ -5,7 +5,7 @@
  * other. About half of the area is in use at any time. To a hypervisor this is memory whose content
  * changes all the time: pages that become zero, are dropped, and are filled again.
  */
-#include "workloads/microguest/mg.h"
+#include "workloads/common/guest.h"
 
 #define TAG_CHURN   10
 #define BLOCK_PAGES 64

@@ -6,7 +6,7 @@
  * so a write that is lost or that reaches another guest's memory does not go unnoticed. The idle
  * workload is here too: it does nothing but be verified.
  */
-#include "workloads/microguest/mg.h"
+#include "workloads/common/guest.h"
 
 #define TAG_FILECACHE 8
 #define RELOAD_NS     (200 * MS)

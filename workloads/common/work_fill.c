@@ -12,7 +12,7 @@
  * No table of versions is needed: a page's version is the number of rounds of rewriting, and one
  * more when its turn in this round is over.
  */
-#include "workloads/microguest/mg.h"
+#include "workloads/common/guest.h"
 
 #define TAG_UNIQUE    15
 #define TAG_SAME      16
@@ -44,7 +44,7 @@ static void unique_init(struct guest *g)
 {
 	area_param(g, "param2", g->cfg.param2, 0, g->area.pages / 2);
 	g->area.pages -= g->cfg.param2;
-	g->report->area_pages = g->area.pages;
+	report_area(g);
 	g->report->free_untouched_pages = g->cfg.param2;
 	fill(g, gen_key(g->cfg.seed, TAG_UNIQUE));
 }
@@ -84,7 +84,7 @@ static void verify(struct guest *g)
 
 	for (uint64_t i = 0; i < n; i++)
 		check(g, first + i);
-	agent_checked(g, (uint64_t)area_page(g, first), n);
+	agent_checked(g, area_page(g, first), n);
 	g->mem.seen = first + n < g->area.pages ? first + n : 0;
 	g->report->ops += n;
 }

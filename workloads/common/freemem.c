@@ -5,7 +5,7 @@
  * guest (freed common memory), half is the guest's own. The zeroed part is verified: it is where a
  * hypervisor that drops zero pages could go wrong. The dirty part is nobody's, so nobody looks.
  */
-#include "workloads/microguest/mg.h"
+#include "workloads/common/guest.h"
 
 #define TAG_DIRTY_OWN	 6
 #define TAG_DIRTY_COMMON 7
@@ -29,6 +29,7 @@ void freemem_init(struct guest *g)
 			 i < f->dirty / 2 ? common : own, i, 1);
 		g->report->heartbeat += i % 64 == 0;
 	}
+	ram_leave(g, f->base + f->clean + f->untouched, f->dirty);
 }
 
 bool freemem_check(struct guest *g, uint64_t page)

@@ -12,7 +12,7 @@
  * A page holds the words of its generator, but for one, which is of the last storm that has come by:
  * the round, and one more where this round has been already.
  */
-#include "workloads/microguest/mg.h"
+#include "workloads/common/guest.h"
 
 #define TAG_STORM     18
 #define STORM_WORD    3 /* of a page; the generator has zero there */
@@ -66,7 +66,7 @@ static void verify(struct guest *g)
 
 	for (uint64_t i = 0; i < n; i++)
 		check(g, first + i);
-	agent_checked(g, (uint64_t)area_page(g, first), n);
+	agent_checked(g, area_page(g, first), n);
 	g->mem.seen = first + n < g->area.pages ? first + n : 0;
 }
 
