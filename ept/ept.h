@@ -300,6 +300,24 @@ int ept_mappings(struct ept *e, uint64_t page, uint64_t n, uint32_t *frame, bool
 int64_t ept_drop_zero(struct ept *e, uint64_t page, uint64_t n);
 /* The same for @n runs, in ascending order: what lies over no pool mapping goes in one batch. */
 int64_t ept_drop_zero_runs(struct ept *e, const struct ept_run *runs, unsigned int n);
+
+/* What was taken back. */
+struct ept_unshared {
+	uint64_t pages;	 /* shared ones that have memory of their own */
+	uint64_t zeroes; /* dropped ones, the same */
+	uint64_t left;	 /* to be taken back, and a device is using them */
+};
+#define EPT_UNSHARE_PAGES 256
+/*
+ * Undo merging (unshare.c): of [page, page + n), frozen, in one region and at most EPT_UNSHARE_PAGES, all
+ * that lies over the pool gets an ordinary mapping, and memory of its own with the same content; what
+ * was dropped as zeroes, by us or by Linux KSM, gets memory. What is staged or in a tier stays. @buf is
+ * of @n pages. Adds to @out; who holds the frames is told as of breaks (ept_on_broken). 0, or -errno
+ * where the host would not: the rest stays as it was, and what was done is done.
+ */
+int ept_unshare(struct ept *e, uint64_t page, uint64_t n, void *buf, struct ept_unshared *out);
+/* How many of [page, page + n) ept_unshare would change, by what the map says: sync before. */
+uint64_t ept_unshare_wanted(struct ept *e, uint64_t page, uint64_t n);
 /*
  * The guest has put [page, page + n) into its balloon (@in), or has taken it back. What is in it is
  * lost. Returns the bytes given back; a page that comes out is a zero page.

@@ -22,6 +22,9 @@
  * (reshare.c). A frame that does not fit is not kept. */
 #define EPT_UNDER	(1u << 1)
 #define EPT_UNDER_SHIFT 2
+/* The payload of a zero page: it had memory of its own, which came back when it was dropped, or Linux
+ * KSM took it. Set by ept_set (unshare.c). */
+#define EPT_HELD (1u << 0)
 /* Staged by which taking: a page that was back meanwhile is another one. It wraps after 2^24 of them,
  * more than there are between a read and what is done with it. */
 #define EPT_TAKING_SHIFT 4
@@ -57,6 +60,11 @@ static inline uint32_t ept_entry_payload(uint32_t entry)
 static inline bool ept_entry_staged(uint32_t entry)
 {
 	return ept_entry_state(entry) == EPT_PRIVATE && entry & EPT_STAGED;
+}
+
+static inline bool ept_entry_dropped(uint32_t entry)
+{
+	return ept_entry_state(entry) == EPT_ZERO && entry & EPT_HELD;
 }
 
 static inline bool ept_entry_tiered(uint32_t entry)

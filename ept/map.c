@@ -103,6 +103,10 @@ void ept_set(struct ept *e, uint64_t page, uint32_t entry, enum ept_actor who)
 
 	OB_ASSERT(ept_may(from, to, who));
 	OB_ASSERT(e->st.state[from] > 0);
+	/* Whether a zero page ever had memory of its own outlives whatever else is entered of it. */
+	if (to == EPT_ZERO && (from == EPT_PRIVATE || from == EPT_SHARED ||
+			       ept_entry_dropped(e->map[page])))
+		entry |= EPT_HELD;
 	e->st.state[from]--;
 	e->st.state[to]++;
 	e->st.staged += ept_entry_staged(entry);
@@ -231,7 +235,7 @@ void ept_check(struct ept *e)
 
 		OB_ASSERT(s != EPT_SHARED || entry & EPT_OVER_POOL);
 		OB_ASSERT(s == EPT_SHARED || s == EPT_PRIVATE || ept_entry_tiered(entry) ||
-			  !payload);
+			  !payload || ept_entry_dropped(entry));
 		OB_ASSERT(s != EPT_PRIVATE || !payload || payload & EPT_STAGED ||
 			  (entry & EPT_OVER_POOL && payload & EPT_UNDER));
 		/* What has left lies over no mapping of the pool: it could not be answered for. */

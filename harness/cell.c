@@ -137,7 +137,7 @@ static void stand_told(struct cell *c, const json_t *doc)
 	cell_stand(c, stand);
 }
 
-static void scanner_stop(struct cell *c)
+void cell_scanner_stop(struct cell *c)
 {
 	if (!c->has_scanner)
 		return;
@@ -221,6 +221,7 @@ static int cell_setup(struct cell *c, const json_t *doc, struct ob_err *e)
 	if (r)
 		return r;
 	opts.budget = c->budget;
+	c->ksm_opts = opts;
 	r = ksm_new(&c->ksm, engine, &c->host, c->domain, &opts, c->arena_ksm);
 	if (r)
 		return ob_fail(e, -r, "cell %u: merging: %s", c->number, strerror(-r));
@@ -228,6 +229,9 @@ static int cell_setup(struct cell *c, const json_t *doc, struct ob_err *e)
 	if (r)
 		return ob_fail(e, -r, "cell %u: I/O thread: %s", c->number, strerror(-r));
 	r = ob_read_file(proto_str(doc, "kernel"), ELF_MAX_BYTES, &c->kernel, &c->kernel_len, e);
+	if (r)
+		return r;
+	r = cell_linux_setup(c, doc, e);
 	if (r)
 		return r;
 	if (*proto_str(doc, "image")) {
@@ -281,16 +285,17 @@ static int cell_start(struct cell *c, struct ob_err *e)
 	}
 	/* The guests' threads are made by now, so it is this thread's alone. */
 	setpriority(PRIO_PROCESS, 0, CONTROL_NICE);
-	return 0;
+	return cell_linux_input_start(c, e);
 }
 
-static int cell_engine_start(struct cell *c, struct ob_err *e)
+int cell_engine_start(struct cell *c, struct ob_err *e)
 {
 	int r = ksm_start(c->ksm, e);
 
 	if (r || !(ksm_engine_steps(c->ksm) || cell_huge_steps(c)))
 		return r;
 	pthread_cond_init(&c->scan_cond, NULL);
+	c->scan_quit = false;
 	r = pthread_create(&c->scanner, NULL, scanner_thread, c);
 	if (r)
 		return ob_fail(e, r, "cell %u: scanner thread: %s", c->number, strerror(r));
@@ -395,15 +400,18 @@ static json_t *reply_sample(struct cell *c, const json_t *doc)
 	return o;
 }
 
-/* Guests that are not warm by now are not going to be. */
-static void cell_fail_cold(struct cell *c)
+/* Guests that are not warm by now are not going to be; or those that have not even booted. */
+static void cell_fail_cold(struct cell *c, bool booting)
 {
 	for (unsigned int i = 0; i < c->nguests; i++) {
 		struct vm *vm = c->guest[i].vm;
 		struct agent_report r = {0};
 
-		agent_read_report(&vm->agent, &r);
-		if (r.phase < AGENT_WARM && atomic_load(&vm->state) == VM_RUNNING)
+		if (agent_read_report(&vm->agent, &r) && booting)
+			continue;
+		if (booting && atomic_load(&vm->state) == VM_RUNNING)
+			vm_fail(vm, "did not boot in time: its agent has not said anything");
+		else if (r.phase < AGENT_WARM && atomic_load(&vm->state) == VM_RUNNING)
 			vm_fail(vm, "was not ready in time (phase %llu)",
 				(unsigned long long)r.phase);
 	}
@@ -425,6 +433,14 @@ static json_t *cell_answer(struct cell *c, const json_t *doc, bool *quit)
 		r = cell_start(c, &e);
 	else if (!strcmp(what, "engine"))
 		r = (r = cell_engine_start(c, &e)) ? r : cell_wset_start(c, &e);
+	else if (!strcmp(what, "switch-leave"))
+		cell_switch_leave(c);
+	else if (!strcmp(what, "switch-unmerge"))
+		return cell_switch_unmerge(c, doc);
+	else if (!strcmp(what, "switch-engine"))
+		r = cell_switch_engine(c, doc, &e);
+	else if (!strcmp(what, "switch-start"))
+		r = cell_switch_back(c, &e);
 	else if (!strcmp(what, "pause"))
 		cell_pause(c, true);
 	else if (!strcmp(what, "resume"))
@@ -432,7 +448,7 @@ static json_t *cell_answer(struct cell *c, const json_t *doc, bool *quit)
 	else if (!strcmp(what, "stand"))
 		stand_told(c, doc);
 	else if (!strcmp(what, "fail-cold"))
-		cell_fail_cold(c);
+		cell_fail_cold(c, json_is_true(json_object_get(doc, "booting")));
 	else if (!strcmp(what, "scan-gap"))
 		cell_scan_gap(c, doc);
 	else if (!strcmp(what, "plant"))
@@ -452,14 +468,17 @@ static json_t *cell_answer(struct cell *c, const json_t *doc, bool *quit)
 
 static void cell_exit(struct cell *c)
 {
-	scanner_stop(c);
+	cell_scanner_stop(c);
+	cell_linux_input_stop(c);
 	for (unsigned int i = 0; i < c->nguests; i++)
 		vm_ask_stop(c->guest[i].vm);
 	cell_pause(c, false);
 	cell_stand(c, false);
 	cell_wset_stop(c);
-	if (c->ksm)
+	if (c->ksm) {
 		ksm_stop(c->ksm);
+		ksm_unmerge_end(c->ksm, &c->undo);
+	}
 	for (unsigned int i = 0; i < c->nguests; i++)
 		cell_guest_destroy(c, &c->guest[i]);
 	free(c->guest);
@@ -479,6 +498,7 @@ static void cell_exit(struct cell *c)
 		close(c->image_fd);
 	cell_io_exit(c);
 	free(c->kernel);
+	cell_linux_exit(c);
 	if (c->kvm.fd >= 0)
 		kvm_close(&c->kvm);
 	ob_arena_free(c->arena_ept);

@@ -5,6 +5,19 @@
 
 #include "harness/harness.h"
 
+/* Linux guests (cell_linux.c); all zero: there are none. */
+struct cell_linux {
+	bool on, agent;
+	unsigned int vcpus;
+	void *initrd;
+	size_t initrd_len;
+	uint64_t hang_ns; /* an agent that says nothing for so long: the guest hangs */
+	int input_fd;	  /* a terminal, whose input is for the one guest's console; -1: none */
+	pthread_t input;
+	bool has_input;
+	_Atomic bool input_quit;
+};
+
 struct cell_guest {
 	unsigned int id;
 	char workload[16];
@@ -22,7 +35,12 @@ struct cell_guest {
 	struct agent_report last;     /* of one that is gone */
 	struct cell_kvmstat *kvmstat; /* NULL: this KVM has none */
 	struct ksm_io *io;	      /* NULL: no hints of what it reads */
-	uint32_t disk_digest;	      /* of its disk image (content.h) */
+	struct cell_disk {
+		struct cell_guest *g;
+		uint32_t digest; /* of what is in it (content.h) */
+	} disk[VM_MAX_DISKS];
+	int disk_fd[VM_MAX_DISKS]; /* those that are its own (--disk) */
+	unsigned int ndisks;
 };
 
 struct cell {
@@ -40,6 +58,8 @@ struct cell {
 	struct io_worker *worker;
 	struct ksm_domain *domain; /* NULL: the engine needs none */
 	struct ksm *ksm;
+	struct ksm_opts ksm_opts;
+	struct ksm_unmerge undo;   /* a switch of the sharing mode is under way (cell_switch.c) */
 	struct ksm_budget *budget; /* shared with the other cells */
 	struct cell_guest *guest;
 	unsigned int nguests;
@@ -51,6 +71,7 @@ struct cell {
 	int image_fd;
 	void *kernel;
 	size_t kernel_len;
+	struct cell_linux lx;
 
 	pthread_t scanner;
 	bool has_scanner;
@@ -59,7 +80,7 @@ struct cell {
 	_Atomic unsigned int scan_wanted; /* so many want the lock: a mutex alone is not fair */
 	bool scan_quit;
 	bool paused;
-	bool io_hints;		   /* --io-hints, and the engine looks at them */
+	bool io_hints;		   /* --io-hints */
 	uint32_t kernel_digest;	   /* of what they boot (content.h) */
 	struct ob_mutex wake_lock; /* the scanner's rest ends early: woken */
 	pthread_cond_t wake_cond;
@@ -125,6 +146,21 @@ uint64_t cell_huge_step(struct cell *c, uint64_t now_ns);
 /* What ept says of it; null when memory is of 4 KiB pages. */
 json_t *cell_huge_json(struct cell_guest *g);
 
+/*
+ * cell_linux.c: Linux guests. Their part of the set-up document, and the end; a guest's part of its
+ * configuration, which opens its disks (closed by the exit, also after an error); is it one, and does
+ * it hang (false: it is none); what a sample says of it; and input from a terminal.
+ */
+int cell_linux_setup(struct cell *c, const json_t *doc, struct ob_err *e);
+void cell_linux_exit(struct cell *c);
+int cell_linux_guest(struct cell *c, struct cell_guest *g, const json_t *doc, struct vm_config *cfg,
+		     struct ob_err *e);
+void cell_linux_guest_exit(struct cell_guest *g);
+bool cell_linux_watch(struct cell *c, struct cell_guest *g, uint64_t heartbeat, uint64_t now);
+void cell_linux_sample(struct cell *c, struct cell_guest *g, json_t *o);
+int cell_linux_input_start(struct cell *c, struct ob_err *e);
+void cell_linux_input_stop(struct cell *c);
+
 /* cell_kvmstat.c: opened when the VM is there, closed before it goes. */
 void cell_kvmstat_open(struct cell_guest *g);
 void cell_kvmstat_close(struct cell_guest *g);
@@ -134,6 +170,25 @@ json_t *cell_kvmstat_json(struct cell_guest *g);
 json_t *cell_kvmstat_named(struct cell_guest *g);
 /* {"vm": [names], "vcpu": [names], "guests": [of each, as above]}; NULL: there are none. */
 json_t *cell_kvmstat_sample(struct cell *c);
+
+/* cell.c: the engine starts, with the scanner if it wants one; the scanner ends. */
+int cell_engine_start(struct cell *c, struct ob_err *e);
+void cell_scanner_stop(struct cell *c);
+
+/* cell_guest.c: the guest's memory is the engine's business from now on; 0 or -errno. And no longer:
+ * its frames, if it has any, are given back, so it must not be mapped to them any more. */
+int cell_guest_merge(struct cell *c, struct cell_guest *g);
+void cell_guest_unmerged(struct cell *c, struct cell_guest *g);
+
+/*
+ * cell_switch.c: from one sharing mode to another. The engine stops; what it has merged is taken back,
+ * for some time, and said how far that is; then either another engine takes its place, which is to be
+ * started, or it goes on itself.
+ */
+void cell_switch_leave(struct cell *c);
+json_t *cell_switch_unmerge(struct cell *c, const json_t *doc);
+int cell_switch_engine(struct cell *c, const json_t *doc, struct ob_err *e);
+int cell_switch_back(struct cell *c, struct ob_err *e);
 
 /* cell_plant.c: what a benchmark has done to guests and scanner while they run. */
 int cell_plant(struct cell *c, const json_t *doc, struct ob_err *e);

@@ -43,28 +43,29 @@ static unsigned int run_modes(const struct fleet_config *c, struct run_result *r
 {
 	unsigned int n = 0;
 
-	const char *const path[] = {c->kernel_path, c->image_path};
+	const char *const path[] = {c->kernel_path, c->image_path, c->lx.initrd};
 	struct stat first[OB_ARRAY_SIZE(path)];
 
 	for (size_t f = 0; f < OB_ARRAY_SIZE(path); f++)
 		if (!path[f] || stat(path[f], &first[f]))
 			first[f] = (struct stat){0};
-	for (unsigned int i = 0; i < c->nsharing && !ob_stop_signal; i++) {
+	/* --live: one fleet goes through all the modes. */
+	for (unsigned int i = 0; i < (c->live ? 1 : c->nsharing) && !ob_stop_signal; i++) {
 		struct run_result *r = &runs[n++];
 		struct ob_err e = {""};
 		char buf[24];
 		int ret;
 
 		if (!c->quiet)
-			fprintf(stderr, "sharing %s (%u of %u): %u guest%s of %s\n",
-				c->sharing[i]->name, i + 1, c->nsharing, c->guests,
-				c->guests == 1 ? "" : "s", table_bytes(buf, (int64_t)c->mem_bytes));
+			fprintf(stderr, "sharing %s (%u of %u%s): %u guest%s of %s\n",
+				c->sharing[i]->name, i + 1, c->nsharing, c->live ? ", live" : "",
+				c->guests, c->guests == 1 ? "" : "s",
+				table_bytes(buf, (int64_t)c->mem_bytes));
 		ret = coord_run(c, c->sharing[i], r, &e);
 		/* Runs are only compared when all booted the same. */
 		for (size_t f = 0; f < OB_ARRAY_SIZE(path) && !ret; f++)
 			if (path[f] && changed(path[f], &first[f]))
 				ret = ob_fail(&e, ESTALE, "%.150s has changed meanwhile", path[f]);
-		snprintf(r->sharing, sizeof(r->sharing), "%s", c->sharing[i]->name);
 		if (!ret)
 			continue;
 		r->status = RUN_FAILED;

@@ -69,13 +69,17 @@ uint64_t coord_now(struct coord *c)
  * on. A signal ends it. */
 static void nap_until(struct coord *c, uint64_t until_ns)
 {
+	struct ob_err e = {""};
+
 	do {
 		uint64_t now = coord_now(c), left = until_ns > now ? until_ns - now : 0;
 
 		if (c->stopped)
 			left = NAP_NS;
-		left = OB_MIN(left, coord_guard_look(c));
+		left = c->sw.to && !c->stopped ? 0 : OB_MIN(left, coord_guard_look(c));
 		control_serve(c->cfg->control, OB_MIN(left, NAP_NS));
+		if (!c->sw.error && coord_switch_step(c, &e))
+			c->sw.error = strdup(e.msg);
 	} while (!ob_stop_signal && (c->stopped || coord_now(c) < until_ns));
 }
 
@@ -89,9 +93,17 @@ static unsigned int count_guests(const struct coord *c, bool ended)
 	return n;
 }
 
+/* There is nobody in the guests to say how far they are. */
+static bool agentless(const struct coord *c)
+{
+	return c->cfg->lx.on && !c->cfg->lx.agent;
+}
+
 static int wait_warm(struct coord *c, struct ob_err *e)
 {
-	uint64_t limit = c->boot_ns + c->cfg->warm_timeout * OB_NS_PER_SEC;
+	/* Of Linux guests, from when they must have booted. */
+	uint64_t limit =
+		c->boot_ns + (c->cfg->warm_timeout + c->cfg->lx.boot_timeout) * OB_NS_PER_SEC;
 	unsigned int warm = 0, ended = 0;
 	uint64_t next = 0;
 	int r;
@@ -116,6 +128,9 @@ static int wait_warm(struct coord *c, struct ob_err *e)
 			if (r)
 				return r;
 		}
+		r = coord_linux_boot_time(c, e);
+		if (r)
+			return r;
 		nap_until(c, now + WARM_POLL_NS);
 	}
 	c->out->warm_seconds = (double)(coord_now(c) - c->boot_ns) / OB_NS_PER_SEC;
@@ -134,7 +149,6 @@ static void count_back(struct coord *c, double since)
 
 static int switch_on(struct coord *c, struct ob_err *e)
 {
-	struct run_result *out = c->out;
 	int r;
 
 	/* First KSM's settings, which take their time; it finds nothing to do before the cells say so. */
@@ -144,18 +158,12 @@ static int switch_on(struct coord *c, struct ob_err *e)
 			return r;
 		c->driving = true;
 	}
-	r = coord_sample(c, true, e);
+	r = coord_phase_begin(c, e);
 	if (r)
 		return r;
 	c->t0_ns = coord_now(c);
-	c->ops_t0 = out->sample[out->nsamples - 1].ops;
-	for (unsigned int i = 0; i < c->cfg->guests; i++)
-		for (unsigned int b = 0; b < AGENT_LAT_BUCKETS; b++)
-			c->lat_t0[b] += c->guest[i].lat[b];
-	for (unsigned int i = 0; i < c->ncells; i++)
-		c->cell[i].page_tables_t0 = coord_page_tables(&c->cell[i]);
-	if (c->driving)
-		ksm_sysfs_read(&c->kernel_t0);
+	/* The readings before belong to the first phase as well. */
+	c->phase_sample = 0;
 	count_back(c, (double)(c->t0_ns - c->boot_ns) / OB_NS_PER_SEC);
 	c->stage = COORD_MEASURE;
 	r = coord_ask(c, json_pack("{s:s}", "do", "engine"), 10000, NULL, e);
@@ -166,7 +174,7 @@ static void reap(struct coord *c)
 {
 	uint64_t cpu = c->host.ops->thread_cpu_ns(&c->host);
 
-	if (!c->npools)
+	if (!c->pooled)
 		return;
 	coord_pools_reap(c);
 	c->reap_cpu_ns += c->host.ops->thread_cpu_ns(&c->host) - cpu;
@@ -189,42 +197,84 @@ static int wait_reading(struct coord *c, uint64_t until_ns, struct ob_err *e)
 	return r;
 }
 
+/* Has the mode that is on been measured for long enough? With --live each mode has its time, else the
+ * run has, whatever modes it is switched through. */
+static bool measured(struct coord *c, uint64_t now)
+{
+	uint64_t all = c->cfg->seconds * OB_NS_PER_SEC, begin = c->t0_ns;
+
+	if (c->cfg->live)
+		begin += (uint64_t)(c->phase_at * OB_NS_PER_SEC);
+	if (c->sw.to || !all || now < begin + all)
+		return false;
+	return !c->driving || c->out->converged || c->cfg->script ||
+	       now - begin >= KERNEL_PATIENCE * all;
+}
+
+/* What comes after the mode that is on: 1: nothing; 0: the next one, with --live. */
+static int next_mode(struct coord *c, struct ob_err *e)
+{
+	if (*c->sw.failed && c->cfg->live)
+		return ob_fail(e, EIO, "switching to %s: %s", c->cfg->sharing[c->mode]->name,
+			       c->sw.failed);
+	if (!c->cfg->live || c->mode + 1 == c->cfg->nsharing)
+		return 1;
+	return coord_switch_begin(c, c->cfg->sharing[++c->mode], e);
+}
+
+static void say_measured(struct coord *c)
+{
+	const struct run_sample *s = &c->out->sample[c->out->nsamples - 1];
+	char saved[24];
+
+	coord_progress(c, "%4.1f of %u s, saved %s, %llu pages verified",
+		       OB_MAX(s->t - (c->cfg->live ? c->phase_at : 0), 0.0), c->cfg->seconds,
+		       table_bytes(saved, (int64_t)s->saved_bytes),
+		       (unsigned long long)s->checked_pages);
+}
+
 static int measure(struct coord *c, struct ob_err *e)
 {
 	uint64_t every = c->cfg->sample_ms ? c->cfg->sample_ms * OB_NS_PER_MS : SAMPLE_NS;
-	unsigned int patience = c->driving && !c->cfg->script ? KERNEL_PATIENCE : 1;
-	uint64_t end = c->t0_ns + c->cfg->seconds * OB_NS_PER_SEC, next_line = 0;
+	uint64_t end = c->cfg->seconds ? c->t0_ns + c->cfg->seconds * OB_NS_PER_SEC : UINT64_MAX;
+	uint64_t next_line = 0;
 	struct ksm_sysfs_counters k;
-	char saved[24];
 	int r, over;
 
 	for (uint64_t next = c->t0_ns, now = next; !ob_stop_signal; next += every) {
 		const struct run_sample *s;
 
+		/* What a reading took longer is not made up for. */
+		next = OB_MAX(next, now > every ? now - every : 0);
 		over = wait_reading(c, now < end ? OB_MIN(next, end) : next, e);
 		if (over < 0)
 			return over;
+		if (c->sw.error)
+			return ob_fail(e, EIO, "%s", c->sw.error);
 		r = coord_sample(c, false, e);
 		if (r)
 			return r;
 		reap(c);
+		r = coord_linux_boot_time(c, e);
+		if (r)
+			return r;
 		s = &c->out->sample[c->out->nsamples - 1];
 		if (c->driving && !ksm_sysfs_read(&k))
 			c->out->converged |= ksm_settled(&c->settle, &k);
-		if (c->npools && c->cfg->inject & KSM_INJECT_FLIP_FRAME && s->t > FLIP_AFTER)
+		if (c->pooled && c->cfg->inject & KSM_INJECT_FLIP_FRAME && s->t > FLIP_AFTER)
 			coord_pools_flip(c, c->cfg->seed + c->out->nsamples);
 		now = coord_now(c);
 		if (isatty(STDERR_FILENO) || now >= next_line) {
-			coord_progress(c, "%4.1f of %u s, saved %s, %llu pages verified",
-				       OB_MAX(s->t, 0.0), c->cfg->seconds,
-				       table_bytes(saved, (int64_t)s->saved_bytes),
-				       (unsigned long long)s->checked_pages);
+			say_measured(c);
 			next_line = now + 2 * OB_NS_PER_SEC;
 		}
-		if (over ||
-		    (now >= end && (!c->driving || c->out->converged ||
-				    now - c->t0_ns >= patience * c->cfg->seconds * OB_NS_PER_SEC)))
-			break;
+		if (over || measured(c, now)) {
+			r = over ? 1 : next_mode(c, e);
+			if (r)
+				return r < 0 ? r : 0;
+		}
+		if (count_guests(c, true) == c->cfg->guests && agentless(c))
+			break; /* they were to run until they power off */
 		if (count_guests(c, true) == c->cfg->guests)
 			return ob_fail(e, EIO, "no guest is left: %s", c->out->guest[0].reason);
 	}
@@ -233,19 +283,20 @@ static int measure(struct coord *c, struct ob_err *e)
 
 /* The last reading: guests, scanner and ksmd stand still, so that our figures and the kernel's are of
  * the same moment. */
-static int measure_last(struct coord *c, struct ob_err *e)
+int coord_measure_last(struct coord *c, struct ob_err *e)
 {
-	int r = coord_ask(c, json_pack("{s:s}", "do", "pause"), 10000, NULL, e);
-	bool hold;
+	/* Waiting for ksmd's batch takes up to a second or two, more on a busy host: the guests run
+	 * meanwhile, as ksmd does. Somebody who wants to stop does not have that time: then the two counts
+	 * are some milliseconds apart. */
+	bool hold = c->driving && !ob_stop_signal;
+	int r;
 
+	if (hold)
+		ksm_driver_hold(true);
+	r = coord_ask(c, json_pack("{s:s}", "do", "pause"), 10000, NULL, e);
 	coord_guard_finish(c);
 	c->end_ns = coord_now(c);
 	reap(c);
-	/* Waiting for ksmd's batch takes up to a second or two, which somebody who wants to stop does
-	 * not have: then the two counts are some milliseconds apart. */
-	hold = c->driving && !ob_stop_signal;
-	if (hold)
-		ksm_driver_hold(true);
 	if (!r)
 		r = coord_sample(c, true, e);
 	/* Stopped before the engine was on: the last reading is as near to zero as it came. */
@@ -262,7 +313,7 @@ static int measure_last(struct coord *c, struct ob_err *e)
 static void judge(struct coord *c, int err, const struct ob_err *e)
 {
 	struct run_result *out = c->out;
-	unsigned int ended = count_guests(c, true), bad = 0;
+	unsigned int bad = 0;
 	char memory[100];
 	bool room = coord_guard_judge(c, memory, sizeof(memory));
 
@@ -289,7 +340,7 @@ static void judge(struct coord *c, int err, const struct ob_err *e)
 	} else if (out->cells_lost || bad) {
 		out->status = RUN_DEGRADED;
 		snprintf(out->note, sizeof(out->note), "%u of %u guests did not run to the end",
-			 ended, c->cfg->guests);
+			 bad, c->cfg->guests);
 	} else if (!room) {
 		out->status = RUN_DEGRADED;
 		snprintf(out->note, sizeof(out->note), "%s", memory);
@@ -300,6 +351,10 @@ static void judge(struct coord *c, int err, const struct ob_err *e)
 			 out->paused_seconds);
 	} else if (*memory) {
 		snprintf(out->note, sizeof(out->note), "%s", memory);
+	} else if (agentless(c) && c->cfg->guests > 1) {
+		snprintf(
+			out->note, sizeof(out->note),
+			"guests without an agent: measured from their start, nothing was verified");
 	}
 }
 
@@ -320,6 +375,7 @@ static void cleanup(struct coord *c)
 	if (c->budget_fd >= 0)
 		close(c->budget_fd);
 	place_free(&c->place);
+	free(c->sw.error);
 	free(c->cell);
 	free(c->guest);
 	ob_arena_free(c->arena);
@@ -389,7 +445,7 @@ int coord_run(const struct fleet_config *cfg, const struct ksm_engine_ops *mode,
 		out->boot_seconds = (double)(c.boot_ns - begin) / OB_NS_PER_SEC;
 		r = coord_ask(&c, json_pack("{s:s}", "do", "start"), 30000, NULL, e);
 	}
-	if (!r && !ob_stop_signal)
+	if (!r && !ob_stop_signal && !agentless(&c))
 		r = wait_warm(&c, e);
 	if (!r && !ob_stop_signal)
 		r = switch_on(&c, e);
@@ -397,7 +453,12 @@ int coord_run(const struct fleet_config *cfg, const struct ksm_engine_ops *mode,
 		r = measure(&c, e);
 	/* Also when interrupted: what there is, from guests that there are. */
 	if (!r && c.stage >= COORD_READY)
-		r = measure_last(&c, e);
+		r = coord_measure_last(&c, e);
+	if (!r && out->nphases && !c.sw.to)
+		coord_phase_add(&c);
+	else
+		c.phase_errors += out->frame_check_errors;
+	out->frame_check_errors = c.phase_errors;
 	if (c.stopped)
 		c.stood_ns += c.host.ops->now_ns(&c.host) - c.stopped_ns;
 	out->paused_seconds = (double)c.stood_ns / OB_NS_PER_SEC;

@@ -52,6 +52,18 @@ struct coord_pool {
 	uint64_t frame_base; /* its first frame among those of the fleet, for the meter */
 };
 
+/* A switch of the sharing mode: coord_switch.c. */
+struct coord_switch {
+	const struct ksm_engine_ops *to; /* NULL: none is under way */
+	unsigned int done;		 /* switches that were begun and have ended, well or not */
+	struct run_switch last;		 /* the one under way, or the last */
+	char failed[200];		 /* why the last one was not done; "": it was */
+	uint64_t begin_ns;		 /* by the host's clock */
+	uint64_t margin;		 /* bytes that the host is to have left meanwhile */
+	unsigned int more;		 /* cells that are not through, in one round */
+	char *error;			 /* the fleet cannot go on: a line; NULL */
+};
+
 struct coord {
 	const struct fleet_config *cfg;
 	const struct ksm_engine_ops *engine;
@@ -60,7 +72,8 @@ struct coord {
 	struct ob_arena *arena;
 	struct place place;
 	struct coord_pool *pool; /* [npools], as in place */
-	unsigned int npools;	 /* 0: the engine needs none */
+	unsigned int npools;
+	bool pooled; /* the engine uses them */
 	int meter_fd, budget_fd;
 	uint64_t fleet_pages, frames;
 	uint64_t *meter, *frame_pfn;
@@ -70,6 +83,7 @@ struct coord {
 	struct coord_guest *guest;
 	struct ksm_driver driver;
 	bool driving;
+	unsigned int mode; /* --live: of cfg->sharing, the one that is on */
 	struct ksm_settle settle;
 	enum coord_stage stage;
 	uint64_t t0_ns;	 /* the engine was switched on; 0: not yet */
@@ -81,11 +95,18 @@ struct coord {
 	uint64_t lat_t0[AGENT_LAT_BUCKETS];
 	unsigned int room; /* samples allocated */
 	bool said_unbound; /* that cells could not be bound to their nodes */
+	bool said_booting; /* that the time to boot is over (coord_linux.c) */
 	/* Stopped and let go on by the control socket (coord_control.c). */
 	bool stopped;
 	uint64_t stopped_ns;	   /* since when, by the host's clock */
 	uint64_t stood_ns;	   /* for how long, in sum; without the stop under way */
 	struct coord_guard *guard; /* against storms (coord_reserve.c); NULL: not on */
+	struct coord_switch sw;	   /* from one mode to another (coord_switch.c) */
+	uint64_t merge_base_ns;	   /* CPU time of merging in modes that were left */
+	uint64_t phase_merge_ns;   /* that of the run when this phase began */
+	double phase_at;	   /* when that was, in the time of samples */
+	unsigned int phase_sample; /* the sample of that moment */
+	uint64_t phase_errors;	   /* frame_check_errors of the phases before */
 	json_t *answers; /* what cells have said so far to what a client asks; else NULL */
 };
 
@@ -98,6 +119,10 @@ uint64_t coord_now(struct coord *c);
 /* A line that says how far it is: over the one before on a terminal, else a line of its own. */
 void coord_progress(const struct coord *c, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
+
+/* The last reading, with all figures: guests, scanner and ksmd stand still for it. The guests stand
+ * when it returns. */
+int coord_measure_last(struct coord *c, struct ob_err *e);
 
 /* --- coord_setup.c ------------------------------------------------------------------------------ */
 
@@ -156,6 +181,28 @@ void coord_guard_finish(struct coord *c);
 bool coord_guard_judge(const struct coord *c, char *note, size_t n);
 void coord_guard_free(struct coord *c);
 
+/* --- coord_switch.c: from one sharing mode to another --------------------------------------- */
+
+/*
+ * Begin to switch the fleet to @to; coord_switch_step does the rest wherever the coordinator waits.
+ * Ends the phase that is measured. -errno with a line in @e, everything as it was: -EALREADY (a switch
+ * is under way), -EAGAIN (not now), -EINVAL (it is in that mode), -EACCES and the like (Linux KSM cannot
+ * be driven), -ENOMEM (what is shared would not fit into the host's memory).
+ */
+int coord_switch_begin(struct coord *c, const struct ksm_engine_ops *to, struct ob_err *e);
+/* Go on with it for some milliseconds. -errno with a line: the fleet cannot go on. */
+int coord_switch_step(struct coord *c, struct ob_err *e);
+/* A phase has been read to its end (coord_measure_last): a copy of its figures goes into the result. */
+void coord_phase_add(struct coord *c);
+/* A phase begins: a full reading, and the figures of the result count from it. */
+int coord_phase_begin(struct coord *c, struct ob_err *e);
+
+/* --- coord_reserve.c's part of it: bytes that the fleet may still take, by the least of the limits there
+ * are, and which that is. */
+uint64_t coord_room(struct coord *c, const char **what);
+/* Do guests stand still for want of memory? */
+bool coord_guard_stands(const struct coord *c);
+
 /* --- coord_measure.c: figures ------------------------------------------------------------ */
 
 /* Count what backs the guests of @domain, UINT_MAX: of all. 0 or -errno. */
@@ -165,6 +212,12 @@ int coord_sample(struct coord *c, bool full, struct ob_err *e);
 /* coord_wset.c: what cells are told about sampling (null: nothing), and what one says of a guest. */
 json_t *coord_wset_doc(const struct fleet_config *cfg);
 void coord_wset_take(struct coord *c, struct run_guest *g, const json_t *guest);
+/* coord_linux.c: Linux guests: what cells are told of all of them (null: there are none) and of one; what
+ * a sample says of one; and who has not booted in time, looked at while guests boot. */
+json_t *coord_linux_doc(const struct fleet_config *cfg);
+void coord_linux_guest(const struct fleet_config *cfg, unsigned int guest, json_t *doc);
+void coord_linux_take(struct coord *c, struct run_guest *g, const json_t *guest);
+int coord_linux_boot_time(struct coord *c, struct ob_err *e);
 /* coord_content.c: top shared content, from the last sample's meter. */
 void coord_content(struct coord *c);
 /* Bytes of a cell's page tables now. */

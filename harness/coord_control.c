@@ -154,6 +154,52 @@ static json_t *do_guests(void *ctx, const json_t *args, struct ob_err *e)
 	return NULL;
 }
 
+/* --- the sharing mode ---------------------------------------------------------------------- */
+
+/* How the switch under way, or the last one, went. */
+static json_t *switch_json(const struct coord_switch *sw)
+{
+	const struct run_switch *s = &sw->last;
+
+	return json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:f,s:f}", "from", s->from, "to", s->to, "error",
+			 sw->failed, "unmerged_pages", (json_int_t)s->pages, "unmerged_zero_pages",
+			 (json_int_t)s->zero_pages, "given_up_bytes", (json_int_t)s->bytes,
+			 "seconds", s->seconds, "longest_pause_us", s->pause_max_us);
+}
+
+static json_t *sharing_json(const struct coord *c)
+{
+	const struct coord_switch *sw = &c->sw;
+	json_t *o = json_pack("{s:s,s:b,s:I}", "sharing", c->engine->name, "switching",
+			      sw->to != NULL, "switches", (json_int_t)sw->done);
+
+	OB_ASSERT(o);
+	json_object_set_new(o, "switch", *sw->last.from ? switch_json(sw) : json_null());
+	return o;
+}
+
+static json_t *do_query_sharing(void *ctx, const json_t *args, struct ob_err *e)
+{
+	struct coord *c = running(ctx, e);
+
+	(void)args;
+	return c ? sharing_json(c) : NULL;
+}
+
+static json_t *do_sharing(void *ctx, const json_t *args, struct ob_err *e)
+{
+	const char *mode = proto_str(args, "mode");
+	const struct ksm_engine_ops *to = ksm_engine_find(mode);
+	struct coord *c;
+
+	if (!to) {
+		ob_fail(e, EINVAL, "'%.40s': no such mode; there are off, hash and kernel", mode);
+		return NULL;
+	}
+	c = running(ctx, e);
+	return c && !coord_switch_begin(c, to, e) ? sharing_json(c) : NULL;
+}
+
 /* --- guests' pages ----------------------------------------------------------------------- */
 
 /* Ask the cell of guest @vm. */
@@ -251,6 +297,8 @@ const struct qmp_command control_commands[] = {
 	{"cont", do_cont, {{NULL, JSON_NULL, false}}},
 	{"quit", do_quit, {{NULL, JSON_NULL, false}}},
 	{"x-overbook-query-guests", do_guests, {{NULL, JSON_NULL, false}}},
+	{"x-overbook-query-sharing", do_query_sharing, {{NULL, JSON_NULL, false}}},
+	{"x-overbook-sharing", do_sharing, {{"mode", JSON_STRING, false}}},
 	{"x-overbook-ept-stat", do_ept_stat, {{"vm", JSON_INTEGER, true}}},
 	{"x-overbook-ept-verify", do_ept_verify, {{"vm", JSON_INTEGER, true}}},
 	{"x-overbook-ept-walk",

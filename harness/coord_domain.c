@@ -122,7 +122,7 @@ static void learn_pool(struct coord *c, const struct coord_pool *p)
 
 void coord_pools_learn(struct coord *c)
 {
-	if (!c->host.knows_pfn)
+	if (!c->host.knows_pfn || !c->pooled)
 		return;
 	for (unsigned int i = 0; i < c->npools; i++)
 		learn_pool(c, &c->pool[i]);
@@ -138,7 +138,7 @@ void coord_domains_init(struct coord *c)
 	out->nodes = p->nodes;
 	out->ndomains = p->domains;
 	out->domain = calloc(p->domains, sizeof(*out->domain));
-	out->npools = c->npools;
+	out->npools = c->pooled ? c->npools : 0;
 	out->pool = calloc(OB_MAX(c->npools, 1u), sizeof(*out->pool));
 	OB_ASSERT(out->domain && out->pool);
 	for (unsigned int i = 0; i < p->guests; i++) {

@@ -56,6 +56,7 @@ static void take_guest(struct coord *c, const json_t *o)
 		result_huge_take(&g->huge, json_object_get(o, "huge"));
 	snprintf(g->end, sizeof(g->end), "%s", proto_str(o, "end"));
 	snprintf(g->reason, sizeof(g->reason), "%s", proto_str(o, "reason"));
+	coord_linux_take(c, g, o);
 	coord_wset_take(c, g, o);
 	list = json_object_get(o, "lat");
 	json_array_foreach (list, i, m)
@@ -95,8 +96,11 @@ static void take_sample(struct coord *c, unsigned int cell, const json_t *a)
 static uint64_t merge_cpu_ns(struct coord *c)
 {
 	struct ksm_sysfs_counters k;
-	uint64_t ns = c->reap_cpu_ns;
+	uint64_t ns = c->merge_base_ns + c->reap_cpu_ns;
 
+	/* What a mode cost that is being left is in the base already. */
+	if (c->sw.to)
+		return c->merge_base_ns;
 	for (unsigned int i = 0; i < c->ncells; i++)
 		ns += c->cell[i].ksm.cpu_ns;
 	if (c->driving && !ksm_sysfs_read(&k))
@@ -260,21 +264,21 @@ static void metadata(struct coord *c)
 			continue;
 		for (unsigned int g = 0; g < k->n; g++)
 			regions += c->guest[k->guest[g]].nram;
-		if (c->npools) {
+		if (c->pooled) {
 			ours += k->ept_bytes + k->ksm.meta_bytes;
 			out->metadata_map += k->ept_bytes;
 		}
-		if (c->npools && k->vmas > regions)
+		if (c->pooled && k->vmas > regions)
 			kernel += (k->vmas - regions) * VMA_BYTES;
 		/* KVM's log of writes: merging is not its only reader, and is charged for it. */
-		if (c->npools)
+		if (c->pooled)
 			kernel += k->log_bytes;
 		if (c->driving)
 			items = ksm_rmap_items(k->pid) * RMAP_ITEM_BYTES;
 		kernel += items;
 		out->metadata_items += items;
 		/* Page tables that have grown since the engine was switched on. */
-		if ((c->npools || c->driving) && tables > k->page_tables_t0)
+		if ((c->pooled || c->driving) && tables > k->page_tables_t0)
 			kernel += tables - k->page_tables_t0;
 		out->metadata_ours += ours;
 		out->metadata_kernel += kernel;
@@ -401,16 +405,16 @@ static void seconds_to_95(struct coord *c)
 
 	out->merge_seconds_to_95 = -1;
 	/* What reading untouched memory saves (the zero page) was there before the engine. */
-	for (unsigned int i = 0; i < out->nsamples && out->sample[i].t <= 0; i++)
+	for (unsigned int i = 0; i < out->nsamples && out->sample[i].t <= c->phase_at; i++)
 		first = out->sample[i].saved_bytes;
-	if (last <= first || !c->t0_ns || !(c->npools || c->driving))
+	if (last <= first || !c->t0_ns || !(c->pooled || c->driving))
 		return;
-	for (unsigned int i = 0; i < out->nsamples; i++) {
+	for (unsigned int i = c->phase_sample; i < out->nsamples; i++) {
 		const struct run_sample *s = &out->sample[i];
 
-		if (s->t > 0 && s->saved_bytes >= first &&
+		if (s->t > c->phase_at && s->saved_bytes >= first &&
 		    (double)(s->saved_bytes - first) >= 0.95 * (double)(last - first)) {
-			out->merge_seconds_to_95 = s->t;
+			out->merge_seconds_to_95 = s->t - c->phase_at;
 			return;
 		}
 	}
@@ -434,16 +438,16 @@ int coord_finish(struct coord *c, struct ob_err *e)
 		return 0;
 	s = &out->sample[out->nsamples - 1];
 	out->pfn_known = c->host.knows_pfn;
-	out->frames_checked = c->host.knows_pfn && c->npools;
+	out->frames_checked = c->host.knows_pfn && c->pooled;
 	out->checked_pages = s->checked_pages;
 	out->mismatches = s->mismatches;
 	out->checked_shared_pages = 0;
 	for (unsigned int i = 0; i < c->cfg->guests; i++)
 		out->checked_shared_pages += out->guest[i].checked_shared_pages;
-	out->measured_seconds = c->t0_ns ? s->t : 0;
+	out->measured_seconds = c->t0_ns ? s->t - c->phase_at : 0;
 	if (out->measured_seconds > 0 && s->ops > c->ops_t0)
 		out->ops_per_second = (double)(s->ops - c->ops_t0) / out->measured_seconds;
-	out->merge_cpu_seconds = (double)s->merge_cpu_ns / OB_NS_PER_SEC;
+	out->merge_cpu_seconds = (double)(s->merge_cpu_ns - c->phase_merge_ns) / OB_NS_PER_SEC;
 	out->huge_cpu_seconds = 0;
 	for (unsigned int i = 0; i < c->ncells; i++)
 		out->huge_cpu_seconds += (double)c->cell[i].huge_cpu_ns / OB_NS_PER_SEC;

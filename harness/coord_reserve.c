@@ -66,7 +66,7 @@ int coord_guard_start(struct coord *c, struct ob_err *e)
 					      .rate_max = n * CPU_RATE_MAX};
 	struct coord_guard *g;
 
-	if (!c->npools)
+	if (!c->pooled)
 		return 0;
 	g = calloc(1, sizeof(*g));
 	OB_ASSERT(g);
@@ -187,6 +187,31 @@ static void read_host(struct coord *c, uint64_t now, struct ksm_reserve_reading 
 	if (g->limited)
 		in->available = OB_MIN(in->available, hostmem_cgroup_room(""));
 	in->available = OB_MIN(in->available, host_mem_left(c, in->own, now));
+}
+
+uint64_t coord_room(struct coord *c, const char **what)
+{
+	uint64_t room, limit = c->cfg->host_mem_bytes, held = c->out->resident_bytes, cgroup;
+
+	*what = "the host's memory";
+	if (hostmem_meminfo("", "MemAvailable", &room))
+		room = UINT64_MAX;
+	cgroup = hostmem_cgroup_limit("") == UINT64_MAX ? UINT64_MAX : hostmem_cgroup_room("");
+	if (cgroup < room) {
+		*what = "the memory cgroup";
+		room = cgroup;
+	}
+	/* By the last reading. */
+	if (limit && limit - OB_MIN(limit, held) < room) {
+		*what = "--host-mem";
+		room = limit - OB_MIN(limit, held);
+	}
+	return room;
+}
+
+bool coord_guard_stands(const struct coord *c)
+{
+	return c->guard && c->guard->standing;
 }
 
 /* --- doing something about it ------------------------------------------------------------ */

@@ -52,11 +52,13 @@ static int setup_shared(struct coord *c, struct ob_err *e)
 	return coord_pools_open(c, e);
 }
 
-/* Engine hash: at worst every second page of a domain is a frame, never more than all. */
+/*
+ * At worst every second page of a domain is a frame, never more than all. They are there whatever the
+ * engine is, as it may be switched to hash (coord_switch.c): the files are sparse.
+ */
 static void layout_pools(struct coord *c, uint64_t pages)
 {
-	if (c->engine != ksm_engine_find("hash"))
-		return;
+	c->pooled = c->engine == ksm_engine_find("hash");
 	c->npools = c->place.npools;
 	c->pool = calloc(c->npools, sizeof(*c->pool));
 	OB_ASSERT(c->pool);
@@ -153,13 +155,15 @@ static json_t *setup_doc(struct coord *c, unsigned int cell)
 	json_t *guests = json_array(), *doc;
 
 	for (unsigned int n = 0; n < c->cell[cell].n; n++) {
-		char cmdline[256], console[1200] = "", words[96];
+		char cmdline[BOOT_CMDLINE_MAX], console[1200] = "", words[96];
 		unsigned int i = c->cell[cell].guest[n];
 
 		opts_workload_words(c->out->guest[i].workload, words, sizeof(words));
 		snprintf(cmdline, sizeof(cmdline), "%s seed=%llu common=%llu guest=%u", words,
 			 (unsigned long long)(cfg->seed * 1000003 + i + 1),
 			 (unsigned long long)cfg->seed, i);
+		if (cfg->lx.on)
+			linux_cmdline(cfg, i, c->out->guest[i].workload, cmdline, sizeof(cmdline));
 		if (cfg->console_fd > 0)
 			snprintf(console, sizeof(console), "-");
 		else if (cfg->out_dir)
@@ -171,6 +175,7 @@ static json_t *setup_doc(struct coord *c, unsigned int cell)
 					  (json_int_t)c->guest[i].page_base, "workload",
 					  c->out->guest[i].workload, "cmdline", cmdline, "console",
 					  console)));
+		coord_linux_guest(cfg, i, json_array_get(guests, n));
 	}
 	doc = json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:s,s:s,s:o,s:s,s:I}", "do", "setup", "sharing",
 			c->engine->name, "cell", (json_int_t)cell, "inject",
@@ -185,6 +190,7 @@ static json_t *setup_doc(struct coord *c, unsigned int cell)
 	json_object_set_new(doc, "max_pause_ns",
 			    json_integer((json_int_t)(cfg->max_pause_us * OB_NS_PER_US)));
 	json_object_set_new(doc, "working_set", coord_wset_doc(cfg));
+	json_object_set_new(doc, "pc", coord_linux_doc(cfg));
 	setup_place(c, cell, doc);
 	return doc;
 }

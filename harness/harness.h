@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 #include "harness/opts_domain.h"
+#include "harness/opts_linux.h"
 #include "harness/wset.h"
 #include "ksm/ksm.h"
 
@@ -50,7 +51,9 @@ struct fleet_config {
 	unsigned int nworkloads;
 	const struct ksm_engine_ops *sharing[FLEET_MAX_MODES];
 	unsigned int nsharing;
-	unsigned int seconds; /* measured time, from the engine switched on over warm guests */
+	bool live; /* --live: one fleet goes through all of them, each for @seconds */
+	unsigned int
+		seconds; /* measured, from the engine switched on over warm guests; 0: to their end */
 	uint64_t seed;
 	unsigned int cell;	      /* most guests in one cell */
 	struct domain_opts domains;   /* --domain */
@@ -75,6 +78,7 @@ struct fleet_config {
 	const char *json_path;	 /* --json FILE, or NULL; "-" is standard output */
 	const char *out_dir;	 /* results/<run> of compare; NULL: none */
 	const char *kernel_path, *image_path;
+	struct linux_opts lx; /* not our microguest, but Linux */
 	bool quiet;
 	int console_fd; /* run: where the guests' consoles go; 0 or less: a file per guest */
 	const char *control_path; /* --control PATH or "none"; NULL: the default place */
@@ -136,6 +140,11 @@ struct run_guest {
 	unsigned int nmismatch;	      /* of those filled in */
 	struct run_wset wset;	      /* --working-set */
 	struct ksm_meter_share share; /* of what is resident and saved */
+	/* Of Linux guests: resets that it booted anew from; it has not written to its console; and how
+	 * that ended when it failed. */
+	unsigned int reboots;
+	bool silent;
+	char console_tail[1100];
 };
 
 /* The guard against storms (ksm/reserve.h), over the measured time. */
@@ -180,6 +189,16 @@ struct run_content {
 	uint64_t frames, pages, bytes_saved;
 };
 
+/* A switch of the sharing mode while the guests ran, and what it took back. */
+struct run_switch {
+	char from[16], to[16];
+	double seconds; /* until nothing was shared and the new mode was on; negative: none */
+	uint64_t pages, zero_pages; /* that had no memory of their own, and have */
+	uint64_t bytes;		    /* that were saved, and are not */
+	uint64_t frames_left;	    /* in the pools afterwards: 0 */
+	double pause_max_us;	    /* the longest that a guest stood still for it */
+};
+
 /* Result of one run. All byte figures are of the last reading, taken with all guests parked. */
 struct run_result {
 	char sharing[16];
@@ -220,6 +239,15 @@ struct run_result {
 	unsigned int ncontent;
 	struct run_sample *sample;
 	unsigned int nsamples;
+	/*
+	 * When the mode was switched on the way: a copy of the result at the end of each phase, the last
+	 * one included, whose figures are those of the run. Each has samples of its own, in its time,
+	 * and neither phases nor kvm_stats.
+	 */
+	struct run_result *phase;
+	unsigned int nphases;
+	double from_seconds, to_seconds;  /* of a phase: in the run's time */
+	struct run_switch left;		  /* of a phase: how it was left, if it was */
 	struct result_kvmstat *kvm_stats; /* what KVM counted, over time; NULL: nothing */
 };
 
@@ -282,6 +310,7 @@ int cmd_fleet(int argc, char **argv);
 int cmd_compare(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_ept(int argc, char **argv);
+int cmd_ctl(int argc, char **argv);
 
 /* --- the benchmark frame: bench.c -------------------------------------------------------- */
 

@@ -73,6 +73,7 @@ static const struct verb verbs[] = {
 	{"doctor", cmd_doctor, "what this host offers, and what to do about what it lacks"},
 	{"run", cmd_run, "one guest, its console on the terminal"},
 	{"fleet", cmd_fleet, "many guests under one sharing mode, measured"},
+	{"ctl", cmd_ctl, "steer a running fleet: its sharing mode, stop, cont, quit"},
 	{"compare", cmd_compare, "the same guests under several sharing modes, and a report"},
 	{"bench", cmd_bench, "benchmarks, in pairs with a reference"},
 	{"ept", cmd_ept, "ask a running fleet what its guests' pages are"},

@@ -20,6 +20,7 @@ enum opts_key {
 	KEY_MEM,
 	KEY_WORKLOAD,
 	KEY_SHARING,
+	KEY_LIVE,
 	KEY_SECONDS,
 	KEY_SEED,
 	KEY_JSON,
@@ -45,6 +46,11 @@ enum opts_key {
 	KEY_ACROSS,
 	KEY_IO_HINTS,
 	KEY_MAX_PAUSE,
+	KEY_INITRD,
+	KEY_APPEND,
+	KEY_VCPUS,
+	KEY_DISK,
+	KEY_BOOT_TIMEOUT,
 	KEY_HELP,
 };
 
@@ -59,8 +65,17 @@ enum opts_key {
 	{"seconds", KEY_SECONDS, "S", 0, "measured time over warm guests (default 10)", 0}, \
 	{"seed", KEY_SEED, "N", 0, "of everything random (default 1)", 0}, \
 	{"json", KEY_JSON, "FILE", 0, "write the result there; - is standard output", 0}, \
-	{"guest", KEY_GUEST, "KIND", 0, "microguest (default) or linux", 0}, \
-	{"kernel", KEY_KERNEL, "FILE", 0, "guest to boot (default: microguest.elf next to overbook)", 0}, \
+	{"guest", KEY_GUEST, "KIND", 0, "microguest (default) or linux (default with --initrd, or " \
+	 "when --kernel is a Linux kernel; alone: the project's own image)", 0}, \
+	{"kernel", KEY_KERNEL, "FILE", 0, "guest to boot: a Linux bzImage or vmlinux, or a microguest " \
+	 "(default: microguest.elf next to overbook)", 0}, \
+	{"initrd", KEY_INITRD, "FILE", 0, "initial RAM disk of Linux guests", 0}, \
+	{"append", KEY_APPEND, "WORDS", 0, "to the end of the Linux kernel's command line", 0}, \
+	{"vcpus", KEY_VCPUS, "N", 0, "vCPUs of each Linux guest, 1 to 64 (default 1)", 0}, \
+	{"disk", KEY_DISK, "FILE[:rw]", 0, "raw disk of Linux guests, up to 4; {} in its name is the " \
+	 "guest's number; with :rw the guest may write to it", 0}, \
+	{"boot-timeout", KEY_BOOT_TIMEOUT, "S", 0, "time for the agent in a Linux guest to speak " \
+	 "(default 60; 3600 on a KVM without hardware below it)", 0}, \
 	{"image", KEY_IMAGE, "FILE", 0, "disk of the guests (default: guest.img next to overbook)", 0}, \
 	{"control", KEY_CONTROL, "PATH", 0, \
 	 "socket to ask and steer it by (docs/control.md); none: no such socket", 0}, \
@@ -84,6 +99,9 @@ static const struct argp_option opts_many[] = {
 	{"sharing", KEY_SHARING, "MODE[,MODE...]", 0,
 	 "off, hash (our merging) or kernel (Linux KSM; needs root). fleet: one, default hash. "
 	 "compare: several, default off,hash,kernel; off, the control, is always run", 0},
+	{"live", KEY_LIVE, NULL, 0,
+	 "boot the guests once and switch them through the modes of --sharing, each measured for "
+	 "--seconds (a mode may come more than once)", 0},
 	{"cell", KEY_CELL, "N", 0, "most guests in one process (default 8)", 0},
 	{"ksm", KEY_KSM, "PACE", 0,
 	 "how the mode kernel drives Linux KSM: fastest (default), default (as the kernel starts), "
@@ -261,18 +279,38 @@ static int take_sharing(struct opts_state *st, const char *arg)
 					"--sharing '%s': unknown; there are off, hash and kernel",
 					word);
 		for (unsigned int i = 0; i < c->nsharing; i++)
-			if (c->sharing[i] == ops)
-				return opts_bad(
-					st, "--sharing: '%s' is there twice; name each mode once",
+			if (c->sharing[i] == ops && !st->given->repeated)
+				st->given->repeated = ops->name;
+		if (c->nsharing && c->sharing[c->nsharing - 1] == ops)
+			return opts_bad(st,
+					"--sharing: '%s' is there twice; name each mode once",
 					word);
 		if (c->nsharing == FLEET_MAX_MODES)
 			return opts_bad(st, "--sharing: more than %d modes", FLEET_MAX_MODES);
 		c->sharing[c->nsharing++] = ops;
 	}
-	if (!st->compare && c->nsharing > 1)
+	return 0;
+}
+
+/* Several modes, and the same one again: only where one fleet goes through all of them. */
+static int opts_together_live(struct opts_state *st)
+{
+	const struct fleet_config *c = st->c;
+
+	if (!c->live && !st->compare && c->nsharing > 1)
 		return opts_bad(st,
-				"--sharing: %s takes one mode; several are for overbook compare",
+				"--sharing: %s takes one mode; several are for overbook compare, "
+				"or for one fleet with --live",
 				st->name);
+	if (!c->live && st->given->repeated)
+		return opts_bad(
+			st, "--sharing: '%s' is there twice; name each mode once, or give --live",
+			st->given->repeated);
+	if (c->live && c->nsharing < 2)
+		return opts_bad(st, "--live: name the modes to go through: --sharing "
+				    "off,kernel,off,hash");
+	if (c->live && c->inject)
+		return opts_bad(st, "--live: --inject is for one mode");
 	return 0;
 }
 
@@ -360,6 +398,13 @@ static int explain_option(struct opts_state *st, const char *word)
 	return opts_bad(st, "unknown option '%.60s' (try %s --help)", word, st->name);
 }
 
+/* What another file has understood or refused. */
+static int take_with(struct opts_state *st, int ret)
+{
+	st->explained |= ret != 0;
+	return -ret;
+}
+
 static error_t opts_option(int key, char *arg, struct argp_state *state)
 {
 	struct opts_state *st = state->input;
@@ -389,6 +434,7 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 		c->max_pause_us = (unsigned int)v;
 		return ret;
 	case KEY_SECONDS:
+		st->given->seconds = true;
 		ret = take_count(st, "--seconds", arg, 1, OPTS_MAX_SECONDS, &v);
 		c->seconds = (unsigned int)v;
 		return ret;
@@ -399,8 +445,10 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 	case KEY_SEED:
 		return take_count(st, "--seed", arg, 0, INT64_MAX, &c->seed);
 	case KEY_MEM:
+		st->given->mem = true;
 		return take_mem(st, arg);
 	case KEY_WORKLOAD:
+		st->given->workload = true;
 		return take_workload(st, arg);
 	case KEY_SHARING:
 		return take_sharing(st, arg);
@@ -432,15 +480,22 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 		st->explained |= ret != 0;
 		return ret ? EINVAL : 0;
 	case KEY_GUEST:
-		if (strcmp(arg, "linux") == 0)
-			return opts_bad(st, "--guest linux: not available in this version; leave "
-					    "it out, or say "
-					    "--guest microguest");
-		if (strcmp(arg, "microguest") != 0)
-			return opts_bad(st,
-					"--guest '%.40s': unknown; there are microguest and linux",
-					arg);
-		return 0;
+		return take_with(st, opts_take_guest(st->given, arg, st->e));
+	case KEY_INITRD:
+		c->lx.initrd = arg;
+		return *arg ? 0 : opts_bad(st, "--initrd: the file name is empty");
+	case KEY_APPEND:
+		return take_with(st, opts_take_append(c, arg, st->e));
+	case KEY_DISK:
+		return take_with(st, opts_take_disk(c, arg, st->e));
+	case KEY_VCPUS:
+		ret = take_count(st, "--vcpus", arg, 1, LINUX_MAX_VCPUS, &v);
+		c->lx.vcpus = (unsigned int)v;
+		return ret;
+	case KEY_BOOT_TIMEOUT:
+		ret = take_count(st, "--boot-timeout", arg, 1, LINUX_MAX_BOOT, &v);
+		c->lx.boot_timeout = (unsigned int)v;
+		return ret;
 	case KEY_JSON:
 		c->json_path = arg;
 		return *arg ? 0 : opts_bad(st, "--json: the file name is empty");
@@ -472,6 +527,9 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 		return ret;
 	case KEY_SAMPLE_PERIOD:
 		return take_period(st, arg);
+	case KEY_LIVE:
+		c->live = true;
+		return 0;
 	case KEY_QUIET:
 		c->quiet = true;
 		return 0;
@@ -507,6 +565,8 @@ static int opts_together(struct opts_state *st)
 	}
 	if (opts_wset_together(c, st->given, st->e))
 		return EINVAL;
+	if (opts_together_live(st))
+		return EINVAL;
 	if (c->guests == 1 && c->nworkloads > 1)
 		return opts_bad(st, "--workload: %u names for one guest", c->nworkloads);
 	if (opts_together_pages(c, st->e) || opts_together_host_mem(c, st->e)) {
@@ -522,7 +582,9 @@ static int opts_together(struct opts_state *st)
 		return opts_bad(st,
 				"--ksm says how Linux KSM is driven; it needs --sharing kernel");
 	if (st->compare && !has_off) { /* no experiment without its control */
-		OB_ASSERT(c->nsharing < FLEET_MAX_MODES);
+		if (c->nsharing == FLEET_MAX_MODES)
+			return opts_bad(st, "--sharing: more than %d modes, with the control",
+					FLEET_MAX_MODES);
 		memmove(c->sharing + 1, c->sharing, c->nsharing * sizeof(c->sharing[0]));
 		c->sharing[0] = off;
 		c->nsharing++;

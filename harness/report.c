@@ -178,18 +178,27 @@ static void page_title(FILE *out, const json_t *doc)
 	}
 }
 
-int report_write(const json_t *doc, const char *path, struct ob_err *e)
+/* The document with a run for each phase of those whose mode was switched. New reference. */
+static json_t *by_phase(const json_t *doc)
 {
-	char *text = NULL;
-	size_t len = 0;
-	FILE *out;
-	int ret;
+	json_t *flat = json_copy((json_t *)(uintptr_t)doc), *list = json_array(), *run, *p;
+	size_t i, k;
 
-	if (strcmp(report_str(doc, "schema"), RESULT_SCHEMA) != 0)
-		return ob_fail(e, EINVAL, "no report for %.200s: not a document of schema %s", path,
-			       RESULT_SCHEMA);
-	out = open_memstream(&text, &len);
-	OB_ASSERT(out);
+	OB_ASSERT(flat && list);
+	json_array_foreach (json_object_get(doc, "runs"), i, run) {
+		json_t *phases = json_object_get(run, "phases");
+
+		json_array_foreach (phases, k, p)
+			json_array_append(list, p);
+		if (!json_array_size(phases))
+			json_array_append(list, run);
+	}
+	json_object_set_new(flat, "runs", list);
+	return flat;
+}
+
+static void write_body(FILE *out, const json_t *doc)
+{
 	fputs("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
 	      "<meta name=\"viewport\" "
 	      "content=\"width=device-width,initial-scale=1\">\n<title>Overbook: ",
@@ -219,6 +228,24 @@ int report_write(const json_t *doc, const char *path, struct ob_err *e)
 	      out);
 	report_text(out, RESULT_SCHEMA);
 	fputs(").</p>\n</body>\n</html>\n", out);
+}
+
+int report_write(const json_t *doc, const char *path, struct ob_err *e)
+{
+	json_t *flat;
+	char *text = NULL;
+	size_t len = 0;
+	FILE *out;
+	int ret;
+
+	if (strcmp(report_str(doc, "schema"), RESULT_SCHEMA) != 0)
+		return ob_fail(e, EINVAL, "no report for %.200s: not a document of schema %s", path,
+			       RESULT_SCHEMA);
+	out = open_memstream(&text, &len);
+	OB_ASSERT(out);
+	flat = by_phase(doc);
+	write_body(out, flat);
+	json_decref(flat);
 	OB_ASSERT(fclose(out) == 0);
 	ret = result_write_text(text, len, path, e);
 	free(text);

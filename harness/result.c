@@ -49,6 +49,11 @@ void run_result_free(struct run_result *r)
 	free(r->domain);
 	free(r->pool);
 	free(r->sample);
+	for (unsigned int i = 0; i < r->nphases; i++)
+		run_result_free(&r->phase[i]);
+	free(r->phase);
+	r->phase = NULL;
+	r->nphases = 0;
 	result_kvmstat_free(r->kvm_stats);
 	r->guest = NULL;
 	r->domain = NULL;
@@ -184,6 +189,8 @@ static json_t *guest_json(const struct run_result *r, const struct run_guest *g)
 	json_object_set_new(o, "domain", result_domain_name_json(r, g));
 	json_object_set_new(o, "end", text(g->end, sizeof(g->end)));
 	json_object_set_new(o, "reason", text(g->reason, sizeof(g->reason)));
+	json_object_set_new(o, "console_tail", result_tail_json(g));
+	json_object_set_new(o, "reboots", fig(r, g->reboots));
 	json_object_set_new(o, "ops", fig(r, g->ops));
 	json_object_set_new(o, "checked_pages", result_count(g->checked_pages));
 	json_object_set_new(o, "checked_shared_pages", shared_count(r, g->checked_shared_pages));
@@ -447,6 +454,44 @@ static json_t *reserve_json(const struct run_result *r)
 	return o;
 }
 
+/* How a phase was left: null when the run ended in it. */
+static json_t *left_json(const struct run_switch *s)
+{
+	json_t *o;
+
+	if (s->seconds < 0)
+		return json_null();
+	o = json_object();
+	json_object_set_new(o, "to", text(s->to, sizeof(s->to)));
+	json_object_set_new(o, "seconds", result_real(s->seconds));
+	json_object_set_new(o, "unmerged_pages", result_count(s->pages));
+	json_object_set_new(o, "unmerged_zero_pages", result_count(s->zero_pages));
+	json_object_set_new(o, "given_up_bytes", result_count(s->bytes));
+	json_object_set_new(o, "frames_left", result_count(s->frames_left));
+	json_object_set_new(o, "longest_pause_us", result_real(s->pause_max_us));
+	return o;
+}
+
+static json_t *run_json(const struct run_result *r);
+
+/* The phases of a run whose mode was switched: documents like that of a run. */
+static json_t *phases_json(const struct run_result *r)
+{
+	json_t *list = json_array();
+
+	for (unsigned int i = 0; i < r->nphases; i++) {
+		json_t *o = run_json(&r->phase[i]);
+
+		json_object_del(o, "phases");
+		json_object_del(o, "kvm_stats");
+		json_object_set_new(o, "from_seconds", result_real(r->phase[i].from_seconds));
+		json_object_set_new(o, "to_seconds", result_real(r->phase[i].to_seconds));
+		json_object_set_new(o, "left", left_json(&r->phase[i].left));
+		json_array_append_new(list, o);
+	}
+	return list;
+}
+
 static json_t *run_json(const struct run_result *r)
 {
 	json_t *o = json_object(), *integrity = json_object();
@@ -501,6 +546,7 @@ static json_t *run_json(const struct run_result *r)
 	json_object_set_new(o, "domains", result_domains_json(r));
 	json_object_set_new(o, "guest_list", guests);
 	json_object_set_new(o, "samples", samples);
+	json_object_set_new(o, "phases", phases_json(r));
 	json_object_set_new(o, "kvm_stats",
 			    result_kvmstat_json(r->status == RUN_FAILED ? NULL : r->kvm_stats));
 	return o;
@@ -531,7 +577,8 @@ static json_t *config_json(const struct fleet_config *c)
 	json_object_set_new(o, "mem_bytes", result_count(c->mem_bytes));
 	json_object_set_new(o, "workload", workload);
 	json_object_set_new(o, "sharing", sharing);
-	json_object_set_new(o, "seconds", json_integer(c->seconds));
+	json_object_set_new(o, "live", json_boolean(c->live));
+	json_object_set_new(o, "seconds", c->seconds ? json_integer(c->seconds) : json_null());
 	json_object_set_new(o, "seed", result_count(c->seed));
 	json_object_set_new(o, "cell", json_integer(c->cell));
 	json_object_set_new(o, "domains", result_domain_config_json(c));
@@ -550,9 +597,7 @@ static json_t *config_json(const struct fleet_config *c)
 			    c->huge_threshold ? json_integer(c->huge_threshold) : json_null());
 	json_object_set_new(o, "host_mem_bytes",
 			    c->host_mem_bytes ? result_count(c->host_mem_bytes) : json_null());
-	json_object_set_new(o, "guest", json_string("microguest"));
-	json_object_set_new(o, "kernel", result_file_json(c->kernel_path));
-	json_object_set_new(o, "image", result_file_json(c->image_path));
+	result_guest_config(o, c);
 	return o;
 }
 

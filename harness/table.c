@@ -360,8 +360,8 @@ static void notes(const struct table *t)
 	}
 }
 
-void table_print(FILE *out, const struct fleet_config *c, const struct run_result *runs,
-		 unsigned int nruns)
+static void print(FILE *out, const struct fleet_config *c, const struct run_result *runs,
+		  unsigned int nruns)
 {
 	struct table t = {.out = out, .runs = runs, .nruns = nruns};
 	char buf[24];
@@ -370,9 +370,13 @@ void table_print(FILE *out, const struct fleet_config *c, const struct run_resul
 		if (strcmp(runs[i].sharing, "off") == 0 && runs[i].status != RUN_FAILED)
 			t.off = &runs[i];
 
-	fprintf(out, "\n%u guest%s of %s, workload ", c->guests, c->guests == 1 ? "" : "s",
+	fprintf(out, "\n%u guest%s of %s", c->guests, c->guests == 1 ? "" : "s",
 		table_bytes(buf, (int64_t)c->mem_bytes));
-	for (unsigned int i = 0; i < c->nworkloads; i++)
+	if (c->lx.on)
+		table_linux(out, &c->lx);
+	if (!c->lx.on || c->lx.agent)
+		fputs(", workload ", out);
+	for (unsigned int i = 0; i < c->nworkloads && (!c->lx.on || c->lx.agent); i++)
 		fprintf(out, "%s%s", i ? "," : "", c->workload[i]);
 	fprintf(out, ", %u s, seed %llu", c->seconds, (unsigned long long)c->seed);
 	if (c->pages != EPT_PAGES_4K)
@@ -426,4 +430,33 @@ void table_print(FILE *out, const struct fleet_config *c, const struct run_resul
 	for (unsigned int i = 0; i < nruns; i++)
 		table_costs(out, &runs[i]);
 	notes(&t);
+}
+
+/* A column a run; of a run whose mode was switched one a phase. */
+void table_print(FILE *out, const struct fleet_config *c, const struct run_result *runs,
+		 unsigned int nruns)
+{
+	struct run_result *columns;
+	unsigned int n = 0, max = 0;
+
+	for (unsigned int i = 0; i < nruns; i++)
+		max += OB_MAX(runs[i].nphases, 1u);
+	columns = calloc(OB_MAX(max, 1u), sizeof(*columns));
+	OB_ASSERT(columns);
+	for (unsigned int i = 0; i < nruns; i++) {
+		const struct run_result *r = &runs[i];
+
+		for (unsigned int p = 0; p < r->nphases; p++)
+			columns[n++] = r->phase[p];
+		if (!r->nphases)
+			columns[n++] = *r;
+	}
+	print(out, c, columns, n);
+	for (unsigned int i = 0; i < nruns; i++) {
+		const struct table t = {.out = out, .runs = &runs[i], .nruns = 1};
+
+		if (runs[i].nphases && runs[i].status != RUN_OK)
+			notes(&t);
+	}
+	free(columns);
 }

@@ -75,6 +75,10 @@ struct ob_host_ops {
 	/* The same system call for another end: of pages that broke off a private mapping of a file the
 	 * copies go, and what is in the file shows again. */
 	int (*reveal_many)(struct ob_host *h, const struct ob_range *ranges, unsigned int n);
+	/* Have each page of [at, at+size), anonymous memory that no userfaultfd watches, hold memory of
+	 * its own; what is there reads as before. The caller sees to it that nobody writes meanwhile.
+	 * MADV_POPULATE_WRITE (5.14), else a store to each. -errno: a part of it may have got some. */
+	int (*populate)(struct ob_host *h, hva_t at, uint64_t size);
 	/* Tell the kernel's KSM to look at (or leave) this range. */
 	int (*mergeable)(struct ob_host *h, hva_t at, uint64_t size, bool on);
 

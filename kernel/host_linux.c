@@ -106,6 +106,21 @@ static int host_discard(struct ob_host *h, hva_t at, uint64_t size)
 	return madvise(hva_ptr(at), size, MADV_DONTNEED) ? -errno : 0;
 }
 
+static int host_populate(struct ob_host *h, hva_t at, uint64_t size)
+{
+	(void)h;
+	if (!madvise(hva_ptr(at), size, MADV_POPULATE_WRITE))
+		return 0;
+	if (errno != EINVAL)
+		return -errno;
+	for (uint64_t i = 0; i < size; i += OB_PAGE_SIZE) {
+		volatile uint8_t *p = (uint8_t *)hva_ptr(at) + i;
+
+		*p = *p;
+	}
+	return 0;
+}
+
 static int host_mergeable(struct ob_host *h, hva_t at, uint64_t size, bool on)
 {
 	(void)h;
@@ -332,6 +347,7 @@ static const struct ob_host_ops linux_ops = {
 	.discard = host_discard,
 	.discard_many = host_discard_many,
 	.reveal_many = host_discard_many,
+	.populate = host_populate,
 	.mergeable = host_mergeable,
 	.pages = host_pages,
 	.memfd = host_memfd,

@@ -198,11 +198,6 @@ uint64_t ksm_hint_step(struct ksm *k, uint64_t budget_pages)
 	return pages;
 }
 
-bool ksm_engine_hints(const struct ksm *k)
-{
-	return k->ops->hint_step != NULL;
-}
-
 void ksm_stop(struct ksm *k)
 {
 	if (!k->started)

@@ -155,6 +155,13 @@ static int hash_start(struct ksm *k, struct ob_err *e)
 		ksm_domain_hash_bits(k->domain, INJECT_HASH_BITS);
 	hash_merge_init(k, h);
 	k->priv = h;
+	/* Once more: what was taken back since (unmerge.c) looks as if it had been seen. */
+	for (unsigned int i = 0; i < k->nslots; i++) {
+		struct hash_guest *g = k->slot[i].priv;
+
+		for (uint64_t p = 0; g && p < k->slot[i].g.ept->pages; p++)
+			g->pending[p / 64] |= 1ULL << (p & 63);
+	}
 	return 0;
 }
 
@@ -252,8 +259,16 @@ static uint64_t hash_hint_step(struct ksm *k, uint64_t budget)
 	return hash_io_step(k, k->priv, budget);
 }
 
+static void hash_release(struct ksm *k, struct ksm_slot *s)
+{
+	if (s->priv)
+		hash_take_broken(k, NULL, s);
+}
+
 const struct ksm_engine_ops ksm_engine_hash = {
 	.name = "hash",
+	.merges = true,
+	.release = hash_release,
 	.start = hash_start,
 	.step = hash_step,
 	.hint_step = hash_hint_step,

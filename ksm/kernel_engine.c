@@ -8,7 +8,8 @@
  * knows no sharing domains: it merges with whatever else on the host is mergeable.
  *
  * Stopping leaves everything as it is: MADV_UNMERGEABLE would copy every merged page at once, and
- * the memory goes with the guests anyway.
+ * the memory goes with the guests anyway. When the guests are to go on without it, it is said window
+ * by window (unmerge.c).
  */
 #include <string.h>
 
@@ -48,7 +49,22 @@ static int kernel_start(struct ksm *k, struct ob_err *e)
 	return 0;
 }
 
+/* All other faults of the process wait meanwhile, so not for a whole guest at once. */
+#define FORBID_PAGES 64ULL
+
+static int kernel_forbid(struct ksm *k, struct ksm_slot *s, uint64_t page, uint64_t n)
+{
+	int r = 0;
+
+	for (uint64_t end = page + n; page < end && !r; page += FORBID_PAGES)
+		r = k->host->ops->mergeable(k->host, gmem_page_hva(s->g.ept->mem, page),
+					    OB_MIN(FORBID_PAGES, end - page) * OB_PAGE_SIZE, false);
+	return r;
+}
+
 const struct ksm_engine_ops ksm_engine_kernel = {
 	.name = "kernel",
 	.start = kernel_start,
+	.merges = true,
+	.forbid = kernel_forbid,
 };

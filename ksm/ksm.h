@@ -253,6 +253,8 @@ struct ksm_opts {
 /* Upper bound in ns of the fastest @part (0 to 1) of what a histogram counts; 0: nothing. Pure. */
 uint64_t ksm_lat_part(const uint64_t lat[KSM_LAT_BUCKETS], double part);
 
+struct ksm_slot; /* engine.h */
+
 struct ksm_engine_ops {
 	const char *name;
 	/* Begin merging; guests were added before. 0 or -errno with a line in @e. */
@@ -274,6 +276,14 @@ struct ksm_engine_ops {
 	 * given back by engine.c, after this. NULL: nothing is kept.
 	 */
 	void (*remove)(struct ksm *k, unsigned int slot);
+	/* Does it change anything that ksm_unmerge_step would have to take back? */
+	bool merges;
+	/* Stopped: nothing of [page, page + n) of a guest, in one region, is to be merged any more by
+	 * whoever merges without us; what he has merged has memory of its own again. 0 or -errno. NULL:
+	 * nobody does. */
+	int (*forbid)(struct ksm *k, struct ksm_slot *s, uint64_t page, uint64_t n);
+	/* Stopped: pages of the guest have left their frames: give these back. NULL: there are none. */
+	void (*release)(struct ksm *k, struct ksm_slot *s);
 };
 
 /* By name; NULL when there is none. */
@@ -293,10 +303,29 @@ uint64_t ksm_step(struct ksm *k, uint64_t now_ns, uint64_t budget_pages);
  */
 uint64_t ksm_hint_step(struct ksm *k, uint64_t budget_pages);
 void ksm_stop(struct ksm *k);
+
+/* What was merged is taken back (unmerge.c): how far that has come. Zero before the first step. */
+struct ksm_unmerge {
+	uint64_t pages;	     /* that were shared and have memory of their own again */
+	uint64_t zero_pages; /* that were dropped, the same */
+	uint64_t pauses, pause_ns, pause_max_ns;
+	/* unmerge.c's: */
+	unsigned int slot, rounds;
+	uint64_t page, synced; /* the next page, and the first that was not looked at */
+	uint64_t left, piece;
+	void *buf;
+};
+/*
+ * After ksm_stop: take back what was merged in its guests, a piece at a time; a guest stands still for
+ * one piece at most. Returns 1: there is more, let the guests run before the next; 0: each page is what
+ * it would be had nothing ever been merged; or -errno of the host: what is done is done, and
+ * the engine may be started again, over what is left. By the thread that steps, while nobody does.
+ */
+int ksm_unmerge_step(struct ksm *k, struct ksm_unmerge *u);
+/* When no step follows: gives back what it holds. */
+void ksm_unmerge_end(struct ksm *k, struct ksm_unmerge *u);
 /* Another rest between passes from the next one on. Never while a step runs. */
 void ksm_set_pass_gap(struct ksm *k, uint64_t gap_ns);
-/* Does the engine look at hints? */
-bool ksm_engine_hints(const struct ksm *k);
 /* Does the engine want ksm_step calls? */
 bool ksm_engine_steps(const struct ksm *k);
 /* Any thread. */

@@ -92,6 +92,7 @@ static const struct ob_host_ops fake_ops = {
 	.map_empty = fake_map_empty,
 	.discard = fake_discard,
 	.discard_many = fake_discard_many,
+	.populate = fake_populate,
 	.reveal_many = fake_reveal_many,
 	.mergeable = fake_mergeable,
 	.pages = fake_pages,

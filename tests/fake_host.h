@@ -65,6 +65,7 @@ enum fake_op {
 	FAKE_SPLIT,
 	FAKE_HUGE_UNITS,
 	FAKE_MAP_VIEW,
+	FAKE_POPULATE,
 	FAKE_NOPS,
 };
 

@@ -141,6 +141,7 @@ int fake_map_view(struct ob_host *h, int fd, uint64_t size, const void **out);
 int fake_map_frames(struct ob_host *h, hva_t at, uint64_t size, int pool_fd, uint64_t off);
 int fake_map_empty(struct ob_host *h, hva_t at, uint64_t size, const char *name);
 int fake_discard(struct ob_host *h, hva_t at, uint64_t size);
+int fake_populate(struct ob_host *h, hva_t at, uint64_t size);
 int fake_discard_many(struct ob_host *h, const struct ob_range *ranges, unsigned int n);
 int fake_reveal_many(struct ob_host *h, const struct ob_range *ranges, unsigned int n);
 int fake_mergeable(struct ob_host *h, hva_t at, uint64_t size, bool on);

@@ -161,6 +161,29 @@ static int drop(struct fake_host *f, hva_t at, uint64_t size, bool reveal)
 	return 0;
 }
 
+/* Strict: only what is anonymous, and nothing that the caller would wait for. */
+int fake_populate(struct ob_host *h, hva_t at, uint64_t size)
+{
+	struct fake_host *f = fake_of(h);
+	uint64_t first, n = size / OB_PAGE_SIZE, limit;
+	struct fake_map *m;
+	int rc = fake_enter_partly(f, FAKE_POPULATE, &limit);
+
+	if (rc)
+		return rc;
+	m = fake_range(f, at, size, &first);
+	for (uint64_t i = 0; m && i < n; i++)
+		if (m->page[first + i].file || fake_missing(f, &m->page[first + i]))
+			m = NULL;
+	for (uint64_t i = 0; m && i < n && !rc; i++) {
+		if (i == limit)
+			rc = -f->fail_err[FAKE_POPULATE];
+		else
+			fake_break(f, &m->page[first + i]);
+	}
+	return fake_leave(f, FAKE_POPULATE, m ? rc : -EINVAL);
+}
+
 int fake_discard(struct ob_host *h, hva_t at, uint64_t size)
 {
 	struct fake_host *f = fake_of(h);
