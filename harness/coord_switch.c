@@ -283,6 +283,9 @@ static void empty_pools(struct coord *c)
 	for (uint64_t turn = 0; turn <= c->frames / 65536 + 2; turn++)
 		coord_pools_reap(c);
 	coord_pools_stats(c, &st);
+	/* And the next mode begins as the first did, with no hint of what was there. */
+	for (unsigned int i = 0; i < c->npools; i++)
+		(void)ksm_domain_reset(c->pool[i].domain);
 	c->sw.last.frames_left = st.live + st.filling;
 	if (c->sw.last.frames_left)
 		ob_warn("%llu frames of the pool are left, though nothing is shared",
