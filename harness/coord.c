@@ -153,6 +153,7 @@ static int switch_on(struct coord *c, struct ob_err *e)
 	c->t0_ns = coord_now(c);
 	/* The readings before belong to the first phase as well. */
 	c->phase_sample = 0;
+	c->phase_checked = c->phase_mismatches = 0;
 	count_back(c, (double)(c->t0_ns - c->boot_ns) / OB_NS_PER_SEC);
 	c->stage = COORD_MEASURE;
 	r = coord_ask(c, json_pack("{s:s}", "do", "engine"), 10000, NULL, e);
