@@ -342,7 +342,8 @@ static void cleanup(struct coord *c)
 {
 	coord_stop_cells(c);
 	coord_guard_free(c);
-	if (c->driving)
+	/* It is driven as soon as a switch to it has begun. */
+	if (c->driving || (c->sw.to && !strcmp(c->sw.to->name, "kernel")))
 		ksm_driver_stop(&c->driver);
 	coord_pools_close(c);
 	if (c->meter)
