@@ -58,6 +58,7 @@ help:
 	@echo 'make bench-ksm     our merging beside Linux KSM, needs root (about an hour)'
 	@echo 'make bench-ept     taking pages, answering faults, tracking, beside the bare system calls'
 	@echo 'make               build only: build/overbook, build/microguest.elf, build/guest.img'
+	@echo 'make linux         a Debian kernel and our initramfs for it (LINUX_KERNEL=6.1): build/linux/'
 	@echo 'make format        lay out the code by .clang-format (format-check only looks)'
 	@echo 'make clean         remove build/ (results/ stays)'
 	@echo 'CC=clang, BUILD=dir, V=1, SAN=address,undefined or SAN=thread change how it is built.'
@@ -115,8 +116,8 @@ GUESTFLAGS := -std=gnu17 -O2 -ffreestanding -nostdlib -static -fno-pic -no-pie -
 	   -mgeneral-regs-only -fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables \
 	   -fno-tree-loop-distribute-patterns -mcmodel=small -Wl,--build-id=none -I.
 GUESTWARN := $(filter-out -Wstrict-prototypes,$(WARN))
-MGSRC	:= $(wildcard workloads/microguest/*.c workloads/microguest/*.S)
-MGHDR	:= $(wildcard workloads/microguest/*.h workloads/*.h) kernel/agent_abi.h
+MGSRC	:= $(wildcard workloads/microguest/*.c workloads/microguest/*.S workloads/common/*.c)
+MGHDR	:= $(wildcard workloads/microguest/*.h workloads/common/*.h workloads/*.h) kernel/agent_abi.h
 
 $(BUILD)/microguest.elf: $(MGSRC) $(MGHDR) workloads/microguest/link.ld
 	@mkdir -p $(@D)
@@ -130,6 +131,37 @@ $(BUILD)/mkimage: workloads/mkimage.c workloads/image.h
 $(BUILD)/guest.img: $(BUILD)/mkimage
 	$(Q)$(BUILD)/mkimage -o $@
 	@echo "built $@"
+
+# --- Linux guests: docs/linux-guests.md ------------------------------------------------------------
+# build/linux/VERSION/: Debian's cloud kernel (fetched once) and its initramfs; build/linux/vmlinuz and
+# initrd.img are those of LINUX_KERNEL.
+
+LINUX_KERNEL ?= 6.1
+LINUX	:= $(BUILD)/linux
+AGENTSRC := $(wildcard workloads/linux/*.c workloads/common/*.c)
+AGENTOBJ := $(AGENTSRC:%.c=$(LINUX)/obj/%.o)
+# In a guest there is nobody to read what a sanitizer finds, and a static program cannot have one.
+AGENTFLAGS := -O2 -pthread
+
+$(LINUX)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CSTD) -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 $(AGENTFLAGS) $(WARN) -MMD -MP -c $< -o $@
+
+$(LINUX)/agent: $(AGENTOBJ)
+	$(Q)$(CC) $(AGENTFLAGS) -static -s $^ -o $@
+	@echo "built $@"
+
+$(LINUX)/%/release: scripts/linux-kernel.sh
+	$(Q)BUILD=$(BUILD) scripts/linux-kernel.sh fetch $* >/dev/null
+	@touch $@
+
+$(LINUX)/%/initrd.img: $(LINUX)/%/release $(LINUX)/agent scripts/linux-initrd.sh
+	$(Q)BUILD=$(BUILD) scripts/linux-initrd.sh $* $(LINUX)/agent $@
+	@echo "built $@"
+
+.PHONY: linux
+linux: $(LINUX)/$(LINUX_KERNEL)/initrd.img $(BUILD)/guest.img
+	$(Q)ln -sf $(LINUX_KERNEL)/vmlinuz $(LINUX_KERNEL)/initrd.img $(LINUX)/
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 

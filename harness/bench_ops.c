@@ -54,7 +54,6 @@ static int make_vm(struct ops_bed *bed, unsigned int id, struct vm **out, struct
 		.kernel = bed->elf,
 		.kernel_len = bed->elf_len,
 		.cmdline = "workload=idle seed=1 common=1",
-		.disk_fd = -1,
 		.console_fd = -1,
 		.worker = bed->worker,
 	};

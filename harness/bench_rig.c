@@ -53,7 +53,8 @@ static int make_guest(struct bench_rig *r, unsigned int i, struct ob_err *e)
 		.kernel = r->elf,
 		.kernel_len = r->elf_len,
 		.cmdline = cmdline,
-		.disk_fd = r->image_fd,
+		.disk[0].fd = r->image_fd,
+		.ndisks = r->image_fd >= 0,
 		.console_fd = -1,
 		.worker = r->worker,
 	};
@@ -310,9 +311,7 @@ int bench_rig_close(struct bench_rig *r, struct ob_err *e)
 			ret = ob_fail(e, EIO, "guest %u found %llu wrong pages", i,
 				      (unsigned long long)g->report.mismatches);
 		/* The disk's accesses go through ept. */
-		if (g->vm->has_blk)
-			virtio_blk_exit(&g->vm->blk);
-		g->vm->has_blk = false;
+		vm_detach(g->vm);
 		if (!ret)
 			ret = verify(g, i, e);
 		ept_exit(&g->ept);

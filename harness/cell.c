@@ -231,6 +231,9 @@ static int cell_setup(struct cell *c, const json_t *doc, struct ob_err *e)
 	r = ob_read_file(proto_str(doc, "kernel"), ELF_MAX_BYTES, &c->kernel, &c->kernel_len, e);
 	if (r)
 		return r;
+	r = cell_linux_setup(c, doc, e);
+	if (r)
+		return r;
 	if (*proto_str(doc, "image")) {
 		c->image_fd = open(proto_str(doc, "image"), O_RDONLY | O_CLOEXEC);
 		if (c->image_fd < 0)
@@ -282,7 +285,7 @@ static int cell_start(struct cell *c, struct ob_err *e)
 	}
 	/* The guests' threads are made by now, so it is this thread's alone. */
 	setpriority(PRIO_PROCESS, 0, CONTROL_NICE);
-	return 0;
+	return cell_linux_input_start(c, e);
 }
 
 int cell_engine_start(struct cell *c, struct ob_err *e)
@@ -397,15 +400,18 @@ static json_t *reply_sample(struct cell *c, const json_t *doc)
 	return o;
 }
 
-/* Guests that are not warm by now are not going to be. */
-static void cell_fail_cold(struct cell *c)
+/* Guests that are not warm by now are not going to be; or those that have not even booted. */
+static void cell_fail_cold(struct cell *c, bool booting)
 {
 	for (unsigned int i = 0; i < c->nguests; i++) {
 		struct vm *vm = c->guest[i].vm;
 		struct agent_report r = {0};
 
-		agent_read_report(&vm->agent, &r);
-		if (r.phase < AGENT_WARM && atomic_load(&vm->state) == VM_RUNNING)
+		if (agent_read_report(&vm->agent, &r) && booting)
+			continue;
+		if (booting && atomic_load(&vm->state) == VM_RUNNING)
+			vm_fail(vm, "did not boot in time: its agent has not said anything");
+		else if (r.phase < AGENT_WARM && atomic_load(&vm->state) == VM_RUNNING)
 			vm_fail(vm, "was not ready in time (phase %llu)",
 				(unsigned long long)r.phase);
 	}
@@ -442,7 +448,7 @@ static json_t *cell_answer(struct cell *c, const json_t *doc, bool *quit)
 	else if (!strcmp(what, "stand"))
 		stand_told(c, doc);
 	else if (!strcmp(what, "fail-cold"))
-		cell_fail_cold(c);
+		cell_fail_cold(c, json_is_true(json_object_get(doc, "booting")));
 	else if (!strcmp(what, "scan-gap"))
 		cell_scan_gap(c, doc);
 	else if (!strcmp(what, "plant"))
@@ -463,6 +469,7 @@ static json_t *cell_answer(struct cell *c, const json_t *doc, bool *quit)
 static void cell_exit(struct cell *c)
 {
 	cell_scanner_stop(c);
+	cell_linux_input_stop(c);
 	for (unsigned int i = 0; i < c->nguests; i++)
 		vm_ask_stop(c->guest[i].vm);
 	cell_pause(c, false);
@@ -491,6 +498,7 @@ static void cell_exit(struct cell *c)
 		close(c->image_fd);
 	cell_io_exit(c);
 	free(c->kernel);
+	cell_linux_exit(c);
 	if (c->kvm.fd >= 0)
 		kvm_close(&c->kvm);
 	ob_arena_free(c->arena_ept);

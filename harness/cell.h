@@ -5,6 +5,19 @@
 
 #include "harness/harness.h"
 
+/* Linux guests (cell_linux.c); all zero: there are none. */
+struct cell_linux {
+	bool on, agent;
+	unsigned int vcpus;
+	void *initrd;
+	size_t initrd_len;
+	uint64_t hang_ns; /* an agent that says nothing for so long: the guest hangs */
+	int input_fd;	  /* a terminal, whose input is for the one guest's console; -1: none */
+	pthread_t input;
+	bool has_input;
+	_Atomic bool input_quit;
+};
+
 struct cell_guest {
 	unsigned int id;
 	char workload[16];
@@ -22,7 +35,12 @@ struct cell_guest {
 	struct agent_report last;     /* of one that is gone */
 	struct cell_kvmstat *kvmstat; /* NULL: this KVM has none */
 	struct ksm_io *io;	      /* NULL: no hints of what it reads */
-	uint32_t disk_digest;	      /* of its disk image (content.h) */
+	struct cell_disk {
+		struct cell_guest *g;
+		uint32_t digest; /* of what is in it (content.h) */
+	} disk[VM_MAX_DISKS];
+	int disk_fd[VM_MAX_DISKS]; /* those that are its own (--disk) */
+	unsigned int ndisks;
 };
 
 struct cell {
@@ -53,6 +71,7 @@ struct cell {
 	int image_fd;
 	void *kernel;
 	size_t kernel_len;
+	struct cell_linux lx;
 
 	pthread_t scanner;
 	bool has_scanner;
@@ -126,6 +145,21 @@ bool cell_huge_steps(const struct cell *c);
 uint64_t cell_huge_step(struct cell *c, uint64_t now_ns);
 /* What ept says of it; null when memory is of 4 KiB pages. */
 json_t *cell_huge_json(struct cell_guest *g);
+
+/*
+ * cell_linux.c: Linux guests. Their part of the set-up document, and the end; a guest's part of its
+ * configuration, which opens its disks (closed by the exit, also after an error); is it one, and does
+ * it hang (false: it is none); what a sample says of it; and input from a terminal.
+ */
+int cell_linux_setup(struct cell *c, const json_t *doc, struct ob_err *e);
+void cell_linux_exit(struct cell *c);
+int cell_linux_guest(struct cell *c, struct cell_guest *g, const json_t *doc, struct vm_config *cfg,
+		     struct ob_err *e);
+void cell_linux_guest_exit(struct cell_guest *g);
+bool cell_linux_watch(struct cell *c, struct cell_guest *g, uint64_t heartbeat, uint64_t now);
+void cell_linux_sample(struct cell *c, struct cell_guest *g, json_t *o);
+int cell_linux_input_start(struct cell *c, struct ob_err *e);
+void cell_linux_input_stop(struct cell *c);
 
 /* cell_kvmstat.c: opened when the VM is there, closed before it goes. */
 void cell_kvmstat_open(struct cell_guest *g);

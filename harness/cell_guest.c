@@ -109,7 +109,8 @@ int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, s
 		.kernel = c->kernel,
 		.kernel_len = c->kernel_len,
 		.cmdline = proto_str(doc, "cmdline"),
-		.disk_fd = c->image_fd,
+		.disk[0].fd = c->image_fd,
+		.ndisks = c->image_fd >= 0,
 		.worker = c->worker,
 	};
 	int r;
@@ -131,7 +132,9 @@ int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, s
 			       strerror(errno));
 	cfg.console_fd = g->console_fd;
 
-	r = vm_create(&g->vm, &c->kvm, &c->host, &cfg, e);
+	r = cell_linux_guest(c, g, doc, &cfg, e);
+	if (!r)
+		r = vm_create(&g->vm, &c->kvm, &c->host, &cfg, e);
 	if (r)
 		goto close_console;
 	r = ept_init(&g->ept, &c->host, &g->vm->mem,
@@ -165,6 +168,7 @@ destroy_vm:
 	vm_destroy(g->vm);
 	g->vm = NULL;
 close_console:
+	cell_linux_guest_exit(g);
 	if (g->console_fd >= 0)
 		close(g->console_fd);
 	return r;
@@ -176,15 +180,14 @@ void cell_guest_destroy(struct cell *c, struct cell_guest *g)
 		return;
 	cell_kvmstat_close(g);
 	vm_stop(g->vm);
-	if (g->vm->has_blk)
-		virtio_blk_exit(&g->vm->blk);
-	g->vm->has_blk = false;
+	vm_detach(g->vm);
 	cell_huge_guest_exit(g);
 	cell_guest_unmerged(c, g);
 	cell_io_guest_exit(g);
 	ept_exit(&g->ept);
 	vm_destroy(g->vm);
 	g->vm = NULL;
+	cell_linux_guest_exit(g);
 	if (g->console_fd >= 0)
 		close(g->console_fd);
 }
@@ -203,9 +206,7 @@ void cell_guest_give_back(struct cell *c, struct cell_guest *g)
 	    (g->vm->end != VM_END_EXIT && g->vm->end != VM_END_FAILED))
 		return;
 	vm_stop(g->vm);
-	if (g->vm->has_blk)
-		virtio_blk_exit(&g->vm->blk);
-	g->vm->has_blk = false;
+	vm_detach(g->vm);
 	if (!agent_read_report(&g->vm->agent, &g->last))
 		g->last = (struct agent_report){0};
 	g->gone = true;
@@ -234,7 +235,7 @@ void cell_guest_watch(struct cell *c, struct cell_guest *g)
 		return;
 	/* Before its first report a guest is watched by the time that the fleet may take to be
 	 * warm. */
-	if (!agent_read_report(&g->vm->agent, &r))
+	if (!agent_read_report(&g->vm->agent, &r) || cell_linux_watch(c, g, r.heartbeat, now))
 		return;
 	if (r.heartbeat != g->beat || !g->beat_ns || c->paused || c->stood) {
 		g->beat = r.heartbeat;
@@ -318,6 +319,7 @@ json_t *cell_guest_sample(struct cell *c, struct cell_guest *g, bool full)
 	json_object_set_new(o, "reason",
 			    json_string(g->vm->end == VM_END_ASKED ? "" : g->vm->reason));
 	ob_unlock(&g->vm->end_lock);
+	cell_linux_sample(c, g, o);
 	if (full) {
 		sample_full(g, &r, o);
 		json_object_set_new(o, "huge", cell_huge_json(g));

@@ -86,19 +86,22 @@ void cell_io_guest_exit(struct cell_guest *g)
 
 static void disk_read(void *arg, uint64_t page, uint64_t n, uint64_t block)
 {
-	struct cell_guest *g = arg;
+	struct cell_disk *d = arg;
 
-	ksm_io_read(g->io, page, n, ksm_origin(KSM_ORIGIN_DISK, g->disk_digest, block));
+	ksm_io_read(d->g->io, page, n, ksm_origin(KSM_ORIGIN_DISK, d->digest, block));
 }
 
 static void disk_written(void *arg, uint64_t block, uint64_t n)
 {
-	struct cell_guest *g = arg;
+	struct cell_disk *d = arg;
 
-	ksm_io_written(g->io, ksm_origin(KSM_ORIGIN_DISK, g->disk_digest, block), n);
+	ksm_io_written(d->g->io, ksm_origin(KSM_ORIGIN_DISK, d->digest, block), n);
 }
 
-/* The pages that are whole in the file: the same in all guests of this kernel until they write. */
+/*
+ * The pages that are whole in the file: the same in all guests of this kernel until they write. Of a
+ * bzImage the guest itself makes its pages, elsewhere in each with KASLR: they are left to the scan.
+ */
 static void kernel_loaded(struct cell *c, struct cell_guest *g)
 {
 	struct elf_image img;
@@ -124,8 +127,12 @@ void cell_io_listen(struct cell *c, struct cell_guest *g)
 	if (!g->io)
 		return;
 	kernel_loaded(c, g);
-	if (!g->vm->has_blk || fstat(c->image_fd, &st))
-		return;
-	g->disk_digest = content_digest(&st);
-	virtio_blk_on_io(&g->vm->blk, &ops, g);
+	for (unsigned int i = 0; i < g->vm->ndisks; i++) {
+		struct virtio_blk *b = &g->vm->disk[i];
+
+		if (fstat(b->fd, &st))
+			continue;
+		g->disk[i] = (struct cell_disk){.g = g, .digest = content_digest(&st)};
+		virtio_blk_on_io(b, &ops, &g->disk[i]);
+	}
 }

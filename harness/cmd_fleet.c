@@ -43,7 +43,7 @@ static unsigned int run_modes(const struct fleet_config *c, struct run_result *r
 {
 	unsigned int n = 0;
 
-	const char *const path[] = {c->kernel_path, c->image_path};
+	const char *const path[] = {c->kernel_path, c->image_path, c->lx.initrd};
 	struct stat first[OB_ARRAY_SIZE(path)];
 
 	for (size_t f = 0; f < OB_ARRAY_SIZE(path); f++)

@@ -93,9 +93,17 @@ static unsigned int count_guests(const struct coord *c, bool ended)
 	return n;
 }
 
+/* There is nobody in the guests to say how far they are. */
+static bool agentless(const struct coord *c)
+{
+	return c->cfg->lx.on && !c->cfg->lx.agent;
+}
+
 static int wait_warm(struct coord *c, struct ob_err *e)
 {
-	uint64_t limit = c->boot_ns + c->cfg->warm_timeout * OB_NS_PER_SEC;
+	/* Of Linux guests, from when they must have booted. */
+	uint64_t limit =
+		c->boot_ns + (c->cfg->warm_timeout + c->cfg->lx.boot_timeout) * OB_NS_PER_SEC;
 	unsigned int warm = 0, ended = 0;
 	uint64_t next = 0;
 	int r;
@@ -120,6 +128,9 @@ static int wait_warm(struct coord *c, struct ob_err *e)
 			if (r)
 				return r;
 		}
+		r = coord_linux_boot_time(c, e);
+		if (r)
+			return r;
 		nap_until(c, now + WARM_POLL_NS);
 	}
 	c->out->warm_seconds = (double)(coord_now(c) - c->boot_ns) / OB_NS_PER_SEC;
@@ -195,7 +206,7 @@ static bool measured(struct coord *c, uint64_t now)
 
 	if (c->cfg->live)
 		begin += (uint64_t)(c->phase_at * OB_NS_PER_SEC);
-	if (c->sw.to || now < begin + all)
+	if (c->sw.to || !all || now < begin + all)
 		return false;
 	return !c->driving || c->out->converged || c->cfg->script ||
 	       now - begin >= KERNEL_PATIENCE * all;
@@ -226,7 +237,8 @@ static void say_measured(struct coord *c)
 static int measure(struct coord *c, struct ob_err *e)
 {
 	uint64_t every = c->cfg->sample_ms ? c->cfg->sample_ms * OB_NS_PER_MS : SAMPLE_NS;
-	uint64_t end = c->t0_ns + c->cfg->seconds * OB_NS_PER_SEC, next_line = 0;
+	uint64_t end = c->cfg->seconds ? c->t0_ns + c->cfg->seconds * OB_NS_PER_SEC : UINT64_MAX;
+	uint64_t next_line = 0;
 	struct ksm_sysfs_counters k;
 	int r, over;
 
@@ -244,6 +256,9 @@ static int measure(struct coord *c, struct ob_err *e)
 		if (r)
 			return r;
 		reap(c);
+		r = coord_linux_boot_time(c, e);
+		if (r)
+			return r;
 		s = &c->out->sample[c->out->nsamples - 1];
 		if (c->driving && !ksm_sysfs_read(&k))
 			c->out->converged |= ksm_settled(&c->settle, &k);
@@ -259,6 +274,8 @@ static int measure(struct coord *c, struct ob_err *e)
 			if (r)
 				return r < 0 ? r : 0;
 		}
+		if (count_guests(c, true) == c->cfg->guests && agentless(c))
+			break; /* they were to run until they power off */
 		if (count_guests(c, true) == c->cfg->guests)
 			return ob_fail(e, EIO, "no guest is left: %s", c->out->guest[0].reason);
 	}
@@ -297,7 +314,7 @@ int coord_measure_last(struct coord *c, struct ob_err *e)
 static void judge(struct coord *c, int err, const struct ob_err *e)
 {
 	struct run_result *out = c->out;
-	unsigned int ended = count_guests(c, true), bad = 0;
+	unsigned int bad = 0;
 	char memory[100];
 	bool room = coord_guard_judge(c, memory, sizeof(memory));
 
@@ -324,7 +341,7 @@ static void judge(struct coord *c, int err, const struct ob_err *e)
 	} else if (out->cells_lost || bad) {
 		out->status = RUN_DEGRADED;
 		snprintf(out->note, sizeof(out->note), "%u of %u guests did not run to the end",
-			 ended, c->cfg->guests);
+			 bad, c->cfg->guests);
 	} else if (!room) {
 		out->status = RUN_DEGRADED;
 		snprintf(out->note, sizeof(out->note), "%s", memory);
@@ -335,6 +352,10 @@ static void judge(struct coord *c, int err, const struct ob_err *e)
 			 out->paused_seconds);
 	} else if (*memory) {
 		snprintf(out->note, sizeof(out->note), "%s", memory);
+	} else if (agentless(c) && c->cfg->guests > 1) {
+		snprintf(
+			out->note, sizeof(out->note),
+			"guests without an agent: measured from their start, nothing was verified");
 	}
 }
 
@@ -426,7 +447,7 @@ int coord_run(const struct fleet_config *cfg, const struct ksm_engine_ops *mode,
 		out->boot_seconds = (double)(c.boot_ns - begin) / OB_NS_PER_SEC;
 		r = coord_ask(&c, json_pack("{s:s}", "do", "start"), 30000, NULL, e);
 	}
-	if (!r && !ob_stop_signal)
+	if (!r && !ob_stop_signal && !agentless(&c))
 		r = wait_warm(&c, e);
 	if (!r && !ob_stop_signal)
 		r = switch_on(&c, e);

@@ -95,6 +95,7 @@ struct coord {
 	uint64_t lat_t0[AGENT_LAT_BUCKETS];
 	unsigned int room; /* samples allocated */
 	bool said_unbound; /* that cells could not be bound to their nodes */
+	bool said_booting; /* that the time to boot is over (coord_linux.c) */
 	/* Stopped and let go on by the control socket (coord_control.c). */
 	bool stopped;
 	uint64_t stopped_ns;	   /* since when, by the host's clock */
@@ -213,6 +214,12 @@ int coord_sample(struct coord *c, bool full, struct ob_err *e);
 /* coord_wset.c: what cells are told about sampling (null: nothing), and what one says of a guest. */
 json_t *coord_wset_doc(const struct fleet_config *cfg);
 void coord_wset_take(struct coord *c, struct run_guest *g, const json_t *guest);
+/* coord_linux.c: Linux guests: what cells are told of all of them (null: there are none) and of one; what
+ * a sample says of one; and who has not booted in time, looked at while guests boot. */
+json_t *coord_linux_doc(const struct fleet_config *cfg);
+void coord_linux_guest(const struct fleet_config *cfg, unsigned int guest, json_t *doc);
+void coord_linux_take(struct coord *c, struct run_guest *g, const json_t *guest);
+int coord_linux_boot_time(struct coord *c, struct ob_err *e);
 /* coord_content.c: top shared content, from the last sample's meter. */
 void coord_content(struct coord *c);
 /* Bytes of a cell's page tables now. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* coord_content.c: where the frames that the guests share come from, at the last reading. */
+#include <limits.h>
 #include <stdlib.h>
 
 #include "harness/content.h"
@@ -34,7 +35,8 @@ static uint64_t held_frames(const struct coord *c, struct content_frame *list)
 
 void coord_content(struct coord *c)
 {
-	struct content_file file[2];
+	struct content_file file[2 + LINUX_MAX_DISKS];
+	char path[PATH_MAX];
 	struct content_frame *list;
 	unsigned int n = 0;
 
@@ -46,6 +48,11 @@ void coord_content(struct coord *c)
 	content_open(&file[n++], KSM_ORIGIN_KERNEL, c->cfg->kernel_path);
 	if (c->cfg->image_path)
 		content_open(&file[n++], KSM_ORIGIN_DISK, c->cfg->image_path);
+	/* Of disks that each guest has for itself, the first guest's name stands for all. */
+	for (unsigned int i = 0; i < c->cfg->lx.ndisks; i++) {
+		linux_disk_path(c->cfg, i, 0, path, sizeof(path));
+		content_open(&file[n++], KSM_ORIGIN_DISK, path);
+	}
 	c->out->ncontent = content_top(file, n, list, held_frames(c, list), c->out->content);
 	while (n)
 		content_close(&file[--n]);

@@ -56,6 +56,7 @@ static void take_guest(struct coord *c, const json_t *o)
 		result_huge_take(&g->huge, json_object_get(o, "huge"));
 	snprintf(g->end, sizeof(g->end), "%s", proto_str(o, "end"));
 	snprintf(g->reason, sizeof(g->reason), "%s", proto_str(o, "reason"));
+	coord_linux_take(c, g, o);
 	coord_wset_take(c, g, o);
 	list = json_object_get(o, "lat");
 	json_array_foreach (list, i, m)

@@ -155,13 +155,15 @@ static json_t *setup_doc(struct coord *c, unsigned int cell)
 	json_t *guests = json_array(), *doc;
 
 	for (unsigned int n = 0; n < c->cell[cell].n; n++) {
-		char cmdline[256], console[1200] = "", words[96];
+		char cmdline[BOOT_CMDLINE_MAX], console[1200] = "", words[96];
 		unsigned int i = c->cell[cell].guest[n];
 
 		opts_workload_words(c->out->guest[i].workload, words, sizeof(words));
 		snprintf(cmdline, sizeof(cmdline), "%s seed=%llu common=%llu guest=%u", words,
 			 (unsigned long long)(cfg->seed * 1000003 + i + 1),
 			 (unsigned long long)cfg->seed, i);
+		if (cfg->lx.on)
+			linux_cmdline(cfg, i, c->out->guest[i].workload, cmdline, sizeof(cmdline));
 		if (cfg->console_fd > 0)
 			snprintf(console, sizeof(console), "-");
 		else if (cfg->out_dir)
@@ -173,6 +175,7 @@ static json_t *setup_doc(struct coord *c, unsigned int cell)
 					  (json_int_t)c->guest[i].page_base, "workload",
 					  c->out->guest[i].workload, "cmdline", cmdline, "console",
 					  console)));
+		coord_linux_guest(cfg, i, json_array_get(guests, n));
 	}
 	doc = json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:s,s:s,s:o,s:s,s:I}", "do", "setup", "sharing",
 			c->engine->name, "cell", (json_int_t)cell, "inject",
@@ -187,6 +190,7 @@ static json_t *setup_doc(struct coord *c, unsigned int cell)
 	json_object_set_new(doc, "max_pause_ns",
 			    json_integer((json_int_t)(cfg->max_pause_us * OB_NS_PER_US)));
 	json_object_set_new(doc, "working_set", coord_wset_doc(cfg));
+	json_object_set_new(doc, "pc", coord_linux_doc(cfg));
 	setup_place(c, cell, doc);
 	return doc;
 }

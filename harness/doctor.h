@@ -43,7 +43,10 @@ json_t *doctor_json(const struct doctor *d);
 void doctor_print(FILE *out, const struct doctor *d);
 
 void doctor_kvm(struct doctor *d, const char *kvm_path); /* doctor_kvm.c */
-void doctor_memory(struct doctor *d);			 /* doctor_probe.c: mechanisms */
-void doctor_settings(struct doctor *d);			 /* doctor_host.c: limits and sizes */
+/* doctor_linux.c: which guests run here, and how fast. @fd: of KVM, whose mode is @mode; @self_exe: next
+ * to which the Linux image would be. */
+void doctor_guests(struct doctor *d, int fd, enum kvm_mode mode, const char *self_exe);
+void doctor_memory(struct doctor *d);	/* doctor_probe.c: mechanisms */
+void doctor_settings(struct doctor *d); /* doctor_host.c: limits and sizes */
 
 #endif

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/kvm.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -93,6 +94,8 @@ static void kvm_vm(struct doctor *d, int fd)
 void doctor_kvm(struct doctor *d, const char *kvm_path)
 {
 	static const char need[] = "booting guests";
+	char exe[PATH_MAX];
+	ssize_t n;
 	int version, err, fd = open(kvm_path, O_RDWR | O_CLOEXEC);
 
 	err = errno;
@@ -118,6 +121,9 @@ void doctor_kvm(struct doctor *d, const char *kvm_path)
 		kvm_mode(d);
 		kvm_caps(d, fd);
 		kvm_vm(d, fd);
+		n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+		exe[n < 0 ? 0 : n] = '\0';
+		doctor_guests(d, fd, kvm_mode_detect(), exe);
 	}
 	close(fd);
 }

@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 #include "harness/opts_domain.h"
+#include "harness/opts_linux.h"
 #include "harness/wset.h"
 #include "ksm/ksm.h"
 
@@ -50,8 +51,9 @@ struct fleet_config {
 	unsigned int nworkloads;
 	const struct ksm_engine_ops *sharing[FLEET_MAX_MODES];
 	unsigned int nsharing;
-	bool live;	      /* --live: one fleet goes through all of them, each for @seconds */
-	unsigned int seconds; /* measured time, from the engine switched on over warm guests */
+	bool live; /* --live: one fleet goes through all of them, each for @seconds */
+	unsigned int
+		seconds; /* measured, from the engine switched on over warm guests; 0: to their end */
 	uint64_t seed;
 	unsigned int cell;	      /* most guests in one cell */
 	struct domain_opts domains;   /* --domain */
@@ -76,6 +78,7 @@ struct fleet_config {
 	const char *json_path;	 /* --json FILE, or NULL; "-" is standard output */
 	const char *out_dir;	 /* results/<run> of compare; NULL: none */
 	const char *kernel_path, *image_path;
+	struct linux_opts lx; /* not our microguest, but Linux */
 	bool quiet;
 	int console_fd; /* run: where the guests' consoles go; 0 or less: a file per guest */
 	const char *control_path; /* --control PATH or "none"; NULL: the default place */
@@ -137,6 +140,11 @@ struct run_guest {
 	unsigned int nmismatch;	      /* of those filled in */
 	struct run_wset wset;	      /* --working-set */
 	struct ksm_meter_share share; /* of what is resident and saved */
+	/* Of Linux guests: resets that it booted anew from; it has not written to its console; and how
+	 * that ended when it failed. */
+	unsigned int reboots;
+	bool silent;
+	char console_tail[1100];
 };
 
 /* The guard against storms (ksm/reserve.h), over the measured time. */

@@ -46,6 +46,11 @@ enum opts_key {
 	KEY_ACROSS,
 	KEY_IO_HINTS,
 	KEY_MAX_PAUSE,
+	KEY_INITRD,
+	KEY_APPEND,
+	KEY_VCPUS,
+	KEY_DISK,
+	KEY_BOOT_TIMEOUT,
 	KEY_HELP,
 };
 
@@ -60,8 +65,17 @@ enum opts_key {
 	{"seconds", KEY_SECONDS, "S", 0, "measured time over warm guests (default 10)", 0}, \
 	{"seed", KEY_SEED, "N", 0, "of everything random (default 1)", 0}, \
 	{"json", KEY_JSON, "FILE", 0, "write the result there; - is standard output", 0}, \
-	{"guest", KEY_GUEST, "KIND", 0, "microguest (default) or linux", 0}, \
-	{"kernel", KEY_KERNEL, "FILE", 0, "guest to boot (default: microguest.elf next to overbook)", 0}, \
+	{"guest", KEY_GUEST, "KIND", 0, "microguest (default) or linux (default with --initrd, or " \
+	 "when --kernel is a Linux kernel; alone: the project's own image)", 0}, \
+	{"kernel", KEY_KERNEL, "FILE", 0, "guest to boot: a Linux bzImage or vmlinux, or a microguest " \
+	 "(default: microguest.elf next to overbook)", 0}, \
+	{"initrd", KEY_INITRD, "FILE", 0, "initial RAM disk of Linux guests", 0}, \
+	{"append", KEY_APPEND, "WORDS", 0, "to the end of the Linux kernel's command line", 0}, \
+	{"vcpus", KEY_VCPUS, "N", 0, "vCPUs of each Linux guest, 1 to 64 (default 1)", 0}, \
+	{"disk", KEY_DISK, "FILE[:rw]", 0, "raw disk of Linux guests, up to 4; {} in its name is the " \
+	 "guest's number; with :rw the guest may write to it", 0}, \
+	{"boot-timeout", KEY_BOOT_TIMEOUT, "S", 0, "time for the agent in a Linux guest to speak " \
+	 "(default 60; 3600 on a KVM without hardware below it)", 0}, \
 	{"image", KEY_IMAGE, "FILE", 0, "disk of the guests (default: guest.img next to overbook)", 0}, \
 	{"control", KEY_CONTROL, "PATH", 0, \
 	 "socket to ask and steer it by (docs/control.md); none: no such socket", 0}, \
@@ -384,6 +398,13 @@ static int explain_option(struct opts_state *st, const char *word)
 	return opts_bad(st, "unknown option '%.60s' (try %s --help)", word, st->name);
 }
 
+/* What another file has understood or refused. */
+static int take_with(struct opts_state *st, int ret)
+{
+	st->explained |= ret != 0;
+	return -ret;
+}
+
 static error_t opts_option(int key, char *arg, struct argp_state *state)
 {
 	struct opts_state *st = state->input;
@@ -413,6 +434,7 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 		c->max_pause_us = (unsigned int)v;
 		return ret;
 	case KEY_SECONDS:
+		st->given->seconds = true;
 		ret = take_count(st, "--seconds", arg, 1, OPTS_MAX_SECONDS, &v);
 		c->seconds = (unsigned int)v;
 		return ret;
@@ -423,8 +445,10 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 	case KEY_SEED:
 		return take_count(st, "--seed", arg, 0, INT64_MAX, &c->seed);
 	case KEY_MEM:
+		st->given->mem = true;
 		return take_mem(st, arg);
 	case KEY_WORKLOAD:
+		st->given->workload = true;
 		return take_workload(st, arg);
 	case KEY_SHARING:
 		return take_sharing(st, arg);
@@ -456,15 +480,22 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 		st->explained |= ret != 0;
 		return ret ? EINVAL : 0;
 	case KEY_GUEST:
-		if (strcmp(arg, "linux") == 0)
-			return opts_bad(st, "--guest linux: not available in this version; leave "
-					    "it out, or say "
-					    "--guest microguest");
-		if (strcmp(arg, "microguest") != 0)
-			return opts_bad(st,
-					"--guest '%.40s': unknown; there are microguest and linux",
-					arg);
-		return 0;
+		return take_with(st, opts_take_guest(st->given, arg, st->e));
+	case KEY_INITRD:
+		c->lx.initrd = arg;
+		return *arg ? 0 : opts_bad(st, "--initrd: the file name is empty");
+	case KEY_APPEND:
+		return take_with(st, opts_take_append(c, arg, st->e));
+	case KEY_DISK:
+		return take_with(st, opts_take_disk(c, arg, st->e));
+	case KEY_VCPUS:
+		ret = take_count(st, "--vcpus", arg, 1, LINUX_MAX_VCPUS, &v);
+		c->lx.vcpus = (unsigned int)v;
+		return ret;
+	case KEY_BOOT_TIMEOUT:
+		ret = take_count(st, "--boot-timeout", arg, 1, LINUX_MAX_BOOT, &v);
+		c->lx.boot_timeout = (unsigned int)v;
+		return ret;
 	case KEY_JSON:
 		c->json_path = arg;
 		return *arg ? 0 : opts_bad(st, "--json: the file name is empty");

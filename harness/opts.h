@@ -32,8 +32,10 @@ struct opts_given {
 	bool sharing; /* the sharing modes were named, not the default */
 	const char *repeated; /* a mode that is there more than once; NULL: none */
 	bool out_dir;
-	bool ksm;		  /* --ksm */
-	bool working_set, sample; /* --working-set; one of the options about it */
+	bool ksm;		      /* --ksm */
+	bool working_set, sample;     /* --working-set; one of the options about it */
+	bool linux_guest, microguest; /* --guest */
+	bool workload, mem, seconds;
 };
 
 /* Fill @c from the command line of @verb ("run", "fleet", "compare"); argv[0] is the verb. */

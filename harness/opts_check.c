@@ -239,7 +239,7 @@ int opts_default_paths(struct fleet_config *c, const char *self_exe, struct ob_e
 		snprintf(c->kernel_buf, sizeof(c->kernel_buf), "%.1000s/microguest.elf", dir);
 		c->kernel_path = c->kernel_buf;
 	}
-	if (!c->image_path) {
+	if (!c->image_path && (!c->lx.on || c->lx.agent)) {
 		snprintf(c->image_buf, sizeof(c->image_buf), "%.1000s/guest.img", dir);
 		c->image_path = c->image_buf;
 	}
@@ -303,7 +303,7 @@ static int check_utf8(const char *what, const char *path, struct ob_err *e)
 	bool ok = !path || s;
 
 	json_decref(s);
-	return ok ? 0 : ob_fail(e, EILSEQ, "%s: the path is not valid UTF-8, rename it", what);
+	return ok ? 0 : ob_fail(e, EILSEQ, "%s: not valid UTF-8; rename it", what);
 }
 
 int opts_check(struct fleet_config *c, const struct opts_given *given, const struct opts_host *h,
@@ -318,8 +318,14 @@ int opts_check(struct fleet_config *c, const struct opts_given *given, const str
 	if (!ret)
 		ret = check_utf8("output folder", c->out_dir, e);
 	if (!ret)
-		ret = opts_check_kernel(c->kernel_path, e);
+		ret = check_utf8("initrd", c->lx.initrd, e);
 	if (!ret)
+		ret = check_utf8("--append", c->lx.append, e);
+	for (unsigned int i = 0; i < c->lx.ndisks && !ret; i++)
+		ret = check_utf8("--disk", c->lx.disk[i].path, e);
+	if (!ret)
+		ret = c->lx.on ? opts_check_linux(c, e) : opts_check_kernel(c->kernel_path, e);
+	if (!ret && c->image_path)
 		ret = opts_check_image(c->image_path, e);
 	if (!ret)
 		ret = opts_check_memory(c, h, e);

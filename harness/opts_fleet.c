@@ -29,6 +29,7 @@ int opts_fleet(struct fleet_config *c, const char *verb, int argc, char **argv)
 	struct ob_err e = {""};
 	struct opts_given given;
 	struct opts_host host;
+	bool software;
 	ssize_t n;
 
 	switch (opts_parse(c, &given, verb, argc, argv, &e)) {
@@ -40,16 +41,22 @@ int opts_fleet(struct fleet_config *c, const char *verb, int argc, char **argv)
 	case OPTS_OK:
 		break;
 	}
+	software = kvm_mode_detect() == KVM_MODE_SOFTWARE;
 	n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
 	exe[n < 0 ? 0 : n] = '\0';
 	if (strcmp(verb, "compare") == 0 && !given.out_dir)
 		default_out_dir(c);
-	if (opts_default_paths(c, exe, &e) || opts_host_read(&host, &e) ||
+	if (opts_linux_settle(c, &given, verb, exe, software, &e) ||
+	    opts_default_paths(c, exe, &e) || opts_host_read(&host, &e) ||
 	    opts_check(c, &given, &host, note, sizeof(note), &e)) {
 		ob_warn("%s", e.msg);
 		return OB_EXIT_USAGE;
 	}
 	if (note[0])
 		ob_warn("%s", note);
+	if (c->lx.on && software)
+		ob_warn("this KVM has no hardware below it: Linux guests boot in many minutes "
+			"here; "
+			"make lab runs them in a machine of its own");
 	return 0;
 }

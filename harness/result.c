@@ -189,6 +189,8 @@ static json_t *guest_json(const struct run_result *r, const struct run_guest *g)
 	json_object_set_new(o, "domain", result_domain_name_json(r, g));
 	json_object_set_new(o, "end", text(g->end, sizeof(g->end)));
 	json_object_set_new(o, "reason", text(g->reason, sizeof(g->reason)));
+	json_object_set_new(o, "console_tail", result_tail_json(g));
+	json_object_set_new(o, "reboots", fig(r, g->reboots));
 	json_object_set_new(o, "ops", fig(r, g->ops));
 	json_object_set_new(o, "checked_pages", result_count(g->checked_pages));
 	json_object_set_new(o, "checked_shared_pages", shared_count(r, g->checked_shared_pages));
@@ -576,7 +578,7 @@ static json_t *config_json(const struct fleet_config *c)
 	json_object_set_new(o, "workload", workload);
 	json_object_set_new(o, "sharing", sharing);
 	json_object_set_new(o, "live", json_boolean(c->live));
-	json_object_set_new(o, "seconds", json_integer(c->seconds));
+	json_object_set_new(o, "seconds", c->seconds ? json_integer(c->seconds) : json_null());
 	json_object_set_new(o, "seed", result_count(c->seed));
 	json_object_set_new(o, "cell", json_integer(c->cell));
 	json_object_set_new(o, "domains", result_domain_config_json(c));
@@ -595,9 +597,7 @@ static json_t *config_json(const struct fleet_config *c)
 			    c->huge_threshold ? json_integer(c->huge_threshold) : json_null());
 	json_object_set_new(o, "host_mem_bytes",
 			    c->host_mem_bytes ? result_count(c->host_mem_bytes) : json_null());
-	json_object_set_new(o, "guest", json_string("microguest"));
-	json_object_set_new(o, "kernel", result_file_json(c->kernel_path));
-	json_object_set_new(o, "image", result_file_json(c->image_path));
+	result_guest_config(o, c);
 	return o;
 }
 

@@ -51,6 +51,15 @@ void result_domains_print(FILE *out, const struct run_result *runs, unsigned int
 /* table_content.c: one line of what most of the shared memory is; none when nobody knows. */
 void table_content(FILE *out, const struct run_result *r);
 
+/* --- result_linux.c: which guests were booted -------------------------------------------------- */
+
+/* Into the configuration @o. */
+void result_guest_config(json_t *o, const struct fleet_config *c);
+/* For the table's first line: ", Linux 6.1.0 with 2 vCPUs". */
+void table_linux(FILE *out, const struct linux_opts *l);
+/* The last lines of a guest's console, when it failed; else null. New reference. */
+json_t *result_tail_json(const struct run_guest *g);
+
 /* --- result_huge.c: --pages ------------------------------------------------------------------ */
 
 /* null when there are no huge pages. New reference. */

@@ -370,9 +370,13 @@ static void print(FILE *out, const struct fleet_config *c, const struct run_resu
 		if (strcmp(runs[i].sharing, "off") == 0 && runs[i].status != RUN_FAILED)
 			t.off = &runs[i];
 
-	fprintf(out, "\n%u guest%s of %s, workload ", c->guests, c->guests == 1 ? "" : "s",
+	fprintf(out, "\n%u guest%s of %s", c->guests, c->guests == 1 ? "" : "s",
 		table_bytes(buf, (int64_t)c->mem_bytes));
-	for (unsigned int i = 0; i < c->nworkloads; i++)
+	if (c->lx.on)
+		table_linux(out, &c->lx);
+	if (!c->lx.on || c->lx.agent)
+		fputs(", workload ", out);
+	for (unsigned int i = 0; i < c->nworkloads && (!c->lx.on || c->lx.agent); i++)
 		fprintf(out, "%s%s", i ? "," : "", c->workload[i]);
 	fprintf(out, ", %u s, seed %llu", c->seconds, (unsigned long long)c->seed);
 	if (c->pages != EPT_PAGES_4K)

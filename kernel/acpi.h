@@ -22,11 +22,17 @@
 #define PC_VIRTIO_GSI	    16 /* virtio device n has GSI 16 + n, edge, active high */
 
 #define ACPI_MAX_VIRTIO 8
+#define ACPI_MAX_VCPUS	254 /* APIC ids of 8 bits, 255 means all of them, one is the IOAPIC's */
 #define ACPI_GPA	0xe0000ULL /* the RSDP, and the tables behind it */
 #define ACPI_SIZE	0x10000ULL /* at most; reserved in the memory map */
 
 struct acpi_machine {
-	unsigned int vcpus; /* APIC ids 0 to vcpus - 1, all enabled */
+	unsigned int vcpus; /* 1 to ACPI_MAX_VCPUS: APIC ids 0 to vcpus - 1, all enabled */
+	/*
+	 * The IOAPIC's pin that the PIT is wired to. KVM's default routing is 0; whoever routes it
+	 * to 2, as boards do, says so here, and the MADT then overrides IRQ 0.
+	 */
+	uint32_t pit_gsi;
 	unsigned int nvirtio;
 	struct {
 		uint32_t gpa, size;

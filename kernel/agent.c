@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * agent.c: the agent device, through which our own guest sleeps and says how it is (agent_abi.h).
- * What it says is a claim: addresses are checked, counts are bounded, and nothing is decided on it
+ * agent.c: the agent device, through which our own guest sleeps and says how it is (agent_abi.h);
+ * and what all agents tell. What it says is a claim: addresses are checked, counts are bounded, and nothing is decided on it
  * but the figures of that guest.
  */
 #include <errno.h>
@@ -48,23 +48,32 @@ static void agent_set_report(struct agent *a, uint64_t at)
 	a->report_gpa = at;
 }
 
-static void agent_checked(struct agent *a, uint64_t value)
+bool agent_checked(struct agent *a, uint64_t value, uint64_t *look)
 {
-	uint64_t page = gmem_gfn_page(&a->vm->mem, gfn(value >> 16));
-	uint64_t n = value & 0xffff;
+	uint64_t n = value & 0xffff, page;
 
+	/* A program under Linux may not be told where its pages are. */
+	if (value >> 16 == AGENT_GFN_UNKNOWN) {
+		a->checked_pages += n;
+		return true;
+	}
+	page = gmem_gfn_page(&a->vm->mem, gfn(value >> 16));
 	if (page == UINT64_MAX || n > a->vm->mem.pages - page) {
 		vm_fail(a->vm, "agent says it checked pages outside RAM (0x%llx)",
 			(unsigned long long)value);
-		return;
+		return false;
 	}
 	a->checked_pages += n;
-	if (a->count_shared)
+	n = OB_MIN(n, *look);
+	*look -= n;
+	if (a->count_shared && n)
 		a->checked_shared += a->count_shared(a->count_arg, page, n);
+	return true;
 }
 
 static void agent_mmio_write(void *dev, uint64_t off, unsigned int size, uint64_t value)
 {
+	uint64_t look = UINT64_MAX;
 	struct agent *a = dev;
 
 	if (size != 8)
@@ -77,7 +86,7 @@ static void agent_mmio_write(void *dev, uint64_t off, unsigned int size, uint64_
 		agent_set_report(a, value);
 		break;
 	case AGENT_REG_CHECKED:
-		agent_checked(a, value);
+		agent_checked(a, value, &look);
 		break;
 	case AGENT_REG_MISMATCH:
 		a->mismatches++;
@@ -103,7 +112,7 @@ const struct bus_ops agent_bus_ops = {
 	.write = agent_mmio_write,
 };
 
-bool agent_read_report(struct agent *a, struct agent_report *out)
+static bool read_from_page(struct agent *a, struct agent_report *out)
 {
 	uint64_t at = a->report_gpa;
 	struct gmem_access acc;
@@ -123,4 +132,17 @@ bool agent_read_report(struct agent *a, struct agent_report *out)
 		to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
 	gmem_access_end(&a->vm->mem, &acc);
 	return out->magic == AGENT_REPORT_MAGIC;
+}
+
+bool agent_read_report(struct agent *a, struct agent_report *out)
+{
+	bool have;
+
+	if (!a->port)
+		return read_from_page(a, out);
+	ob_lock(&a->port->lock);
+	have = a->port->has_report;
+	*out = a->port->report;
+	ob_unlock(&a->port->lock);
+	return have;
 }

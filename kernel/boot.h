@@ -20,6 +20,7 @@ struct bzimage {
 	uint16_t version;      /* of the protocol: 0x20c or later */
 	uint64_t payload_off;  /* of the protected-mode kernel in the file */
 	uint64_t payload_size; /* bytes of it in the file */
+	uint32_t header_end;   /* of the setup header: an offset in the file */
 	uint32_t kernel_alignment;
 	bool relocatable;
 	uint64_t pref_address;
@@ -48,7 +49,7 @@ int boot_parse(const void *file, size_t len, struct boot_image *out, struct ob_e
 /* The machine as a guest's firmware would describe it. */
 struct boot_machine {
 	bool pc; /* e820-like map with the PC's holes, ACPI tables. False: all RAM is RAM
-				   * and there are no tables, as our own guest wants it (pvh.c) */
+		  * and there are no tables, as our own guest wants it (pvh.c) */
 	struct acpi_machine acpi; /* pc */
 };
 

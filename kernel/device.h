@@ -34,7 +34,7 @@ struct bus_range {
 	void *dev;
 };
 
-#define BUS_MAX 16
+#define BUS_MAX 24
 struct bus {
 	struct bus_range range[BUS_MAX];
 	unsigned int n;
@@ -48,35 +48,80 @@ int bus_add(struct bus *b, uint64_t base, uint64_t len, const struct bus_ops *op
 bool bus_read(struct bus *b, uint64_t addr, unsigned int size, uint64_t *value);
 bool bus_write(struct bus *b, uint64_t addr, unsigned int size, uint64_t value);
 
-/* --- serial.c: a 16550 whose output goes to a file descriptor --------------------------------- */
+/* --- serial.c, serial_out.c: a 16550 whose output goes to a file descriptor ------------------- */
 
 #define SERIAL_COM1  0x3f8
 #define SERIAL_PORTS 8
+#define SERIAL_IRQ   4
+
+#define SERIAL_LINE 200 /* of a line that is looked at, with its end */
 
 struct serial {
-	int fd; /* where output goes; -1 drops it. Not owned. */
+	/* The UART (serial.c). */
 	uint8_t ier, lcr, mcr, scr, dll, dlm, fcr;
+	bool thre;	 /* the "transmitter empty" interrupt is pending */
+	uint8_t rx[256]; /* received and not read: a ring of rx_fill bytes from rx_at */
+	unsigned int rx_at, rx_fill;
+	void (*irq)(void *arg, bool level);
+	void *irq_arg;
+	bool irq_level;	  /* as the registers have it now */
+	bool irq_dropped; /* it was low since it was last told */
+	bool irq_told;	  /* what irq was last called with */
+	bool irq_telling; /* somebody is calling it: he will see what changes */
+
+	/* Its output (serial_out.c). */
+	int fd;	       /* where output goes; -1 drops it. Not owned. */
 	char buf[256]; /* written out at a newline, when full, and by serial_flush */
 	unsigned int fill;
-	char tail[512];	  /* the last output, for reports: a ring */
+	char tail[4096];  /* the last output, for reports: a ring */
 	uint64_t total;	  /* bytes ever written */
 	uint64_t limit;	  /* of bytes written to a regular file: a guest may not fill the disk */
 	uint64_t sent;	  /* bytes that were given to fd */
 	uint64_t dropped; /* bytes that fd did not take in time: nobody reads the console */
 	size_t part;  /* at most so many bytes in one write: they never block once fd is ready */
 	bool stalled; /* the last output was dropped: look for room, but do not wait for it */
-	uint8_t rx;   /* loopback mode: the byte that came back */
-	bool rx_full;
-	bool thre; /* the "transmitter empty" interrupt is pending */
+	char line[SERIAL_LINE]; /* the beginning of the line that is being written */
+	unsigned int line_fill;
+	char panic
+		[SERIAL_LINE]; /* the line in which Linux says why it panicked; empty: it has not */
+	bool panic_over;       /* and the line that ends what it has to say was seen */
+	bool panic_told;
+	void (*panicked)(void *arg, const char *line);
+	void *panic_arg;
+
 	struct ob_mutex lock;
 };
 
 extern const struct bus_ops serial_bus_ops;
 void serial_init(struct serial *s, int fd);
+/*
+ * Who is told of the interrupt line: @irq is called when it changes, by whoever used a register or
+ * serial_input, with nothing locked, one call at a time; a line that was low for a moment is told
+ * as low, then high. Before the guest runs. NULL: nobody (as after serial_init).
+ */
+void serial_on_irq(struct serial *s, void (*irq)(void *arg, bool level), void *arg);
+/* Type @n bytes. Returns how many were taken: the rest when the guest has read some. Any thread. */
+size_t serial_input(struct serial *s, const void *bytes, size_t n);
+/* As at power-on: registers, input, and what was seen of a panic. Output is kept. Nobody may be
+ * using the registers. */
+void serial_reset(struct serial *s);
+void serial_exit(struct serial *s);
+
 void serial_flush(struct serial *s);
 /* The last line of output that is not empty, cut to @n - 1 bytes, control characters replaced. */
 void serial_last_line(struct serial *s, char *out, size_t n);
-void serial_exit(struct serial *s);
+/* The last lines, some ten, of about 1000 bytes, at most @n - 1, from the beginning of a line if
+ * possible; with newlines between, other control characters replaced. Any thread. */
+void serial_tail(struct serial *s, char *out, size_t n);
+/*
+ * Who is told when Linux has panicked and has said all that it has to say ("---[ end Kernel panic"):
+ * @panicked is called once until serial_reset, on the vCPU's thread with nothing locked, with the
+ * line that says why. Before the guest runs.
+ */
+void serial_on_panic(struct serial *s, void (*panicked)(void *arg, const char *line), void *arg);
+/* That line, also when the end has not come (a kernel with panic=N resets instead); false and empty
+ * when there is none. As all of the console, it is what the guest says. Any thread. */
+bool serial_panic_line(struct serial *s, char *out, size_t n);
 
 /* --- virtqueue.c: split virtqueues (virtio 1.2, 2.7) ------------------------------------------ */
 
@@ -127,15 +172,16 @@ bool virtq_wants_irq(struct virtq *q);
 /* --- virtio_mmio.c: the transport (virtio 1.2, 4.2.2, version 2) ------------------------------ */
 
 #define VIRTIO_MAX_QUEUES      4
+#define VIRTIO_REG_NOTIFY      0x050 /* what the driver writes the number of a queue to */
 #define VIRTIO_F_INDIRECT_DESC (1ULL << 28)
 #define VIRTIO_F_VERSION_1     (1ULL << 32)
 
 struct virtio_dev;
 
 struct virtio_dev_ops {
-	uint32_t device_id; /* 2 = block */
-	uint64_t features;  /* offered, VIRTIO_F_VERSION_1 is added */
-	unsigned int nqueues;
+	uint32_t device_id;   /* 2 = block, 3 = console, 4 = entropy source */
+	uint64_t features;    /* offered, VIRTIO_F_VERSION_1 is added */
+	unsigned int nqueues; /* at most so many */
 	/* The driver rang queue @q. Runs on the vCPU's thread; long work goes to the I/O worker. */
 	void (*notify)(struct virtio_dev *d, unsigned int q);
 	/* Device-specific configuration, @off from 0x100. */
@@ -146,6 +192,8 @@ struct virtio_dev_ops {
 
 struct virtio_dev {
 	const struct virtio_dev_ops *ops;
+	unsigned int nqueues; /* that this device has; both may be changed after virtio_dev_init, */
+	uint64_t features;    /* and offers: until the guest runs. First all that ops has. */
 	struct vm *vm;
 	struct gmem *mem;
 	struct virtq q[VIRTIO_MAX_QUEUES];
@@ -157,6 +205,7 @@ struct virtio_dev {
 	bool broken;	 /* needs reset: the driver has done something impossible */
 	const char *why; /* what that was: a string constant */
 	bool resetting;	 /* a reset waits for work under way: registers do nothing until then */
+	int irq_fd;	 /* an eventfd that is ticked for an interrupt; -1: none. Not owned. */
 };
 
 extern const struct bus_ops virtio_mmio_bus_ops;
@@ -165,12 +214,35 @@ void virtio_dev_init(struct virtio_dev *d, const struct virtio_dev_ops *ops, str
 void virtio_dev_exit(struct virtio_dev *d);
 /* Used buffers are there: set the interrupt status and wake the guest. Any thread. */
 void virtio_dev_interrupt(struct virtio_dev *d, unsigned int q);
+/* The driver rang queue @q, and KVM has taken it (an eventfd). Not on a vCPU's thread. */
+void virtio_dev_doorbell(struct virtio_dev *d, unsigned int q);
+/* As the driver's own reset. No vCPU of the VM runs. Not on the I/O worker's thread. */
+void virtio_dev_reset(struct virtio_dev *d);
 /* May the device take work? False when it was reset, is being reset, or is broken. Any thread. */
 bool virtio_dev_live(struct virtio_dev *d);
 /* The driver did something that the device cannot go on from: stops the VM with the reason, a
  * string constant; the first one stays. Any thread. A device with no VM (tests) only becomes
  * broken. */
 void virtio_dev_fail(struct virtio_dev *d, const char *why);
+
+/* --- virtio_work.c: what the work of all devices has in common; on the I/O worker ------------- */
+
+/* What a device does for one guest before the others of the cell have their turn. */
+#define VIRTIO_TURN_REQUESTS 32
+#define VIRTIO_TURN_BYTES    OB_MIB
+
+/* Rest before trying again what said -EBUSY; false when it has been tried long enough. Start with
+ * *@tries = 0. */
+void virtio_rest(uint64_t ns);
+bool virtio_busy_again(unsigned int *tries);
+/* As gmem_read and gmem_write, but busy memory is waited for. 0 or -errno. */
+int virtio_dev_read(struct virtio_dev *d, gpa_t at, void *buf, uint64_t len);
+int virtio_dev_write(struct virtio_dev *d, gpa_t at, const void *buf, uint64_t len);
+/* As virtq_pop of queue @q of a live device: true when a chain was taken; false with *@why (which was
+ * NULL) set when the device cannot go on. */
+bool virtio_dev_pop(struct virtio_dev *d, unsigned int q, struct virtq_chain *c, const char **why);
+/* As virtq_push. NULL, or why the device cannot go on. */
+const char *virtio_dev_push(struct virtio_dev *d, unsigned int q, uint16_t head, uint32_t len);
 
 /* --- io.c: one thread per cell that does the devices' slow work -------------------------- */
 
@@ -181,14 +253,24 @@ struct io_work {
 	bool queued;
 };
 
+/* A doorbell: an eventfd that somebody else ticks. @ring is called on the worker's thread, which may
+ * have heard several ticks as one. */
+struct io_bell {
+	int fd; /* owned by whoever adds it; non-blocking */
+	void (*ring)(struct io_bell *b);
+};
+
 int io_worker_start(struct io_worker **out);
 void io_worker_stop(struct io_worker *w); /* finishes what is queued */
 /* Queue @work; queued twice before it runs, it runs once. Any thread. */
 void io_worker_queue(struct io_worker *w, struct io_work *work);
 /* Returns when @work is neither queued nor running. Not from the worker itself. */
 void io_worker_drain(struct io_worker *w, struct io_work *work);
+/* Listen to @b, until io_worker_unbell returns, which is not for the worker itself to call. */
+int io_worker_bell(struct io_worker *w, struct io_bell *b);
+void io_worker_unbell(struct io_worker *w, struct io_bell *b);
 
-/* --- virtio_blk.c: a disk over a raw image file ------------------------------------------ */
+/* --- virtio_blk.c: a disk over a raw image ------------------------------------------ */
 
 #define VIRTIO_BLK_SECTOR 512
 
@@ -212,6 +294,8 @@ struct virtio_blk {
 	int fd;		  /* image, not owned */
 	uint64_t sectors; /* capacity */
 	bool writable;	  /* fd is open for reading and writing */
+	char id[20];	  /* what the guest may ask for (VIRTIO_BLK_T_GET_ID) */
+	unsigned int next_queue;
 	_Atomic uint64_t read_bytes, written_bytes;
 	_Atomic uint64_t delay_ns;	 /* tests: wait so long in the middle of each read */
 	_Atomic uint64_t rejected;	 /* requests answered with an error status */
@@ -220,13 +304,75 @@ struct virtio_blk {
 };
 
 /*
- * @fd is a regular file of at least one sector; a last partial sector is not seen by the guest. When
+ * @fd is a regular file or a block device of at least one sector; a last partial sector is not seen by the guest. When
  * it is open for writing as well, the guest may write: then it is the image of this guest alone.
  */
 int virtio_blk_init(struct virtio_blk *b, struct vm *vm, struct gmem *mem, struct io_worker *w,
 		    int fd, struct ob_err *e);
 void virtio_blk_exit(struct virtio_blk *b);
+/* Before the guest runs: offer @n queues, 1 to VIRTIO_MAX_QUEUES (others are made to fit); 1 unless
+ * said. And its serial number, cut to 20 bytes; "overbook-disk" unless said. */
+void virtio_blk_set_queues(struct virtio_blk *b, unsigned int n);
+void virtio_blk_set_id(struct virtio_blk *b, const char *id);
 /* Who is told of blocks read and written; NULL: nobody. Before the guest runs. */
 void virtio_blk_on_io(struct virtio_blk *b, const struct blk_hint_ops *hint, void *arg);
+
+/* --- virtio_rng.c: an entropy source ------------------------------------------------------- */
+
+struct virtio_rng {
+	struct virtio_dev dev;
+	struct io_worker *worker;
+	struct io_work work;
+	_Atomic uint64_t bytes; /* given to the guest */
+};
+
+void virtio_rng_init(struct virtio_rng *r, struct vm *vm, struct gmem *mem, struct io_worker *w);
+void virtio_rng_exit(struct virtio_rng *r);
+
+/* --- virtio_console.c: a console device with one named port ---------------------------------- */
+
+/* What happens at the port. Called on the I/O worker, one at a time, with nothing locked; opened
+ * also where the device is reset, when nothing else is called any more. */
+struct virtio_console_ops {
+	/* The guest has written @n bytes, 1 to 4096: a stream, cut anywhere. A copy. */
+	void (*out)(void *arg, const void *bytes, size_t n);
+	/* The guest has opened or closed the port; what it wrote before has been handed out. May be
+	 * NULL. */
+	void (*opened)(void *arg, bool open);
+};
+
+struct virtio_console_control {
+	uint32_t port;
+	uint16_t event;
+	uint16_t value;
+};
+
+struct virtio_console {
+	struct virtio_dev dev;
+	struct io_worker *worker;
+	struct io_work work;
+	const char *name; /* of the port; not owned */
+	const struct virtio_console_ops *ops;
+	void *arg;
+	unsigned int owed; /* control messages that the guest is still to be sent, bits */
+	bool open;	   /* by the guest */
+	bool asked;	   /* a control message was taken and not looked at yet: */
+	uint16_t asked_head;
+	struct virtio_console_control question;
+	_Atomic uint64_t out_bytes, in_bytes;
+	_Atomic uint64_t odd; /* control messages that make no sense here, and were ignored */
+	/* To the guest: a ring of in_fill bytes from in_at, under dev.lock. */
+	uint8_t in[1024];
+	unsigned int in_at, in_fill;
+};
+
+/* One port, number 0, which the guest finds as @name (at most 63 bytes). */
+void virtio_console_init(struct virtio_console *c, struct vm *vm, struct gmem *mem,
+			 struct io_worker *w, const char *name,
+			 const struct virtio_console_ops *ops, void *arg);
+void virtio_console_exit(struct virtio_console *c);
+/* Send @n bytes to the guest. Returns how many were taken: the rest when it has read some. What is
+ * sent before the guest has opened the port waits for that. Any thread. */
+size_t virtio_console_in(struct virtio_console *c, const void *bytes, size_t n);
 
 #endif

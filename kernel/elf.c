@@ -9,19 +9,17 @@
  * is Xen's PHYS32_ENTRY, the 32-bit entry of the PVH boot protocol; Linux and our own guest have
  * it.
  *
- * A page that a loader writes is memory that the host must hold. So elf_load does not write zeros
- * where there are zeros already: a large .bss costs nothing until the guest uses it.
+ * Segments go where their physical addresses say, and nothing is relocated. That is right for a
+ * vmlinux that is linked as a position-independent executable, too: its addresses are those that it
+ * was linked for, and it relocates itself if it wants to.
  */
 #include <elf.h>
 #include <errno.h>
 #include <string.h>
 
-#include "kernel/vm.h"
+#include "kernel/boot_int.h"
 
 #define XEN_ELFNOTE_PHYS32_ENTRY 18
-
-/* Boot data lies below; see PVH_START_INFO_GPA and the rest. */
-#define ELF_LOWEST_PADDR (1 * OB_MIB)
 
 static int bad(struct ob_err *e, const char *what)
 {
@@ -48,11 +46,12 @@ static int check_header(const Elf64_Ehdr *h, size_t len, struct ob_err *e)
 	if (h->e_machine != EM_X86_64)
 		return ob_fail(e, ENOEXEC, "ELF for another machine (%u): x86-64 is needed",
 			       h->e_machine);
-	if (h->e_type != ET_EXEC)
-		return ob_fail(
-			e, ENOEXEC,
-			"ELF of type %u: an executable at fixed addresses (type 2) is needed",
-			h->e_type);
+	if (h->e_type == ET_REL)
+		return bad(e, "an object file or kernel module (ELF of type 1): "
+			      "a vmlinux is needed");
+	if (h->e_type != ET_EXEC && h->e_type != ET_DYN)
+		return ob_fail(e, ENOEXEC, "ELF of type %u: an executable (type 2 or 3) is needed",
+			       h->e_type);
 	if (!h->e_phnum)
 		return bad(e, "ELF without program headers");
 	if (h->e_phnum == PN_XNUM)
@@ -101,6 +100,8 @@ static int take_note(struct elf_image *img, const char *name, const Elf64_Nhdr *
 {
 	uint64_t entry = 0;
 
+	/* Its build salt, and others: include/linux/build-salt.h. */
+	img->is_linux |= n->n_namesz == 6 && !memcmp(name, "Linux", 6);
 	if (n->n_type != XEN_ELFNOTE_PHYS32_ENTRY || n->n_namesz != 4 || memcmp(name, "Xen", 4))
 		return 0;
 	if (n->n_descsz != 4 && n->n_descsz != 8)
@@ -172,6 +173,9 @@ int elf_parse(const void *file, size_t len, struct elf_image *out, struct ob_err
 		memcpy(&p, (const char *)file + h.e_phoff + i * sizeof(p), sizeof(p));
 		if (p.p_type == PT_LOAD)
 			rc = add_segment(out, &p, i, len, e);
+		else if (p.p_type == PT_INTERP)
+			rc = bad(e, "a program for an operating system (ELF with an interpreter): "
+				    "a kernel is needed");
 		else if (p.p_type == PT_NOTE)
 			rc = read_notes(out, file, &p, i, len, e);
 		if (rc)
@@ -188,20 +192,6 @@ int elf_parse(const void *file, size_t len, struct elf_image *out, struct ob_err
 	return 0;
 }
 
-/* Make [p, p + n) zero without writing pages that are. */
-static void make_zero(char *p, uint64_t n)
-{
-	while (n) {
-		uint64_t part = OB_MIN(n, OB_PAGE_SIZE - ((uintptr_t)p & OB_PAGE_MASK));
-		bool zero = p[0] == 0 && !memcmp(p, p + 1, part - 1);
-
-		if (!zero)
-			memset(p, 0, part);
-		p += part;
-		n -= part;
-	}
-}
-
 int elf_load(const struct elf_image *img, const void *file, size_t len, struct gmem *mem,
 	     struct ob_err *e)
 {
@@ -210,7 +200,7 @@ int elf_load(const struct elf_image *img, const void *file, size_t len, struct g
 		const struct elf_segment *s = &img->seg[i];
 
 		OB_ASSERT(inside(s->file_off, s->file_size, len) && s->file_size <= s->mem_size);
-		if (s->paddr < ELF_LOWEST_PADDR)
+		if (s->paddr < BOOT_LOWEST_KERNEL)
 			return ob_fail(
 				e, ENOEXEC,
 				"the kernel has a segment at 0x%llx: below 1 MiB is boot data",
@@ -225,10 +215,13 @@ int elf_load(const struct elf_image *img, const void *file, size_t len, struct g
 	}
 	for (unsigned int i = 0; i < img->nseg; i++) {
 		const struct elf_segment *s = &img->seg[i];
-		char *to = gmem_ptr(mem, gpa(s->paddr), s->mem_size);
+		int r = load_write(mem, gpa(s->paddr), (const char *)file + s->file_off,
+				   s->file_size);
 
-		memcpy(to, (const char *)file + s->file_off, s->file_size);
-		make_zero(to + s->file_size, s->mem_size - s->file_size);
+		if (!r)
+			r = load_zero(mem, gpa(s->paddr + s->file_size),
+				      s->mem_size - s->file_size);
+		OB_ASSERT(!r); /* it is RAM: just looked, and regions do not go away */
 	}
 	return 0;
 }

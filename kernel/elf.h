@@ -18,6 +18,7 @@ struct elf_image {
 	uint64_t entry;	    /* e_entry */
 	uint32_t pvh_entry; /* from the XEN_ELFNOTE_PHYS32_ENTRY note */
 	bool has_pvh;
+	bool is_linux; /* it has a note that Linux kernels have */
 };
 
 /*

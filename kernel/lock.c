@@ -17,8 +17,8 @@ const char *ob_rank_name(enum ob_rank r)
 		[OB_RANK_EPT] = "ept",	     [OB_RANK_TRACK] = "track",
 		[OB_RANK_BROKEN] = "broken", [OB_RANK_IO_HINT] = "io hint",
 		[OB_RANK_WAKE] = "wake",     [OB_RANK_KSM] = "ksm",
-		[OB_RANK_SERIAL] = "serial", [OB_RANK_VM_END] = "vm end",
-		[OB_RANK_TEST] = "test",
+		[OB_RANK_AGENT] = "agent",   [OB_RANK_SERIAL] = "serial",
+		[OB_RANK_VM_END] = "vm end", [OB_RANK_TEST] = "test",
 	};
 
 	OB_ASSERT(r < OB_NRANKS);

@@ -28,6 +28,7 @@ enum ob_rank {
 	OB_RANK_IO_HINT, /* struct ksm_io: hints that wait */
 	OB_RANK_WAKE,	 /* struct cell: wakes the scanner */
 	OB_RANK_KSM,	 /* struct ksm: statistics */
+	OB_RANK_AGENT,	 /* struct agent_port: the last report */
 	OB_RANK_SERIAL,	 /* struct serial */
 	OB_RANK_VM_END,	 /* struct vm: how it ended */
 	OB_RANK_TEST,	 /* for tests, innermost */

@@ -28,6 +28,7 @@
 #include <linux/futex.h>
 #include <linux/kvm.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -36,6 +37,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "kernel/cpuid.h"
+#include "kernel/pc.h"
+
+#define VCPU_STOOD_NS OB_NS_PER_SEC /* parked so long, a guest is told (KVM_KVMCLOCK_CTRL) */
 /* Enough for the run loop and the devices below it; 200 guests make the default of 8 MiB count. */
 #define VCPU_STACK (256 * OB_KIB)
 
@@ -49,7 +54,27 @@ static void futex_wake(_Atomic uint32_t *at)
 	syscall(SYS_futex, at, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
 }
 
-int vcpu_create(struct vcpu *v, struct vm *vm, unsigned int index, struct ob_err *e)
+/* A PC's vCPUs differ in their topology; our own guest gets what KVM has. */
+static int set_cpuid(struct vcpu *v, unsigned int of)
+{
+	struct kvm *kvm = v->vm->kvm;
+	const struct cpuid_machine m = {
+		.vcpus = of,
+		.tsc_deadline = ioctl(kvm->fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0,
+	};
+	struct kvm_cpuid2 *c;
+	int r;
+
+	if (!v->vm->pc)
+		return ioctl(v->fd, KVM_SET_CPUID2, kvm->cpuid) ? errno : 0;
+	c = cpuid_make(kvm->cpuid, &m, v->index);
+	r = ioctl(v->fd, KVM_SET_CPUID2, c) ? errno : 0;
+	free(c);
+	return r;
+}
+
+int vcpu_create(struct vcpu *v, struct vm *vm, unsigned int index, unsigned int of,
+		struct ob_err *e)
 {
 	int err;
 
@@ -63,52 +88,22 @@ int vcpu_create(struct vcpu *v, struct vm *vm, unsigned int index, struct ob_err
 		vcpu_destroy(v);
 		return ob_fail(e, err, "mapping kvm_run: %s", strerror(err));
 	}
-	if (ioctl(v->fd, KVM_SET_CPUID2, vm->kvm->cpuid)) {
-		err = errno;
+	err = set_cpuid(v, of);
+	if (err) {
 		vcpu_destroy(v);
 		return ob_fail(e, err, "KVM_SET_CPUID2: %s", strerror(err));
 	}
 	return 0;
 }
 
-int vcpu_set_pvh(struct vcpu *v, uint32_t entry, uint32_t start_info, struct ob_err *e)
+int vcpu_finish_access(struct vcpu *v, struct ob_err *e)
 {
-	const struct kvm_segment code = {
-		.limit = 0xffffffff,
-		.selector = 0x08,
-		.type = 0xb,
-		.present = 1,
-		.db = 1,
-		.s = 1,
-		.g = 1,
-	};
-	const struct kvm_segment data = {
-		.limit = 0xffffffff,
-		.selector = 0x10,
-		.type = 0x3,
-		.present = 1,
-		.db = 1,
-		.s = 1,
-		.g = 1,
-	};
-	const struct kvm_segment tss = {.limit = 0x67, .type = 0xb, .present = 1};
-	struct kvm_regs regs = {.rip = entry, .rbx = start_info, .rflags = 2};
-	struct kvm_sregs s;
+	int r;
 
-	if (ioctl(v->fd, KVM_GET_SREGS, &s))
-		return ob_fail(e, errno, "KVM_GET_SREGS: %s", strerror(errno));
-	s.cs = code;
-	s.ds = s.es = s.fs = s.gs = s.ss = data;
-	s.tr = tss;
-	s.cr0 = 0x11; /* PE, ET */
-	s.cr3 = s.cr4 = 0;
-	s.efer = 0;
-	s.gdt.limit = s.idt.limit = 0;
-	if (ioctl(v->fd, KVM_SET_SREGS, &s))
-		return ob_fail(e, errno, "KVM_SET_SREGS: %s", strerror(errno));
-	if (ioctl(v->fd, KVM_SET_REGS, &regs))
-		return ob_fail(e, errno, "KVM_SET_REGS: %s", strerror(errno));
-	return 0;
+	__atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+	r = ioctl(v->fd, KVM_RUN, 0) && errno != EINTR && errno != EAGAIN ? -errno : 0;
+	__atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+	return r ? ob_fail(e, -r, "KVM_RUN: %s", strerror(-r)) : 0;
 }
 
 /* Say that we are out, and tell a parker who may be waiting for it. */
@@ -119,10 +114,16 @@ static void vcpu_leave(struct vcpu *v)
 		futex_wake(&v->state);
 }
 
+static uint64_t now_ns(const struct vcpu *v)
+{
+	return v->vm->host->ops->now_ns(v->vm->host);
+}
+
 /* Go in, waiting while parked. False: the VM is to stop, and we are out. */
 static bool vcpu_enter(struct vcpu *v)
 {
 	struct vm *vm = v->vm;
+	uint64_t waited;
 
 	for (;;) {
 		uint32_t seq = atomic_load(&vm->park_seq);
@@ -138,7 +139,9 @@ static bool vcpu_enter(struct vcpu *v)
 		vcpu_leave(v);
 		/* Whoever releases or stops us changes park_seq after what we have
 		 * just looked at. */
+		waited = now_ns(v);
 		futex_wait(&vm->park_seq, seq, NULL);
+		v->stood |= now_ns(v) - waited > VCPU_STOOD_NS;
 	}
 }
 
@@ -206,6 +209,13 @@ static uint64_t vcpu_rip(struct vcpu *v)
 	return ioctl(v->fd, KVM_GET_REGS, &regs) ? 0 : regs.rip;
 }
 
+/* A model-specific register that KVM does not know: as on a CPU without it (pc.c). */
+static void vcpu_msr(struct vcpu *v)
+{
+	atomic_fetch_add(&v->vm->pc->unknown_msrs, 1);
+	v->run->msr.error = 1;
+}
+
 static void vcpu_exit(struct vcpu *v)
 {
 	struct kvm_run *run = v->run;
@@ -217,9 +227,13 @@ static void vcpu_exit(struct vcpu *v)
 	case KVM_EXIT_MMIO:
 		vcpu_mmio(v);
 		break;
+	case KVM_EXIT_X86_RDMSR:
+	case KVM_EXIT_X86_WRMSR:
+		vcpu_msr(v);
+		break;
 	case KVM_EXIT_HLT:
-		/* No interrupts are delivered yet: a halted guest waits for a device,
-		 * or for ever. */
+		/* A PC's vCPU halts in KVM. The bare machine has no interrupts: who halts there
+		 * waits for a device, or for ever. */
 		vcpu_sleep(v->vm, 3600 * OB_NS_PER_SEC);
 		break;
 	case KVM_EXIT_INTR:
@@ -265,15 +279,24 @@ static void *vcpu_thread(void *arg)
 	atomic_store(&v->cpu, thread_cpu());
 	in = vcpu_enter(v);
 	while (in) {
-		int r = ioctl(v->fd, KVM_RUN, 0);
+		int r;
+
+		/* A guest whose clock is KVM's is told that it stood still, lest it thinks that its
+		 * CPUs hang. Others (-EINVAL) cannot be told. */
+		if (v->stood && vm->pc)
+			ioctl(v->fd, KVM_KVMCLOCK_CTRL, 0);
+		v->stood = false;
+		r = ioctl(v->fd, KVM_RUN, 0);
 
 		if (!r)
 			vcpu_exit(v);
 		else if (errno != EINTR && errno != EAGAIN)
 			vm_fail(vm, "KVM_RUN: %s near rip 0x%llx", strerror(errno),
 				(unsigned long long)vcpu_rip(v));
-		if (atomic_load(&vm->stop) || atomic_load(&vm->park_depth)) {
+		if (atomic_load(&vm->stop) || atomic_load(&vm->park_depth) || pc_reset_due(vm)) {
 			vcpu_leave(v);
+			if (vm->pc)
+				pc_reset(vm);
 			in = vcpu_enter(v);
 		}
 	}
@@ -284,7 +307,8 @@ static void *vcpu_thread(void *arg)
 	ob_lock(&vm->end_lock);
 	atomic_store(&v->cpu, NULL);
 	ob_unlock(&vm->end_lock);
-	atomic_store(&vm->state, VM_STOPPED);
+	if (atomic_fetch_sub(&vm->nrunning, 1) == 1)
+		atomic_store(&vm->state, VM_STOPPED);
 	return NULL;
 }
 

@@ -26,6 +26,7 @@ struct vcpu {
 	struct kvm_run *run;
 	pthread_t thread;
 	bool has_thread;
+	bool stood;		/* it was parked for long; its own thread's */
 	_Atomic uint32_t state; /* enum vcpu_state; a futex for whoever parks */
 	clockid_t cpu_clock;	/* of the thread, while it lives */
 	/* Where the kernel writes the CPU that the thread runs on (rseq); NULL: it does not. */
@@ -33,9 +34,14 @@ struct vcpu {
 	_Atomic uint64_t cpu_ns; /* of the thread, set when it ends */
 };
 
-int vcpu_create(struct vcpu *v, struct vm *vm, unsigned int index, struct ob_err *e);
-/* PVH start state (Xen's pvh.html): 32-bit flat protected mode, paging off, ebx = start info. */
-int vcpu_set_pvh(struct vcpu *v, uint32_t entry, uint32_t start_info, struct ob_err *e);
+/* The one of number @index of @of; nothing is left behind on an error. */
+int vcpu_create(struct vcpu *v, struct vm *vm, unsigned int index, unsigned int of,
+		struct ob_err *e);
+/* Let KVM end the access that the vCPU left guest mode for, without running guest code. It does not
+ * run. */
+int vcpu_finish_access(struct vcpu *v, struct ob_err *e);
+/* vcpu_boot.c: set its registers to a kernel's entry. It does not run. */
+int vcpu_set_boot(struct vcpu *v, const struct boot_entry *entry, struct ob_err *e);
 int vcpu_start(struct vcpu *v, struct ob_err *e);
 /* Make it leave guest mode. The reason (park, stop) has been set before. */
 void vcpu_kick(struct vcpu *v);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * virtio_blk.c: a disk (virtio 1.2, section 5.2) over a raw image file. One that is open for reading
- * only many guests may share; one that is open for writing, too, is a writable disk.
+ * virtio_blk.c: a disk (virtio 1.2, section 5.2) over a raw image: a file or a block device. One that is
+ * open for reading only many guests may share; one that is open for writing, too, is a writable disk.
  *
- * Requests are done one after another on the I/O worker. A request is a stream of readable bytes
+ * There may be several queues, so that each vCPU can have its own and does not wait for others to
+ * fill one; all of them are served by the I/O worker, a request at a time. A request is a stream of readable bytes
  * (the header) and a stream of writable ones (the data, then one status byte); where one buffer
  * ends and the next begins means nothing, as the specification has it.
  *
@@ -24,10 +25,12 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "kernel/vm.h"
@@ -36,6 +39,7 @@
 #define BLK_F_RO       (1ULL << 5)
 #define BLK_F_BLK_SIZE (1ULL << 6)
 #define BLK_F_FLUSH    (1ULL << 9)
+#define BLK_F_MQ       (1ULL << 12)
 
 #define BLK_T_IN     0
 #define BLK_T_OUT    1
@@ -46,16 +50,8 @@
 #define BLK_S_IOERR  1
 #define BLK_S_UNSUPP 2
 
-#define BLK_ID_BYTES 20
-
 /* Buffers held in one go. */
 #define BLK_GROUP 16
-/* Requests and bytes done before other guests of the cell have their turn. */
-#define BLK_TURN_REQUESTS 32
-#define BLK_TURN_BYTES	  OB_MIB
-/* "Too many accesses under way": rest so long, so often (others hold theirs for microseconds). */
-#define BLK_BUSY_NS    50000
-#define BLK_BUSY_TRIES 20000
 
 struct blk_header {
 	uint32_t type;
@@ -71,54 +67,16 @@ struct blk_config {
 	uint32_t seg_max;
 	uint32_t geometry;
 	uint32_t blk_size;
+	uint64_t topology;
+	uint8_t writeback;
+	uint8_t unused;
+	uint16_t num_queues;
 };
-_Static_assert(sizeof(struct blk_config) == 24, "as the driver lays it out");
+_Static_assert(offsetof(struct blk_config, num_queues) == 34, "as the driver lays it out");
 
 static struct virtio_blk *blk_of(struct virtio_dev *d)
 {
 	return (struct virtio_blk *)(void *)((char *)d - offsetof(struct virtio_blk, dev));
-}
-
-static void rest(uint64_t ns)
-{
-	struct timespec ts = {
-		.tv_sec = (time_t)(ns / OB_NS_PER_SEC),
-		.tv_nsec = (long)(ns % OB_NS_PER_SEC),
-	};
-
-	while (nanosleep(&ts, &ts) && errno == EINTR)
-		;
-}
-
-/* Rest before trying again what said -EBUSY; false when it has been tried long enough. */
-static bool busy_again(unsigned int *tries)
-{
-	if (++*tries >= BLK_BUSY_TRIES)
-		return false;
-	rest(BLK_BUSY_NS);
-	return true;
-}
-
-static int copy_out(struct virtio_blk *b, gpa_t at, const void *buf, uint64_t len)
-{
-	unsigned int tries = 0;
-	int rc;
-
-	do
-		rc = gmem_write(b->dev.mem, at, buf, len);
-	while (rc == -EBUSY && busy_again(&tries));
-	return rc;
-}
-
-static int copy_in(struct virtio_blk *b, gpa_t at, void *buf, uint64_t len)
-{
-	unsigned int tries = 0;
-	int rc;
-
-	do
-		rc = gmem_read(b->dev.mem, at, buf, len);
-	while (rc == -EBUSY && busy_again(&tries));
-	return rc;
 }
 
 /* --- the image -------------------------------------------------------------------------------- */
@@ -175,7 +133,7 @@ static int move_group(struct virtio_blk *b, const struct iovec *iov, unsigned in
 			at += iov[i].iov_len;
 		}
 		if (!half)
-			rest(delay);
+			virtio_rest(delay);
 	}
 	return 0;
 }
@@ -192,10 +150,10 @@ static int move_some(struct virtio_blk *b, const struct virtq_buf *buf, unsigned
 	int rc = 0;
 
 	n = OB_MIN(n, BLK_GROUP);
-	while (got < n && bytes < BLK_TURN_BYTES) {
+	while (got < n && bytes < VIRTIO_TURN_BYTES) {
 		rc = gmem_access_begin(b->dev.mem, buf[got].gpa, buf[got].len, dir == BLK_TO_GUEST,
 				       &acc[got]);
-		if (rc == -EBUSY && !got && busy_again(&tries))
+		if (rc == -EBUSY && !got && virtio_busy_again(&tries))
 			continue;
 		if (rc)
 			break;
@@ -266,7 +224,7 @@ static int read_header(struct virtio_blk *b, const struct virtq_chain *c, struct
 
 	for (unsigned int i = 0; left && i < c->n && !c->buf[i].write; i++) {
 		uint64_t take = OB_MIN(left, (uint64_t)c->buf[i].len);
-		int rc = copy_in(b, c->buf[i].gpa, to, take);
+		int rc = virtio_dev_read(&b->dev, c->buf[i].gpa, to, take);
 
 		if (rc)
 			return rc;
@@ -351,16 +309,15 @@ static uint8_t do_write(struct virtio_blk *b, const struct blk_data *in, uint64_
 
 static uint8_t do_get_id(struct virtio_blk *b, struct blk_data *out)
 {
-	static const char id[BLK_ID_BYTES] = "overbook-disk";
 	uint64_t done = 0;
 
-	if (out->len < sizeof(id))
+	if (out->len < sizeof(b->id))
 		return BLK_S_IOERR;
-	out->len = sizeof(id);
-	for (unsigned int i = 0; done < sizeof(id) && i < out->n; i++) {
-		uint64_t take = OB_MIN(sizeof(id) - done, (uint64_t)out->buf[i].len);
+	out->len = sizeof(b->id);
+	for (unsigned int i = 0; done < sizeof(b->id) && i < out->n; i++) {
+		uint64_t take = OB_MIN(sizeof(b->id) - done, (uint64_t)out->buf[i].len);
 
-		if (copy_out(b, out->buf[i].gpa, id + done, take))
+		if (virtio_dev_write(&b->dev, out->buf[i].gpa, b->id + done, take))
 			return BLK_S_IOERR;
 		done += take;
 	}
@@ -393,18 +350,14 @@ static uint8_t do_request(struct virtio_blk *b, const struct blk_header *h,
 	return status;
 }
 
-/* Do one request and give it back. NULL, or why the device cannot go on. */
-static const char *do_chain(struct virtio_blk *b, const struct virtq_chain *c)
+/* Do one request of queue @q and give it back. NULL, or why the device cannot go on. */
+static const char *do_chain(struct virtio_blk *b, unsigned int q, const struct virtq_chain *c)
 {
-	struct virtq *q = &b->dev.q[0];
-	const char *why = NULL;
 	struct blk_header h;
 	struct blk_data in, out;
 	gpa_t to_status;
 	uint64_t written;
-	unsigned int tries = 0;
 	uint8_t status;
-	int rc;
 
 	if (c->read_len < sizeof(h))
 		return "disk request without a whole header";
@@ -417,42 +370,43 @@ static const char *do_chain(struct virtio_blk *b, const struct virtq_chain *c)
 	status = do_request(b, &h, &in, &out, &written);
 	if (status != BLK_S_OK)
 		atomic_fetch_add_explicit(&b->rejected, 1, memory_order_relaxed);
-	if (copy_out(b, to_status, &status, sizeof(status)))
+	if (virtio_dev_write(&b->dev, to_status, &status, sizeof(status)))
 		return "disk request whose status cannot be written";
 	/* Of the writable stream, what is written from its start without a gap. */
 	if (written == c->write_len - 1)
 		written++;
-	do
-		rc = virtq_push(q, c->head, (uint32_t)written, &why);
-	while (rc == -EBUSY && busy_again(&tries));
-	if (rc == -EBUSY)
-		return "used ring could not be reached";
-	return why;
+	return virtio_dev_push(&b->dev, q, c->head, (uint32_t)written);
 }
 
+/*
+ * A turn: a request of each queue after another, until they are all empty or others have their turn.
+ * A turn goes on with the queue that the one before did not get to.
+ */
 static void blk_run(struct virtio_blk *b)
 {
-	struct virtq_chain c;
-	unsigned int done = 0, tries = 0;
+	unsigned int done = 0, idle = 0, answered = 0;
 	uint64_t bytes = 0;
+	struct virtq_chain c;
 	const char *why = NULL;
 	bool more = true;
 
-	while (!why && more && virtio_dev_live(&b->dev)) {
-		int rc = virtq_pop(&b->dev.q[0], &c, &why);
+	while (!why && more && idle < b->dev.nqueues && virtio_dev_live(&b->dev)) {
+		unsigned int q = b->next_queue;
 
-		if (rc == -EBUSY && busy_again(&tries))
+		b->next_queue = (q + 1) % b->dev.nqueues;
+		if (!virtio_dev_pop(&b->dev, q, &c, &why)) {
+			idle++;
 			continue;
-		if (rc == -EBUSY)
-			why = "available ring could not be reached";
-		if (rc <= 0)
-			break;
-		why = do_chain(b, &c);
+		}
+		idle = 0;
+		why = do_chain(b, q, &c);
+		answered |= 1U << q;
 		bytes += c.read_len + c.write_len;
-		more = ++done < BLK_TURN_REQUESTS && bytes < BLK_TURN_BYTES;
+		more = ++done < VIRTIO_TURN_REQUESTS && bytes < VIRTIO_TURN_BYTES;
 	}
-	if (done)
-		virtio_dev_interrupt(&b->dev, 0);
+	for (unsigned int q = 0; q < b->dev.nqueues; q++)
+		if (answered & 1U << q)
+			virtio_dev_interrupt(&b->dev, q);
 	if (why)
 		virtio_dev_fail(&b->dev, why);
 	else if (!more)
@@ -470,7 +424,7 @@ static void blk_notify(struct virtio_dev *d, unsigned int q)
 {
 	struct virtio_blk *b = blk_of(d);
 
-	OB_ASSERT(q == 0);
+	OB_ASSERT(q < d->nqueues);
 	io_worker_queue(b->worker, &b->work);
 }
 
@@ -480,10 +434,12 @@ static uint64_t blk_config_read(struct virtio_dev *d, uint64_t off, unsigned int
 		.capacity = blk_of(d)->sectors,
 		.seg_max = VIRTQ_MAX_CHAIN - 2, /* without header and status */
 		.blk_size = VIRTIO_BLK_SECTOR,
+		.num_queues = d->features & BLK_F_MQ ? (uint16_t)d->nqueues : 0,
 	};
+	const uint64_t end = offsetof(struct blk_config, num_queues) + sizeof(cfg.num_queues);
 	uint64_t v = 0;
 
-	if (off < sizeof(cfg) && size <= sizeof(cfg) - off)
+	if (off < end && size <= end - off)
 		memcpy(&v, (const char *)&cfg + off, size);
 	return v;
 }
@@ -499,32 +455,64 @@ static void blk_reset(struct virtio_dev *d)
 	{                                                                                     \
 		.device_id = 2,                                                               \
 		.features = BLK_F_SEG_MAX | BLK_F_BLK_SIZE | VIRTIO_F_INDIRECT_DESC | (more), \
-		.nqueues = 1, .notify = blk_notify, .config_read = blk_config_read,           \
-		.reset = blk_reset,                                                           \
+		.nqueues = VIRTIO_MAX_QUEUES, .notify = blk_notify,                           \
+		.config_read = blk_config_read, .reset = blk_reset,                           \
 	}
 static const struct virtio_dev_ops blk_ops = BLK_OPS(BLK_F_RO);
 static const struct virtio_dev_ops blk_ops_writable = BLK_OPS(BLK_F_FLUSH);
 
-int virtio_blk_init(struct virtio_blk *b, struct vm *vm, struct gmem *mem, struct io_worker *w,
-		    int fd, struct ob_err *e)
+/* Bytes of the image @fd. 0 or -errno, with a line in @e. */
+static int image_bytes(int fd, uint64_t *bytes, struct ob_err *e)
 {
 	struct stat st;
 
 	if (fstat(fd, &st))
 		return ob_fail(e, errno, "disk image: %s", strerror(errno));
-	if (!S_ISREG(st.st_mode))
-		return ob_fail(e, EINVAL, "disk image: not a regular file");
-	if (st.st_size < VIRTIO_BLK_SECTOR)
-		return ob_fail(e, EINVAL, "disk image: %lld bytes, but one sector is %d",
-			       (long long)st.st_size, VIRTIO_BLK_SECTOR);
+	if (S_ISREG(st.st_mode))
+		*bytes = (uint64_t)st.st_size;
+	else if (!S_ISBLK(st.st_mode))
+		return ob_fail(e, EINVAL, "disk image: not a regular file or a block device");
+	else if (ioctl(fd, BLKGETSIZE64, bytes))
+		return ob_fail(e, errno, "disk image: size of the block device: %s",
+			       strerror(errno));
+	if (*bytes < VIRTIO_BLK_SECTOR)
+		return ob_fail(e, EINVAL, "disk image: %llu bytes, but one sector is %d",
+			       (unsigned long long)*bytes, VIRTIO_BLK_SECTOR);
+	return 0;
+}
+
+int virtio_blk_init(struct virtio_blk *b, struct vm *vm, struct gmem *mem, struct io_worker *w,
+		    int fd, struct ob_err *e)
+{
+	uint64_t bytes;
+	int r = image_bytes(fd, &bytes, e);
+
+	if (r)
+		return r;
 	memset(b, 0, sizeof(*b));
 	b->worker = w;
 	b->work.run = blk_work;
 	b->fd = fd;
-	b->sectors = (uint64_t)st.st_size / VIRTIO_BLK_SECTOR;
+	b->sectors = bytes / VIRTIO_BLK_SECTOR;
 	b->writable = (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR;
 	virtio_dev_init(&b->dev, b->writable ? &blk_ops_writable : &blk_ops, vm, mem);
+	b->dev.nqueues = 1;
+	snprintf(b->id, sizeof(b->id), "overbook-disk");
 	return 0;
+}
+
+void virtio_blk_set_queues(struct virtio_blk *b, unsigned int n)
+{
+	b->dev.nqueues = OB_MAX(1U, OB_MIN(n, (unsigned int)VIRTIO_MAX_QUEUES));
+	b->dev.features &= ~BLK_F_MQ;
+	if (b->dev.nqueues > 1)
+		b->dev.features |= BLK_F_MQ;
+}
+
+void virtio_blk_set_id(struct virtio_blk *b, const char *id)
+{
+	memset(b->id, 0, sizeof(b->id));
+	memcpy(b->id, id, OB_MIN(strlen(id), sizeof(b->id)));
 }
 
 void virtio_blk_exit(struct virtio_blk *b)

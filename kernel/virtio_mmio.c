@@ -22,6 +22,8 @@
  * So a worker that has seen the device live may use its queue until it returns. Nothing is waited
  * for with the lock held, and no lock is taken inside it.
  */
+#include <unistd.h>
+
 #include "kernel/vm.h"
 
 enum {
@@ -37,7 +39,7 @@ enum {
 	REG_QUEUE_NUM_MAX = 0x034,
 	REG_QUEUE_NUM = 0x038,
 	REG_QUEUE_READY = 0x044,
-	REG_QUEUE_NOTIFY = 0x050,
+	REG_QUEUE_NOTIFY = VIRTIO_REG_NOTIFY,
 	REG_INTERRUPT_STATUS = 0x060,
 	REG_INTERRUPT_ACK = 0x064,
 	REG_STATUS = 0x070,
@@ -69,11 +71,6 @@ enum {
 #define IRQ_USED   1
 #define IRQ_CONFIG 2
 
-static uint64_t offered(const struct virtio_dev *d)
-{
-	return d->ops->features | VIRTIO_F_VERSION_1;
-}
-
 static bool live(const struct virtio_dev *d)
 {
 	return d->status & STATUS_DRIVER_OK && !d->resetting && !d->broken;
@@ -87,6 +84,15 @@ bool virtio_dev_live(struct virtio_dev *d)
 	yes = live(d);
 	ob_unlock(&d->lock);
 	return yes;
+}
+
+/* Its counter cannot be full: KVM takes the ticks at once. Should it be, the guest has one coming. */
+static void tick(const struct virtio_dev *d)
+{
+	uint64_t one = 1;
+
+	if (d->irq_fd >= 0 && write(d->irq_fd, &one, sizeof(one)) != sizeof(one))
+		return;
 }
 
 void virtio_dev_fail(struct virtio_dev *d, const char *why)
@@ -105,12 +111,13 @@ void virtio_dev_fail(struct virtio_dev *d, const char *why)
 
 void virtio_dev_interrupt(struct virtio_dev *d, unsigned int q)
 {
-	OB_ASSERT(q < d->ops->nqueues);
+	OB_ASSERT(q < d->nqueues);
 	if (!virtq_wants_irq(&d->q[q]))
 		return;
 	ob_lock(&d->lock);
 	d->irq_status |= IRQ_USED;
 	ob_unlock(&d->lock);
+	tick(d);
 	if (d->vm)
 		vm_wake(d->vm);
 }
@@ -133,7 +140,7 @@ static void reset(struct virtio_dev *d)
 {
 	if (!quiesce_begin(d))
 		return;
-	for (unsigned int i = 0; i < d->ops->nqueues; i++)
+	for (unsigned int i = 0; i < d->nqueues; i++)
 		virtq_reset(&d->q[i]);
 	d->status = 0;
 	d->dev_sel = d->drv_sel = d->q_sel = 0;
@@ -156,7 +163,7 @@ static void queue_stop(struct virtio_dev *d, struct virtq *q)
 
 static bool features_ok(const struct virtio_dev *d)
 {
-	return !(d->drv_features & ~offered(d)) && d->drv_features & VIRTIO_F_VERSION_1;
+	return !(d->drv_features & ~d->features) && d->drv_features & VIRTIO_F_VERSION_1;
 }
 
 static const char *write_status(struct virtio_dev *d, uint32_t v)
@@ -194,7 +201,7 @@ static void write_features(struct virtio_dev *d, uint32_t v)
 	/* Higher words have no features of ours: a driver that sets one there is
 	 * not agreed with. */
 	else if (v)
-		d->drv_features |= ~offered(d);
+		d->drv_features |= ~d->features;
 }
 
 static void set_low(gpa_t *a, uint32_t v)
@@ -231,7 +238,7 @@ static const char *write_queue(struct virtio_dev *d, uint64_t off, uint32_t v)
 {
 	struct virtq *q;
 
-	if (d->q_sel >= d->ops->nqueues)
+	if (d->q_sel >= d->nqueues)
 		return NULL;
 	q = &d->q[d->q_sel];
 	if (off == REG_QUEUE_READY)
@@ -292,6 +299,25 @@ static const char *write_reg(struct virtio_dev *d, uint64_t off, uint32_t v)
 	}
 }
 
+void virtio_dev_doorbell(struct virtio_dev *d, unsigned int q)
+{
+	bool ring;
+
+	OB_ASSERT(q < d->nqueues);
+	ob_lock(&d->lock);
+	ring = live(d) && d->q[q].ready;
+	ob_unlock(&d->lock);
+	if (ring)
+		d->ops->notify(d, q);
+}
+
+void virtio_dev_reset(struct virtio_dev *d)
+{
+	ob_lock(&d->lock);
+	reset(d);
+	ob_unlock(&d->lock);
+}
+
 static void mmio_write(void *dev, uint64_t off, unsigned int size, uint64_t value)
 {
 	struct virtio_dev *d = dev;
@@ -305,7 +331,7 @@ static void mmio_write(void *dev, uint64_t off, unsigned int size, uint64_t valu
 	if (!d->resetting) {
 		if (off != REG_QUEUE_NOTIFY)
 			why = write_reg(d, off, v);
-		else if (v >= d->ops->nqueues)
+		else if (v >= d->nqueues)
 			why = "notification for a queue that there is not";
 		else
 			ring = live(d) && d->q[v].ready;
@@ -323,12 +349,12 @@ static void mmio_write(void *dev, uint64_t off, unsigned int size, uint64_t valu
 
 static uint32_t feature_word(const struct virtio_dev *d)
 {
-	return d->dev_sel > 1 ? 0 : (uint32_t)(offered(d) >> (32 * d->dev_sel));
+	return d->dev_sel > 1 ? 0 : (uint32_t)(d->features >> (32 * d->dev_sel));
 }
 
 static uint32_t read_reg(const struct virtio_dev *d, uint64_t off)
 {
-	bool have_q = d->q_sel < d->ops->nqueues;
+	bool have_q = d->q_sel < d->nqueues;
 
 	switch (off) {
 	case REG_MAGIC:
@@ -383,7 +409,14 @@ void virtio_dev_init(struct virtio_dev *d, const struct virtio_dev_ops *ops, str
 		     struct gmem *mem)
 {
 	OB_ASSERT(ops->nqueues && ops->nqueues <= VIRTIO_MAX_QUEUES);
-	*d = (struct virtio_dev){.ops = ops, .vm = vm, .mem = mem};
+	*d = (struct virtio_dev){
+		.ops = ops,
+		.nqueues = ops->nqueues,
+		.features = ops->features | VIRTIO_F_VERSION_1,
+		.vm = vm,
+		.mem = mem,
+		.irq_fd = -1,
+	};
 	for (unsigned int i = 0; i < ops->nqueues; i++)
 		d->q[i].mem = mem;
 	ob_mutex_init(&d->lock, OB_RANK_VIRTIO);

@@ -13,11 +13,14 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "kernel/pc.h"
 #include "kernel/vcpu.h"
+#include "kernel/vm_devices.h"
 
 /* Three pages that Intel CPUs need when they cannot run real mode natively; in the device hole. */
 #define VM_TSS_GPA	    0xfffbd000UL
 #define VM_IDENTITY_MAP_GPA 0xfffbc000ULL
+#define VM_SCRATCH_GPA	    0xfffbb000ULL
 #define VM_SLOTS_DEFAULT    32 /* of a KVM that does not say (KVM_CAP_NR_MEMSLOTS) */
 #define VIRTIO_IRQ	    5  /* named on the command line for Linux; no interrupts are sent yet */
 
@@ -35,6 +38,35 @@ int vm_set_slot(struct vm *vm, unsigned int slot, bool log)
 	return ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &m) ? -errno : 0;
 }
 
+/*
+ * With shadow paging KVM keeps what it has made of a guest's page tables, by the page that they lie in,
+ * and learns of changes from the guest's own writes. Ours it does not see. To delete any slot makes it
+ * drop all of that (kvm_arch_flush_shadow_memslot; Linux promises it: KVM_X86_QUIRK_SLOT_ZAP_ALL).
+ * So a slot of one page is made for it, where no memory is.
+ */
+int vm_forget_translations(struct vm *vm)
+{
+	struct kvm_userspace_memory_region m = {
+		.slot = vm->mem.nslots,
+		.guest_phys_addr = VM_SCRATCH_GPA,
+		.memory_size = OB_PAGE_SIZE,
+	};
+	struct ob_host *h = vm->host;
+	hva_t page;
+	int r = h->ops->ram_map(h, OB_PAGE_SIZE, "ob:scratch", &page);
+
+	if (r)
+		return r;
+	m.userspace_addr = page.v;
+	r = ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &m) ? -errno : 0;
+	if (!r) {
+		m.memory_size = 0;
+		r = ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &m) ? -errno : 0;
+	}
+	h->ops->unmap(h, page, OB_PAGE_SIZE);
+	return r;
+}
+
 static int vm_set_memslots(struct vm *vm, uint64_t slot_bytes, struct ob_err *e)
 {
 	int max = ioctl(vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_NR_MEMSLOTS);
@@ -44,7 +76,8 @@ static int vm_set_memslots(struct vm *vm, uint64_t slot_bytes, struct ob_err *e)
 		return ob_fail(e, -r, "vm %u: memory slots of %llu bytes: need a multiple of 2 MiB",
 			       vm->id, (unsigned long long)slot_bytes);
 	max = OB_MAX(max, VM_SLOTS_DEFAULT);
-	if (r == -E2BIG || vm->mem.nslots > (unsigned int)max)
+	/* One stays free (vm_forget_translations). */
+	if (r == -E2BIG || vm->mem.nslots >= (unsigned int)max)
 		return ob_fail(e, E2BIG,
 			       "vm %u: %llu bytes of memory in slots of %llu are more than the %d "
 			       "slots of this KVM: take larger slots",
@@ -76,54 +109,101 @@ static int vm_create_kvm(struct vm *vm, struct ob_err *e)
 	return 0;
 }
 
-static int vm_add_devices(struct vm *vm, const struct vm_config *cfg, struct ob_err *e)
+static void vm_describe(const struct vm *vm, struct boot_machine *out)
 {
+	*out = (struct boot_machine){.pc = vm->pc != NULL};
+	if (vm->pc)
+		pc_describe(vm, &out->acpi);
+}
+
+/* Our own guest is told of its devices by words; a PC has tables. */
+static int vm_cmdline(struct vm *vm, const char *words, struct ob_err *e)
+{
+	char line[BOOT_CMDLINE_MAX], disk[64] = "";
+	int n;
+
+	if (vm->ndisks && !vm->pc)
+		snprintf(disk, sizeof(disk), " virtio_mmio.device=4K@0x%llx:%d",
+			 (unsigned long long)VIRTIO_GPA, VIRTIO_IRQ);
+	if (vm->pc)
+		n = snprintf(line, sizeof(line), "%s", words);
+	else
+		n = snprintf(line, sizeof(line), "%s agent=0x%llx%s", words,
+			     (unsigned long long)AGENT_GPA, disk);
+	if (n < 0 || (size_t)n >= sizeof(line))
+		return ob_fail(e, E2BIG, "the guest's command line is over %d bytes",
+			       BOOT_CMDLINE_MAX - 1);
+	vm->boot.cmdline = strdup(line);
+	OB_ASSERT(vm->boot.cmdline);
+	return 0;
+}
+
+int vm_boot(struct vm *vm, struct ob_err *e)
+{
+	const struct vm_boot *b = &vm->boot;
+	struct boot_machine machine;
+	struct boot_entry entry;
 	int r;
 
-	serial_init(&vm->serial, cfg->console_fd);
-	r = bus_add(&vm->pio, SERIAL_COM1, SERIAL_PORTS, &serial_bus_ops, &vm->serial);
-	OB_ASSERT(!r);
-	vm->agent.vm = vm;
-	r = bus_add(&vm->mmio, AGENT_GPA, AGENT_SIZE, &agent_bus_ops, &vm->agent);
-	OB_ASSERT(!r);
-	if (cfg->disk_fd < 0)
-		return 0;
-	r = virtio_blk_init(&vm->blk, vm, &vm->mem, cfg->worker, cfg->disk_fd, e);
-	if (r)
-		return r;
-	vm->has_blk = true;
-	r = bus_add(&vm->mmio, VIRTIO_GPA, VIRTIO_STRIDE, &virtio_mmio_bus_ops, &vm->blk.dev);
-	OB_ASSERT(!r);
-	return 0;
+	vm_describe(vm, &machine);
+	r = boot_load(&vm->mem, &b->image, b->kernel, b->kernel_len, b->initrd, b->initrd_len,
+		      b->cmdline, &machine, &entry, e);
+	return r ? r : vcpu_set_boot(&vm->vcpu[0], &entry, e);
 }
 
 static int vm_load(struct vm *vm, const struct vm_config *cfg, struct ob_err *e)
 {
-	struct elf_image img;
-	char cmdline[PVH_CMDLINE_MAX], disk[64] = "";
-	int n, r;
+	int r = boot_parse(cfg->kernel, cfg->kernel_len, &vm->boot.image, e);
 
-	r = elf_parse(cfg->kernel, cfg->kernel_len, &img, e);
 	if (r)
 		return r;
-	if (!img.has_pvh)
-		return ob_fail(e, ENOEXEC,
-			       "the guest has no PVH entry (an ELF note of type 18, Xen)");
-	r = elf_load(&img, cfg->kernel, cfg->kernel_len, &vm->mem, e);
-	if (r)
-		return r;
-	if (vm->has_blk)
-		snprintf(disk, sizeof(disk), " virtio_mmio.device=4K@0x%llx:%d",
-			 (unsigned long long)VIRTIO_GPA, VIRTIO_IRQ);
-	n = snprintf(cmdline, sizeof(cmdline), "%s agent=0x%llx%s", cfg->cmdline,
-		     (unsigned long long)AGENT_GPA, disk);
-	if (n < 0 || (size_t)n >= sizeof(cmdline))
-		return ob_fail(e, E2BIG, "the guest's command line is over %d bytes",
-			       PVH_CMDLINE_MAX);
-	r = pvh_write_boot_data(&vm->mem, cmdline, e);
-	if (r)
-		return r;
-	return vcpu_set_pvh(&vm->vcpu[0], img.pvh_entry, (uint32_t)PVH_START_INFO_GPA, e);
+	vm->boot.kernel = cfg->kernel;
+	vm->boot.kernel_len = cfg->kernel_len;
+	vm->boot.initrd = cfg->initrd;
+	vm->boot.initrd_len = cfg->initrd_len;
+	r = vm_cmdline(vm, cfg->cmdline, e);
+	return r ? r : vm_boot(vm, e);
+}
+
+static int vm_add_vcpus(struct vm *vm, unsigned int n, struct ob_err *e)
+{
+	int r = 0;
+
+	vm->vcpu = calloc(n, sizeof(*vm->vcpu));
+	OB_ASSERT(vm->vcpu);
+	/* Counted when it is there; what it says of the others it is told. */
+	for (unsigned int i = 0; i < n && !r; i++) {
+		r = vcpu_create(&vm->vcpu[i], vm, i, n, e);
+		vm->nvcpus += !r;
+	}
+	return r;
+}
+
+static void vm_drop_vcpus(struct vm *vm)
+{
+	for (unsigned int i = 0; i < vm->nvcpus; i++)
+		vcpu_destroy(&vm->vcpu[i]);
+	free(vm->vcpu);
+}
+
+/* The virtual hardware, in the order in which its parts need each other. */
+static int vm_build(struct vm *vm, const struct vm_config *cfg, struct ob_err *e)
+{
+	int r = cfg->pc ? pc_create(vm, cfg, e) : 0;
+
+	r = r ? r : vm_add_vcpus(vm, OB_MAX(cfg->vcpus, 1u), e);
+	r = r ? r : vm_add_devices(vm, cfg, e);
+	r = r ? r : vm_load(vm, cfg, e);
+	return r;
+}
+
+static void vm_unbuild(struct vm *vm)
+{
+	vm_drop_devices(vm);
+	vm_drop_vcpus(vm);
+	if (vm->pc)
+		pc_destroy(vm);
+	free(vm->boot.cmdline);
 }
 
 int vm_create(struct vm **out, struct kvm *kvm, struct ob_host *host, const struct vm_config *cfg,
@@ -159,28 +239,15 @@ int vm_create(struct vm **out, struct kvm *kvm, struct ob_host *host, const stru
 	r = vm_set_memslots(vm, cfg->slot_bytes, e);
 	if (r)
 		goto close_vm;
-	vm->vcpu = calloc(1, sizeof(*vm->vcpu));
-	OB_ASSERT(vm->vcpu);
-	r = vcpu_create(&vm->vcpu[0], vm, 0, e);
+	serial_init(&vm->serial, cfg->console_fd);
+	r = vm_build(vm, cfg, e);
 	if (r)
-		goto free_vcpu;
-	vm->nvcpus = 1;
-	r = vm_add_devices(vm, cfg, e);
-	if (r)
-		goto free_devices;
-	r = vm_load(vm, cfg, e);
-	if (r)
-		goto free_devices;
+		goto unbuild;
 	*out = vm;
 	return 0;
 
-free_devices:
-	if (vm->has_blk)
-		virtio_blk_exit(&vm->blk);
-	serial_exit(&vm->serial);
-	vcpu_destroy(&vm->vcpu[0]);
-free_vcpu:
-	free(vm->vcpu);
+unbuild:
+	vm_unbuild(vm);
 close_vm:
 	close(vm->fd);
 free_mem:
@@ -194,8 +261,16 @@ free_vm:
 int vm_start(struct vm *vm, struct ob_err *e)
 {
 	OB_ASSERT(vm->state == VM_CREATED);
+	/* What vCPUs and chips are now is what a reset makes them again. */
+	if (vm->pc) {
+		int r = pc_keep_state(vm, e);
+
+		if (r)
+			return r;
+	}
 	vm->started_ns = vm->host->ops->now_ns(vm->host);
 	vm->state = VM_RUNNING;
+	vm->nrunning = vm->nvcpus;
 	for (unsigned int i = 0; i < vm->nvcpus; i++) {
 		int r = vcpu_start(&vm->vcpu[i], e);
 
@@ -264,13 +339,8 @@ void vm_destroy(struct vm *vm)
 	if (!vm)
 		return;
 	vm_stop(vm);
-	if (vm->has_blk)
-		virtio_blk_exit(&vm->blk);
-	for (unsigned int i = 0; i < vm->nvcpus; i++)
-		vcpu_destroy(&vm->vcpu[i]);
-	free(vm->vcpu);
+	vm_unbuild(vm);
 	close(vm->fd);
-	serial_exit(&vm->serial);
 	gmem_exit(&vm->mem);
 	ob_mutex_destroy(&vm->end_lock);
 	free(vm);

@@ -51,37 +51,85 @@ enum vm_end {
 	VM_END_FAILED, /* the guest misbehaved: reason says how */
 };
 
+#define VM_MAX_DISKS 4
+#define VM_MAX_VCPUS 64
+
 struct vm_config {
 	unsigned int id; /* in the whole fleet */
 	uint64_t mem_bytes;
 	uint64_t slot_bytes; /* most in one memory slot, multiple of 2 MiB; 0: a slot a region */
 	bool huge;	     /* RAM is to be of huge pages: gmem_huge */
-	const void *kernel;  /* ELF file in memory; may be freed after vm_create */
+	/* A PC, for kernels that know nothing of us: interrupt controllers and timer (in KVM), ACPI,
+	 * several vCPUs, power-off and reset. Else the bare machine of our own guest, which has one
+	 * vCPU, no interrupts, and all its devices on the command line. */
+	bool pc;
+	unsigned int vcpus; /* 0 is 1; more for a PC only */
+	/* The kernel's file in memory (boot.h), and the initrd's: for a PC, which may reboot, they
+	 * are there as long as the VM; else they may be freed after vm_create. */
+	const void *kernel;
 	size_t kernel_len;
-	const char *cmdline; /* devices are appended */
-	int disk_fd;	     /* -1: no disk. Not owned. */
+	const void *initrd; /* NULL: none */
+	size_t initrd_len;
+	const char *cmdline; /* for our own guest, devices are appended */
+	struct {
+		int fd; /* raw image (virtio_blk_init). Not owned. */
+	} disk[VM_MAX_DISKS];
+	unsigned int ndisks; /* for our own guest at most 1 */
+	bool agent_port;     /* PC: the agent's port (agent_port.c) */
+	bool rng;	     /* PC: a virtio entropy device */
 	int console_fd;	     /* -1: dropped. Not owned. */
 	struct io_worker *worker;
 };
 
-/* The agent device: what our own guest tells us through it (agent.c). */
+/* What our own agent tells us, through the agent device (agent.c) or its port (agent_port.c). */
 struct agent {
 	struct vm *vm;
+	struct agent_port *port;     /* NULL: it has none, but the device */
 	_Atomic uint64_t report_gpa; /* 0: not told yet */
 	_Atomic uint64_t checked_pages;
 	_Atomic uint64_t checked_shared; /* of those, shared at that moment */
 	_Atomic uint64_t mismatches;
 	uint64_t panic2;
 	/* Of the pages [page, page + n), how many are shared right now? Set by the cell. NULL:
-	 * none. */
+	 * none. Called on a vCPU's thread or the I/O worker, with nothing locked. */
 	uint64_t (*count_shared)(void *arg, uint64_t page, uint64_t n);
 	void *count_arg;
 };
 extern const struct bus_ops agent_bus_ops;
+/*
+ * The agent says that it has just verified pages: gfn << 16 | number. At most *@look of them are looked
+ * at, whether they are shared, and *@look is less by those. What lies outside RAM ends the VM; then
+ * false. One thread at a time.
+ */
+bool agent_checked(struct agent *a, uint64_t value, uint64_t *look);
 /* Copy the guest's report; false when there is none (or it is not believable). Any thread. */
 bool agent_read_report(struct agent *a, struct agent_report *out);
 
+/* --- agent_port.c: an agent that is a program under Linux --------------------------------- */
+
+/* Puts frames (agent_abi.h) together from the stream of a port and does what they say. */
+struct agent_port {
+	struct agent *agent;
+	uint8_t buf[sizeof(struct agent_frame) + AGENT_FRAME_MAX]; /* of the frame under way */
+	size_t fill;
+	bool deaf;		    /* it has ended, or made no sense: nothing is listened to */
+	_Atomic uint64_t frames;    /* that were understood */
+	struct ob_mutex lock;	    /* all below */
+	struct agent_report report; /* the last one */
+	bool has_report;
+};
+
+/* What the port of a virtio_console calls, with a struct agent_port as its argument. */
+extern const struct virtio_console_ops agent_port_ops;
+/* @a->vm is set; makes @p the port of @a. Before the guest runs. */
+void agent_port_init(struct agent_port *p, struct agent *a);
+/* The VM was reset: the report of the agent before is gone; its counters stay. After the console was
+ * reset. Any thread. */
+void agent_port_reset(struct agent_port *p);
+void agent_port_exit(struct agent_port *p);
+
 struct vcpu;
+struct pc;
 
 /* KVM's log of a guest's writes (dirty.c): how it is used here, and what it has cost. */
 struct vm_log {
@@ -89,6 +137,15 @@ struct vm_log {
 	_Atomic uint64_t collects, pages;	   /* logs read, and pages found in them */
 	_Atomic uint64_t get_ns, clear_ns, clears; /* clears: calls of KVM_CLEAR_DIRTY_LOG */
 	_Atomic uint64_t switches, switch_ns;	   /* slots switched on or off */
+};
+
+/* What it boots, for the next time as well. */
+struct vm_boot {
+	struct boot_image image;
+	const void *kernel, *initrd; /* not owned; see struct vm_config */
+	size_t kernel_len, initrd_len;
+	char *cmdline;		     /* owned */
+	_Atomic unsigned int resets; /* how often it was reset and booted anew */
 };
 
 struct vm {
@@ -100,11 +157,14 @@ struct vm {
 	struct vm_log log;
 	struct bus mmio, pio;
 	struct serial serial;
-	struct virtio_blk blk;
-	bool has_blk;
+	struct virtio_blk disk[VM_MAX_DISKS];
+	unsigned int ndisks;
 	struct agent agent;
-	struct vcpu *vcpu; /* [nvcpus]: one, until guests can start others */
+	struct pc *pc;	   /* NULL: our own guest's machine */
+	struct vcpu *vcpu; /* [nvcpus] */
 	unsigned int nvcpus;
+	_Atomic unsigned int nrunning; /* vCPU threads that have not ended */
+	struct vm_boot boot;
 	_Atomic int state;
 	_Atomic uint32_t park_depth; /* the VM runs only while this is 0 */
 	_Atomic uint32_t park_seq;   /* a futex: changes when parked vCPUs are to look again */
@@ -129,6 +189,11 @@ int vm_start(struct vm *vm, struct ob_err *e);
 void vm_ask_stop(struct vm *vm);
 /* Stop from outside and join the threads; a no-op for one that has stopped. Not from a vCPU. */
 void vm_stop(struct vm *vm);
+/*
+ * The devices let go of guest memory, for good: what they had under way is over, and nothing begins.
+ * For whoever takes memory away before vm_destroy. The VM has stopped. Twice is no harm.
+ */
+void vm_detach(struct vm *vm);
 void vm_destroy(struct vm *vm);
 
 /*
@@ -147,6 +212,12 @@ void vm_wake(struct vm *vm);
 uint64_t vm_cpu_ns(struct vm *vm);
 /* The CPU that its first vCPU last ran on; -1: not known. Any thread. */
 int vm_cpu(struct vm *vm);
+
+/*
+ * Load what it boots into its memory, and set its first vCPU to the entry. No vCPU of it runs. At the
+ * start, and after a reset.
+ */
+int vm_boot(struct vm *vm, struct ob_err *e);
 
 /* --- regs.c ------------------------------------------------------------------------------ */
 

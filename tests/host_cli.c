@@ -55,7 +55,7 @@ Test(cli, bad_input_is_one_line_and_status_2)
 		{"fleet --workload nonsense", "nonsense"},
 		{"fleet --sharing nonsense", "nonsense"},
 		{"compare --sharing hash,hash", "hash"},
-		{"fleet --guest linux", "linux"},
+		{"fleet --guest bsd", "linux"},
 		{"fleet --domain Big", "not a name"},
 		{"fleet --domain a:0-x", "not a list"},
 		{"fleet --guests 4 --domain a:0-4", "no guest 4"},

@@ -102,7 +102,8 @@ static void guest_begin(struct life *l, unsigned int i, unsigned int id)
 		.kernel = l->r.kernel,
 		.kernel_len = l->r.kernel_len,
 		.cmdline = cmdline,
-		.disk_fd = l->r.image_fd,
+		.disk[0].fd = l->r.image_fd,
+		.ndisks = l->r.image_fd >= 0,
 		.console_fd = -1,
 		.worker = l->r.worker,
 	};
@@ -138,8 +139,7 @@ static void guest_end(struct life *l, unsigned int i, unsigned int id)
 	cr_assert_eq(g->vm->end, VM_END_ASKED, "guest %u: %s", id, g->vm->reason);
 	agent_read_report(&g->vm->agent, &rep);
 	cr_assert_eq(rep.mismatches, 0);
-	virtio_blk_exit(&g->vm->blk);
-	g->vm->has_blk = false;
+	vm_detach(g->vm);
 	ob_lock(&l->step);
 	cr_assert(!ept_verify(&g->ept, &v));
 	cr_assert_eq(v.differences, 0, "guest %u: page %llu: %s", id,

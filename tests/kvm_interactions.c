@@ -193,7 +193,7 @@ static void act_zap(struct stage *s, unsigned int g, uint64_t *seed)
 /* Reads from disk, half of them held up while they are under way. */
 static void act_disk(struct stage *s, unsigned int g, uint64_t *seed)
 {
-	atomic_store(&s->rig.vm[g]->blk.delay_ns, rnd(seed) % 2 ? OB_NS_PER_MS : 0);
+	atomic_store(&s->rig.vm[g]->disk[0].delay_ns, rnd(seed) % 2 ? OB_NS_PER_MS : 0);
 	rig_nap_ms(2);
 }
 
@@ -343,7 +343,7 @@ static void close_stage(struct stage *s)
 		const struct ept_run all = {.page = 0, .n = PAGES};
 		struct ept *e = &s->rig.ept[g];
 
-		atomic_store(&s->rig.vm[g]->blk.delay_ns, 0);
+		atomic_store(&s->rig.vm[g]->disk[0].delay_ns, 0);
 		ept_wset_exit(&s->wset[g]);
 		cr_assert(ept_load(e, 0, PAGES) >= 0);
 		cr_assert(ept_put_back(e, &all, 1) >= 0);

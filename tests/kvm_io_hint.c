@@ -47,7 +47,7 @@ Test(io_hint_kvm, files_are_shared_before_the_first_pass, .timeout = 120)
 	rig_make(&r, "filecache");
 	for (unsigned int i = 0; i < RIG_GUESTS; i++) {
 		r.k->slot[i].g.io = io[i] = ksm_io_new(r.domain, arena, NULL, NULL);
-		virtio_blk_on_io(&r.vm[i]->blk, &hint_ops, io[i]);
+		virtio_blk_on_io(&r.vm[i]->disk[0], &hint_ops, io[i]);
 	}
 	rig_start(&r);
 	while (ksm_hint_step(r.k, 512))

@@ -30,7 +30,6 @@ Test(kvm_stats, of_a_vm_and_its_vcpu, .timeout = 60)
 {
 	struct vm_config cfg = {.mem_bytes = 16 * OB_MIB,
 				.cmdline = "workload=idle seed=1 common=1 guest=0",
-				.disk_fd = -1,
 				.console_fd = -1};
 	struct kvm_stats vms, vcpu;
 	struct ob_host host;

@@ -142,7 +142,7 @@ static void enter_ring3(struct rig *r, uint64_t spin, uint64_t seed)
 
 static void rig_make(struct rig *r, uint64_t slot_bytes, uint64_t spin)
 {
-	struct vm_config cfg = {.mem_bytes = MEM, .cmdline = "", .disk_fd = -1, .console_fd = -1};
+	struct vm_config cfg = {.mem_bytes = MEM, .cmdline = "", .console_fd = -1};
 	char path[600];
 	struct ob_err e;
 
@@ -415,8 +415,7 @@ Test(kvm_track, page_tables_agree, .timeout = 120)
 Test(kvm_track, bad_slots_are_refused)
 {
 	uint64_t bitmap[MEM / OB_PAGE_SIZE / 64];
-	struct vm_config cfg = {
-		.mem_bytes = 65 * OB_GIB, .slot_bytes = 2 * OB_MIB, .cmdline = "", .disk_fd = -1};
+	struct vm_config cfg = {.mem_bytes = 65 * OB_GIB, .slot_bytes = 2 * OB_MIB, .cmdline = ""};
 	struct ob_err e = {""};
 	struct vm *vm;
 	struct rig r;

@@ -130,7 +130,7 @@ Test(vm, disk_reads_in_flight_while_merging, .timeout = 120)
 	rig_make_opts(&r, &(struct rig_opts){.workload = "filecache", .untracked = true});
 	rig_start(&r);
 	for (unsigned int i = 0; i < RIG_GUESTS; i++) {
-		atomic_store(&r.vm[i]->blk.delay_ns, 2 * OB_NS_PER_MS);
+		atomic_store(&r.vm[i]->disk[0].delay_ns, 2 * OB_NS_PER_MS);
 		disk[i] = rig_report(&r, i).disk_pages;
 	}
 	/* Until merging and reading have met: pages left out of a freeze, or reads that waited for
@@ -148,7 +148,7 @@ Test(vm, disk_reads_in_flight_while_merging, .timeout = 120)
 	cr_assert_gt(k.merged_pages, 500);
 	for (unsigned int i = 0; i < RIG_GUESTS; i++) {
 		cr_assert_gt(rig_report(&r, i).disk_pages, disk[i]);
-		atomic_store(&r.vm[i]->blk.delay_ns, 0);
+		atomic_store(&r.vm[i]->disk[0].delay_ns, 0);
 	}
 	/* Let the guests look at what they have got. */
 	rig_nap_ms(1000);

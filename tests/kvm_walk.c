@@ -48,7 +48,6 @@ static void rig_make(struct rig *r, uint64_t mem, const char *cmdline)
 	struct vm_config cfg = {
 		.mem_bytes = mem,
 		.cmdline = cmdline,
-		.disk_fd = -1,
 		.console_fd = -1,
 	};
 	char path[600];

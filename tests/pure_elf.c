@@ -95,6 +95,8 @@ Test(elf, a_kernel_is_understood)
 	f.h.e_phnum = 1;
 	cr_assert_eq(elf_parse(f.b, f.len, &img, NULL), 0);
 	cr_assert(!img.has_pvh);
+	f.h.e_type = ET_DYN;
+	cr_assert_eq(elf_parse(f.b, f.len, &img, NULL), 0, "a kernel that could run elsewhere");
 }
 
 Test(elf, the_note_is_found_behind_others)
@@ -152,8 +154,14 @@ Test(elf, each_fault_has_its_line)
 	f.h.e_machine = EM_AARCH64;
 	refused(&f, "another machine (183)");
 	make(&f);
-	f.h.e_type = ET_DYN;
-	refused(&f, "ELF of type 3");
+	f.h.e_type = ET_CORE;
+	refused(&f, "ELF of type 4");
+	make(&f);
+	f.h.e_type = ET_REL;
+	refused(&f, "an object file or kernel module (ELF of type 1)");
+	make(&f);
+	phdr(&f, 1)->p_type = PT_INTERP;
+	refused(&f, "a program for an operating system");
 	make(&f);
 	f.h.e_phnum = 0;
 	refused(&f, "without program headers");

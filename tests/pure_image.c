@@ -13,7 +13,7 @@
 #include "workloads/gen.h"
 #include "workloads/image.h"
 #include "workloads/lat.h"
-#include "workloads/microguest/layout.h"
+#include "workloads/layout.h"
 
 #define SEED 20240607
 

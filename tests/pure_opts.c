@@ -236,7 +236,6 @@ Test(opts, bad_lines)
 		{"run --host-mem 64M", "--host-mem"},
 		{"fleet --workload cowstorm:0", "at least 1"},
 		{"fleet --workload probe:1:8", "at least 16"},
-		{"fleet --guest linux", "not available in this version"},
 		{"fleet --guest bsd", "microguest"},
 		{"fleet --frob", "--frob"},
 		{"fleet --frob=1", "--frob"},

@@ -66,7 +66,8 @@ void rig_guest_make(struct rig *r, unsigned int i)
 		.kernel = r->kernel,
 		.kernel_len = r->kernel_len,
 		.cmdline = cmdline,
-		.disk_fd = r->image_fd,
+		.disk[0].fd = r->image_fd,
+		.ndisks = r->image_fd >= 0,
 		.console_fd = -1,
 		.worker = r->worker,
 		.huge = r->opts.huge != NULL,
@@ -188,8 +189,7 @@ void rig_guest_unmake(struct rig *r, unsigned int i)
 	rep = rig_report(r, i);
 	r->mismatches += rep.mismatches;
 	r->checked += OB_MAX(rep.checked_pages, rep.ops);
-	virtio_blk_exit(&r->vm[i]->blk);
-	r->vm[i]->has_blk = false;
+	vm_detach(r->vm[i]);
 	if (!r->opts.inject) {
 		cr_assert_eq(r->vm[i]->end, VM_END_ASKED, "guest %u: %s", i, r->vm[i]->reason);
 		cr_assert_eq(rep.mismatches, 0, "guest %u", i);

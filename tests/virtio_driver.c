@@ -62,14 +62,19 @@ uint32_t vdrv_negotiate(struct virtio_dev *d, uint64_t features)
 	return vdrv_get(d, VDRV_STATUS);
 }
 
-uint32_t vdrv_start(struct vdrv *v)
+void vdrv_setup(struct vdrv *v)
 {
-	vdrv_set(v->d, VDRV_QUEUE_SEL, 0);
+	vdrv_set(v->d, VDRV_QUEUE_SEL, v->queue);
 	vdrv_set(v->d, VDRV_QUEUE_NUM, v->size);
 	vdrv_set64(v->d, VDRV_QUEUE_DESC, v->desc.v);
 	vdrv_set64(v->d, VDRV_QUEUE_AVAIL, v->avail.v);
 	vdrv_set64(v->d, VDRV_QUEUE_USED, v->used.v);
 	vdrv_set(v->d, VDRV_QUEUE_READY, 1);
+}
+
+uint32_t vdrv_start(struct vdrv *v)
+{
+	vdrv_setup(v);
 	vdrv_set(v->d, VDRV_STATUS, vdrv_get(v->d, VDRV_STATUS) | VDRV_S_DRIVER_OK);
 	return vdrv_get(v->d, VDRV_STATUS);
 }
@@ -117,7 +122,7 @@ void vdrv_offer(struct vdrv *v, uint16_t head)
 
 void vdrv_kick(struct vdrv *v)
 {
-	vdrv_set(v->d, VDRV_QUEUE_NOTIFY, 0);
+	vdrv_set(v->d, VDRV_QUEUE_NOTIFY, v->queue);
 }
 
 bool vdrv_used(struct vdrv *v, uint32_t *id, uint32_t *len)

@@ -45,6 +45,7 @@ struct vdrv {
 	uint16_t size;
 	gpa_t desc, avail, used;
 	uint16_t next_avail, last_used;
+	unsigned int queue; /* its number: 0 unless set after vdrv_layout */
 };
 
 uint32_t vdrv_get(struct virtio_dev *d, uint64_t reg);
@@ -56,7 +57,9 @@ void vdrv_layout(struct vdrv *v, struct virtio_dev *d, struct gmem *mem, uint16_
 /* Acknowledge up to FEATURES_OK with @features (VERSION_1 is added).
  * Returns the status read back. */
 uint32_t vdrv_negotiate(struct virtio_dev *d, uint64_t features);
-/* Set queue 0 up as laid out, then DRIVER_OK. Returns the status read back. */
+/* Set the queue up as laid out. */
+void vdrv_setup(struct vdrv *v);
+/* That, then DRIVER_OK. Returns the status read back. */
 uint32_t vdrv_start(struct vdrv *v);
 /* All of that. */
 uint32_t vdrv_init(struct vdrv *v, struct virtio_dev *d, struct gmem *mem, uint16_t size,

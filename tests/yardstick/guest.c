@@ -110,7 +110,6 @@ int yard_boot(struct yard *y, const struct yard_opts *opts, const char *workload
 	struct vm_config cfg = {
 		.mem_bytes = opts->mem_bytes,
 		.cmdline = cmdline,
-		.disk_fd = -1,
 		.console_fd = -1,
 	};
 	int ret;

@@ -6,6 +6,9 @@
  */
 #include "workloads/microguest/mg.h"
 
+const char platform_name[] = "microguest";
+const bool platform_bare = true;
+
 static uint64_t reg_read(const struct agent_dev *a, unsigned int reg)
 {
 	return *(volatile uint64_t *)(a->base + reg);
@@ -20,9 +23,10 @@ void agent_write(const struct agent_dev *a, unsigned int reg, uint64_t v)
 
 void agent_init(struct guest *g)
 {
-	struct agent_dev *a = &g->agent;
+	struct agent_dev *a = &g->p->agent;
+	uint64_t khz;
 
-	a->base = g->cfg.agent;
+	a->base = g->p->agent_at;
 	trap_set_agent(a->base);
 	if (reg_read(a, AGENT_REG_MAGIC) != AGENT_MAGIC) {
 		uint64_t at = a->base;
@@ -31,62 +35,35 @@ void agent_init(struct guest *g)
 		trap_set_agent(0);
 		guest_fail(g, MG_EXIT_BOOT, "no agent device at %x", at);
 	}
-	a->tsc_khz = reg_read(a, AGENT_REG_TSC_KHZ);
-	if (a->tsc_khz < 1000 || a->tsc_khz > 100000000)
-		guest_fail(g, MG_EXIT_BOOT, "a TSC of %u kHz cannot be", a->tsc_khz);
-	a->ns_mult = (1000000ULL << 32) / a->tsc_khz;
-	a->tsc_start = rdtsc();
-}
-
-uint64_t cycles_ns(const struct guest *g, uint64_t cycles)
-{
-	return (uint64_t)(((unsigned __int128)cycles * g->agent.ns_mult) >> 32);
-}
-
-uint64_t clock_ns(const struct guest *g)
-{
-	return cycles_ns(g, rdtsc() - g->agent.tsc_start);
+	khz = reg_read(a, AGENT_REG_TSC_KHZ);
+	if (khz < 1000 || khz > 100000000)
+		guest_fail(g, MG_EXIT_BOOT, "a TSC of %u kHz cannot be", khz);
+	tsc_init(g, khz);
 }
 
 void agent_sleep(struct guest *g, uint64_t ns)
 {
-	agent_write(&g->agent, AGENT_REG_SLEEP, ns);
+	agent_write(&g->p->agent, AGENT_REG_SLEEP, ns);
 }
 
-void agent_checked(struct guest *g, uint64_t addr, uint64_t n)
+void platform_report(struct guest *g)
 {
-	if (!n)
-		return;
-	g->report->checked_pages += n;
-	agent_write(&g->agent, AGENT_REG_CHECKED, (addr >> 12) << 16 | n);
+	agent_write(&g->p->agent, AGENT_REG_REPORT, (uint64_t)g->report);
 }
 
-void agent_mismatch(struct guest *g, const void *at, uint64_t expect, uint64_t got,
-		    enum agent_kind kind)
+void platform_checked(struct guest *g, const void *at, uint64_t n)
 {
-	struct agent_report *r = g->report;
-	uint64_t n = r->mismatches;
-
-	if (n < AGENT_MISMATCHES) {
-		r->mismatch[n] = (struct agent_mismatch){(uint64_t)at, expect, got, kind};
-		con_printf("microguest: mismatch at %x: %x, not %x (kind %u)\n", (uint64_t)at, got,
-			   expect, (uint64_t)kind);
-	}
-	barrier(); /* the record is whole before the count includes it */
-	r->mismatches = n + 1;
-	agent_write(&g->agent, AGENT_REG_MISMATCH, (uint64_t)at);
+	agent_write(&g->p->agent, AGENT_REG_CHECKED, ((uint64_t)at >> 12) << 16 | n);
 }
 
-void guest_fail(struct guest *g, enum mg_exit code, const char *fmt, ...)
+void platform_mismatch(struct guest *g, uint64_t gpa)
 {
-	va_list ap;
+	agent_write(&g->p->agent, AGENT_REG_MISMATCH, gpa);
+}
 
-	con_printf("\nmicroguest: ");
-	va_start(ap, fmt);
-	con_vprintf(fmt, ap);
-	va_end(ap);
-	con_printf("\n");
-	if (g->agent.base)
-		agent_write(&g->agent, AGENT_REG_EXIT, code);
+void platform_end(struct guest *g, uint64_t code)
+{
+	if (g->p->agent.base)
+		agent_write(&g->p->agent, AGENT_REG_EXIT, code);
 	guest_halt();
 }

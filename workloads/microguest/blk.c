@@ -32,7 +32,7 @@ static struct blk_head *head_of(const struct blk *b, unsigned int slot)
 
 static void negotiate(struct guest *g)
 {
-	struct blk *b = &g->blk;
+	struct blk *b = &g->p->blk;
 	uint32_t low;
 
 	virtio_write(b, VIRTIO_REG_STATUS, 0);
@@ -58,10 +58,10 @@ static void negotiate(struct guest *g)
 
 void blk_init(struct guest *g)
 {
-	struct blk *b = &g->blk;
+	struct blk *b = &g->p->blk;
 	uint32_t max;
 
-	b->base = g->cfg.virtio;
+	b->base = g->p->virtio_at;
 	if (!b->base)
 		return;
 	if (virtio_read(b, VIRTIO_REG_MAGIC) != VIRTIO_MAGIC ||
@@ -106,7 +106,7 @@ void blk_init(struct guest *g)
 /* Take what is in the used ring. */
 static void reap(struct guest *g)
 {
-	struct blk *b = &g->blk;
+	struct blk *b = &g->p->blk;
 
 	while (__atomic_load_n(&b->used[1], __ATOMIC_ACQUIRE) != b->last_used) {
 		const volatile uint32_t *elem =
@@ -128,7 +128,7 @@ static void reap(struct guest *g)
 /* Sleep until the device has something for us, at most SLEEP_NS. */
 static void wait_some(struct guest *g, uint64_t deadline)
 {
-	struct blk *b = &g->blk;
+	struct blk *b = &g->p->blk;
 	uint32_t irq;
 
 	agent_sleep(g, SLEEP_NS);
@@ -150,7 +150,7 @@ unsigned int blk_max(const struct blk *b)
 unsigned int blk_submit(struct guest *g, uint64_t from, uint64_t *const *page, unsigned int n,
 			bool scatter)
 {
-	struct blk *b = &g->blk;
+	struct blk *b = &g->p->blk;
 	unsigned int slot = 0;
 
 	if (!b->base || !n || n > blk_max(b) || from > b->disk_pages || n > b->disk_pages - from)
@@ -188,7 +188,7 @@ unsigned int blk_submit(struct guest *g, uint64_t from, uint64_t *const *page, u
 
 void blk_wait(struct guest *g, unsigned int slot)
 {
-	struct blk *b = &g->blk;
+	struct blk *b = &g->p->blk;
 	uint64_t deadline = clock_ns(g) + BLK_TIMEOUT;
 
 	reap(g);

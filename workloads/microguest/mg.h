@@ -1,103 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * mg.h: the microguest's own header. One thread of control in ring 3, memory mapped one to one, all
- * state in one struct guest that is passed around; nothing is global but the processor's tables.
- *
- * Rules that keep the verification honest:
- *  - each page that is verified has one owner (cache, heap, kv, churn, clean free memory,
- *    area), and only its owner writes it, in the same thread that verifies it;
- *  - what a page must contain is known without looking at it: from the image's checksums or from a
- *    generator and a version number that is kept elsewhere;
- *  - a wrong page is reported and stays wrong: nothing is repaired silently.
+ * mg.h: the microguest's own header: the machine below the workloads (workloads/common/guest.h). One
+ * thread of control in ring 3, memory mapped one to one; nothing is global but the processor's tables.
  */
 #ifndef OVERBOOK_MICROGUEST_MG_H
 #define OVERBOOK_MICROGUEST_MG_H
 
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "workloads/common/guest.h"
 
-#include "kernel/agent_abi.h"
-#include "workloads/area.h"
-#include "workloads/extent.h"
-#include "workloads/gen.h"
-#include "workloads/image.h"
-#include "workloads/lat.h"
-#include "workloads/microguest/layout.h"
+#define GIB (1ULL << 30)
 
-#define PAGE_SIZE  4096ULL
-#define PAGE_WORDS 512
-#define GIB	   (1ULL << 30)
-#define MS	   1000000ULL
-#define SECOND	   1000000000ULL
-
-/* Exit codes (AGENT_REG_EXIT): why the guest gave up.
- * The line before it on the console says more. */
-enum mg_exit {
-	MG_EXIT_BOOT = 10,     /* start info, memory map or command line make no sense */
-	MG_EXIT_MEMORY = 11,   /* too little memory */
-	MG_EXIT_DISK = 12,     /* no disk, or it does not work */
-	MG_EXIT_IMAGE = 13,    /* the disk is not an image that we know */
-	MG_EXIT_WORKLOAD = 14, /* no such workload, or a parameter that it does not take */
-};
-
-struct guest;
-struct workload;
-
-/* --- lib.c: what the compiler may call, and strings
- * ----------------------------------------------- */
-
-void *memcpy(void *restrict to, const void *restrict from, size_t n);
-void *memmove(void *to, const void *from, size_t n);
-void *memset(void *to, int c, size_t n);
-int memcmp(const void *a, const void *b, size_t n);
-bool str_equal(const char *a, const char *b);
-bool str_prefix(const char *s, const char *prefix);
-
-/* The compiler must not carry memory contents across this: a device, or the host, writes there. */
-static inline void barrier(void)
-{
-	__asm__ volatile("" ::: "memory");
-}
-
-static inline uint64_t rdtsc(void)
-{
-	uint32_t lo, hi;
-
-	__asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi));
-	return (uint64_t)hi << 32 | lo;
-}
-
-/* --- console.c: the serial port
- * ------------------------------------------------------------------- */
-
-/* %s %u (uint64_t) %x (uint64_t) %%. Each byte is an exit: few and short lines. */
-void con_put(char c); /* start.S */
-void con_printf(const char *fmt, ...);
-void con_vprintf(const char *fmt, va_list ap);
-
-/* --- agent.c: the agent device and the report
- * ------------------------------------------------------ */
+/* --- agent.c: the agent device
+ * -------------------------------------------------------------------- */
 
 struct agent_dev {
 	uint64_t base; /* 0: no such device */
-	uint64_t tsc_khz;
-	uint64_t ns_mult; /* ns = cycles * ns_mult >> 32 */
-	uint64_t tsc_start;
 };
 
 void agent_init(struct guest *g);
 void agent_write(const struct agent_dev *a, unsigned int reg, uint64_t v);
-void agent_sleep(struct guest *g, uint64_t ns);
-uint64_t clock_ns(const struct guest *g); /* since agent_init */
-uint64_t cycles_ns(const struct guest *g, uint64_t cycles);
-/* Pages [addr, addr + 4096 n) have just been verified. They are contiguous, n at most 256. */
-void agent_checked(struct guest *g, uint64_t addr, uint64_t n);
-void agent_mismatch(struct guest *g, const void *at, uint64_t expect, uint64_t got,
-		    enum agent_kind kind);
-/* Say why on the console, tell the agent, stop. */
-void guest_fail(struct guest *g, enum mg_exit code, const char *fmt, ...) __attribute__((noreturn));
 
 /* --- start.S, trap.c
  * -------------------------------------------------------------------------------- */
@@ -122,36 +43,7 @@ struct ram_range {
 	uint64_t first; /* index of its first page among all usable pages */
 };
 
-#define BOOT_NO_PARAM UINT64_MAX
-
-struct boot_config {
-	uint64_t seed, common, guest;
-	uint64_t param, param2; /* BOOT_NO_PARAM: not given */
-	uint64_t agent, virtio; /* addresses; 0: none */
-	char workload[24];
-};
-
 void boot_parse(struct guest *g, uint64_t start_info);
-
-/* --- ram.c: usable pages, counted without holes
- * ---------------------------------------------------- */
-
-struct ram {
-	struct ram_range range[RAM_RANGES];
-	unsigned int nranges;
-	uint64_t pages;
-	uint64_t total; /* pages of RAM that the machine has, usable or not */
-	uint64_t taken; /* pages that ram_take has given out, from the first on */
-	uint64_t limit; /* it gives out none from here on */
-};
-
-/* Map all of RAM. Before it only the first GiB is. */
-void ram_init(struct guest *g);
-uint64_t *ram_page(const struct guest *g, uint64_t index);
-/* How many pages from @index on are contiguous, at most @max. */
-uint64_t ram_span(const struct guest *g, uint64_t index, uint64_t max);
-/* Zeroed pages in one piece, for good. */
-void *ram_take(struct guest *g, uint64_t bytes);
 
 /* --- virtio.c, blk.c: the disk
  * ---------------------------------------------------------------------- */
@@ -202,173 +94,18 @@ unsigned int blk_submit(struct guest *g, uint64_t from, uint64_t *const *page, u
 /* Wait until the request in @slot is done, and free the slot. An error ends the guest. */
 void blk_wait(struct guest *g, unsigned int slot);
 
-/* --- cache.c: the page cache
- * ------------------------------------------------------------------------- */
+/* --- work_hostile.c
+ * ------------------------------------------------------------------------------- */
 
-struct cache_file {
-	uint32_t first, pages; /* in the cache */
-	uint64_t disk;	       /* its first data page on the disk */
-};
-
-struct cache {
-	uint64_t base;		 /* usable page index of its first page */
-	uint64_t pages;		 /* filled */
-	uint64_t data_page;	 /* of the image: where data starts on the disk */
-	struct cache_file *file; /* in the order of memory */
-	uint64_t nfiles;
-	uint64_t *sum; /* [pages], what each page's checksum must be */
-};
-
-/* Read and check the super block; the number of data pages, 0 without a disk. */
-void cache_probe(struct guest *g, struct image_super *sb);
-void cache_load(struct guest *g, const struct image_super *sb);
-bool cache_check(struct guest *g, uint64_t page);
-/* Evict two files that are neighbours in memory and read them again, in the other order. */
-void cache_reload_pair(struct guest *g);
-
-/* --- heap.c, freemem.c
- * ------------------------------------------------------------------------------ */
-
-struct heap {
-	uint64_t base, pages,
-		common;	 /* the first @common pages have the same content in all guests */
-	uint64_t rotate; /* by how much the common part is rotated in this guest */
-	uint64_t key, common_key;
-	uint32_t *version;
-	uint64_t common_writes;
-	struct gen_rng rng;
-};
-
-void heap_init(struct guest *g);
-bool heap_check(struct guest *g, uint64_t page);
-/* Rewrite one page with new content; common and own pages in turn. */
-void heap_write(struct guest *g);
-
-struct freemem {
-	uint64_t base, clean, untouched, dirty;
-};
-
-void freemem_init(struct guest *g);
-bool freemem_check(struct guest *g, uint64_t page);
-
-/* --- verify.c
- * ---------------------------------------------------------------------------------------- */
-
-#define VERIFY_BATCH 256
-
-struct verify {
-	unsigned int area; /* which is being verified */
-	uint64_t page;	   /* next one in it */
-};
-
-/* Verify the next pages, at most VERIFY_BATCH of them, round robin over all areas. */
-void verify_step(struct guest *g, uint64_t pages);
-
-/* --- workloads
- * --------------------------------------------------------------------------------------- */
-
-struct workload {
-	const char *name;
-	bool needs_disk, needs_area;
-	unsigned int batch; /* operations between two sleeps */
-	uint64_t sleep_ns;
-	uint64_t verify_rate; /* pages a second */
-	uint64_t write_rate;  /* heap pages a second */
-	/* The same in percent of all memory a second; 0: it goes by write_rate. */
-	uint64_t write_percent;
-	void (*init)(struct guest *g);
-	void (*op)(struct guest *g);	  /* NULL: none */
-	void (*misdeed)(struct guest *g); /* hostile ones: once, when warm */
-	/* The memory workloads, whose area is all memory there is, with no cache, heap or free
-	 * part: do some of the work and sleep as it likes. NULL: not one of them. */
-	void (*step)(struct guest *g);
-	uint64_t param, param2; /* when the command line gives none */
-	uint64_t meta; /* a memory workload: pages that it takes for itself, before the area */
-};
-
-extern const struct workload work_idle, work_steady, work_filecache, work_kv, work_churn;
-extern const struct workload work_counters, work_touch, work_writer, work_unique, work_same,
-	work_shuffle, work_first, work_ping, work_cowstorm, work_probe, work_remerge;
 extern const struct workload work_hostile[];
 extern const unsigned int work_nhostile;
 
-/* The workload's own area of memory. */
-struct area {
-	uint64_t base, pages;
-};
-
-/* --- area.c: for the memory workloads
- * -------------------------------------------------------------- */
-
-/* Where one of them is. */
-struct mem_work {
-	uint64_t *meta; /* as many pages as the workload asked for */
-	uint64_t key;	/* of the check words, or of the content */
-	uint64_t round, at;
-	uint64_t hot;			/* touch: pages that it goes on touching */
-	struct area_order order, place; /* order.n is 0: there is none */
-	struct gen_rng rng;
-	uint64_t due; /* unique, same: tenths of pages to be rewritten */
-	uint64_t
-		seen; /* unique, same, cowstorm: next page to verify; ping, probe: the last request */
-	uint64_t idle_since; /* ping: when that came, ns; cowstorm, probe: when waiting began */
-};
-
-uint64_t *area_page(const struct guest *g, uint64_t page);
-/* Give all pages from @from on the counter 0, which is their first touch. */
-void area_fill(struct guest *g, uint64_t from);
-/* Is @page what it must be with this counter? A mismatch is reported. */
-bool area_check_page(struct guest *g, uint64_t page, uint64_t counter);
-/* The end, unless @value is in [least, most]: @name is param or param2. */
-void area_param(struct guest *g, const char *name, uint64_t value, uint64_t least, uint64_t most);
-
-struct filecache {
-	struct gen_zipf zipf;
-	struct gen_rng rng;
-	uint64_t next_reload; /* ns */
-};
-
-struct kv {
-	uint64_t slots, keys;
-	uint64_t key; /* of the generator */
-	uint32_t *version;
-	struct gen_zipf zipf;
-	struct gen_rng rng;
-};
-
-#define CHURN_BLOCKS 192
-
-struct churn_block {
-	uint64_t id;
-	uint32_t start, pages;
-};
-
-struct churn {
-	struct extent_list *list;
-	struct churn_block block[CHURN_BLOCKS];
-	unsigned int n;
-	uint64_t next_id;
-	uint64_t key;
-	struct gen_zipf zipf;
-	struct gen_rng rng;
-};
-
-struct guest {
-	struct boot_config cfg;
+struct platform {
+	uint64_t agent_at, virtio_at; /* addresses that the command line gave; 0: none */
 	struct agent_dev agent;
-	struct agent_report *report;
-	struct ram ram;
+	struct ram_range range[RAM_RANGES];
+	unsigned int nranges;
 	struct blk blk;
-	struct cache cache;
-	struct heap heap;
-	struct freemem free;
-	struct verify verify;
-	struct area area;
-	const struct workload *work;
-	struct filecache filecache;
-	struct kv kv;
-	struct churn churn;
-	struct mem_work mem;
 };
 
 void guest_main(uint64_t start_info) __attribute__((noreturn));

@@ -12,10 +12,11 @@
 #define RAM_MAX	  (512 * GIB) /* what one table of 1 GiB entries covers */
 
 extern uint64_t boot_pdpt[512];
+extern const char kernel_start[], kernel_end[];
 
 uint64_t *ram_page(const struct guest *g, uint64_t index)
 {
-	const struct ram *r = &g->ram;
+	const struct platform *r = g->p;
 	unsigned int i = r->nranges - 1;
 
 	while (i > 0 && index < r->range[i].first)
@@ -25,7 +26,7 @@ uint64_t *ram_page(const struct guest *g, uint64_t index)
 
 uint64_t ram_span(const struct guest *g, uint64_t index, uint64_t max)
 {
-	const struct ram *r = &g->ram;
+	const struct platform *r = g->p;
 
 	for (unsigned int i = 0; i < r->nranges; i++) {
 		uint64_t end = r->range[i].first + r->range[i].pages;
@@ -53,13 +54,13 @@ void *ram_take(struct guest *g, uint64_t bytes)
 
 void ram_init(struct guest *g)
 {
-	struct ram *r = &g->ram;
+	const struct platform *r = g->p;
 
-	r->limit = r->pages;
-	if (r->pages < LAYOUT_MIN_PAGES)
+	g->ram.limit = g->ram.pages;
+	if (g->ram.pages < LAYOUT_MIN_PAGES)
 		guest_fail(g, MG_EXIT_MEMORY,
 			   "%u KiB of free memory are too little: it takes a guest of 8 MiB",
-			   r->pages * 4);
+			   g->ram.pages * 4);
 	/* Bookkeeping comes from the first range, before more is mapped. */
 	if (r->range[0].addr >= GIB)
 		guest_fail(g, MG_EXIT_MEMORY, "no memory in the first GiB above the kernel");
@@ -80,4 +81,23 @@ void ram_init(struct guest *g)
 			barrier();
 		}
 	}
+}
+
+/* Without a kernel below, memory that nobody uses is simply left alone. */
+void ram_leave(struct guest *g, uint64_t index, uint64_t n)
+{
+	(void)g;
+	(void)index;
+	(void)n;
+}
+
+uint64_t ram_own(const struct guest *g)
+{
+	return (uint64_t)(kernel_end - kernel_start) / PAGE_SIZE + g->ram.taken;
+}
+
+uint64_t ram_gpa(const struct guest *g, const void *at)
+{
+	(void)g;
+	return (uint64_t)at;
 }

@@ -35,7 +35,7 @@ static void spin(struct guest *g)
 /* A chain of descriptors that never ends. */
 static void descriptor_loop(struct guest *g)
 {
-	struct blk *b = &g->blk;
+	struct blk *b = &g->p->blk;
 
 	for (uint16_t i = 0; i < 2; i++)
 		b->desc[i] =
@@ -47,7 +47,7 @@ static void descriptor_loop(struct guest *g)
 /* A read of the disk into memory that is not there. */
 static void descriptor_address(struct guest *g)
 {
-	struct blk *b = &g->blk;
+	struct blk *b = &g->p->blk;
 	uint64_t *page = (uint64_t *)b->head;
 
 	memset(b->head, 0, 16); /* type IN, sector 0 */
@@ -61,7 +61,7 @@ static void descriptor_address(struct guest *g)
 /* A queue that lies outside memory. */
 static void ring_address(struct guest *g)
 {
-	const struct blk *b = &g->blk;
+	const struct blk *b = &g->p->blk;
 	uint32_t status = VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER;
 
 	virtio_write(b, VIRTIO_REG_STATUS, 0);
@@ -83,7 +83,7 @@ static void ring_address(struct guest *g)
 static void register_spray(struct guest *g)
 {
 	struct gen_rng r = {gen_key(g->cfg.seed, TAG_HOSTILE)};
-	uint64_t base = g->blk.base;
+	uint64_t base = g->p->blk.base;
 
 	for (unsigned int i = 0; i < SPRAYS; i++) {
 		/* The first 256 bytes are the standard's, more than half of the writes go there. */
@@ -128,14 +128,14 @@ static void leave(struct guest *g)
 		g->report->heartbeat++;
 		agent_sleep(g, 20 * MS);
 	}
-	agent_write(&g->agent, AGENT_REG_EXIT, 0);
+	agent_write(&g->p->agent, AGENT_REG_EXIT, 0);
 	guest_halt();
 }
 
 /* The report is said to lie where no memory is. */
 static void report_address(struct guest *g)
 {
-	agent_write(&g->agent, AGENT_REG_REPORT, BEYOND);
+	agent_write(&g->p->agent, AGENT_REG_REPORT, BEYOND);
 }
 
 #define HOSTILE_RATES .sleep_ns = 20 * MS, .verify_rate = 2000, .write_rate = 10

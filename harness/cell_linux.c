@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cell_linux.c: what is particular to Linux guests in a cell: the PC that they run on, their disks,
+ * how to see that one hangs, the end of its console when it has failed, and a terminal's input.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "harness/cell.h"
+#include "harness/proto.h"
+
+#define INITRD_MAX_BYTES (4 * OB_GIB)
+/* The agent reports several times a second; a guest that waits for its turn on a busy host does so
+ * later. At least so long, and as long as it may take to boot here. */
+#define HANG_NS	       (30 * OB_NS_PER_SEC)
+#define INPUT_POLL_MS  20
+#define INPUT_RETRY_NS (5 * OB_NS_PER_MS)
+#define TAIL_BYTES     1100
+
+int cell_linux_setup(struct cell *c, const json_t *doc, struct ob_err *e)
+{
+	const json_t *pc = json_object_get(doc, "pc");
+	struct cell_linux *l = &c->lx;
+	uint64_t boot_ns = proto_u64(pc, "boot_timeout") * OB_NS_PER_SEC;
+
+	*l = (struct cell_linux){.input_fd = -1};
+	if (!json_is_object(pc))
+		return 0;
+	l->on = true;
+	l->agent = json_is_true(json_object_get(pc, "agent"));
+	l->vcpus = (unsigned int)proto_u64(pc, "vcpus");
+	l->hang_ns = OB_MAX(boot_ns, HANG_NS);
+	if (json_is_true(json_object_get(pc, "input")))
+		l->input_fd = STDIN_FILENO;
+	if (!*proto_str(pc, "initrd"))
+		return 0;
+	return ob_read_file(proto_str(pc, "initrd"), INITRD_MAX_BYTES, &l->initrd, &l->initrd_len,
+			    e);
+}
+
+void cell_linux_exit(struct cell *c)
+{
+	free(c->lx.initrd);
+	c->lx.initrd = NULL;
+}
+
+/* The lock keeps the file from others of us that would write it, or read what is written. */
+static int open_disk(struct cell_guest *g, const char *path, bool rw, struct ob_err *e)
+{
+	int err, fd = open(path, (rw ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+
+	if (fd < 0)
+		return ob_fail(e, errno, "disk of guest %u: %.250s: %s", g->id, path,
+			       strerror(errno));
+	if (flock(fd, (rw ? LOCK_EX : LOCK_SH) | LOCK_NB) && errno == EWOULDBLOCK) {
+		err = errno;
+		close(fd);
+		return ob_fail(e, err, "disk of guest %u: %.250s: another guest has it", g->id,
+			       path);
+	}
+	return fd;
+}
+
+int cell_linux_guest(struct cell *c, struct cell_guest *g, const json_t *doc, struct vm_config *cfg,
+		     struct ob_err *e)
+{
+	const json_t *disks = json_object_get(doc, "disks"), *d;
+	size_t i;
+
+	if (!c->lx.on)
+		return 0;
+	cfg->pc = true;
+	cfg->vcpus = c->lx.vcpus;
+	cfg->initrd = c->lx.initrd;
+	cfg->initrd_len = c->lx.initrd_len;
+	cfg->agent_port = c->lx.agent;
+	cfg->rng = true;
+	json_array_foreach (disks, i, d) {
+		const char *path = json_string_value(json_array_get(d, 0));
+		int fd;
+
+		if (!path || cfg->ndisks == VM_MAX_DISKS)
+			return ob_fail(e, EPROTO, "disks of guest %u", g->id);
+		fd = open_disk(g, path, json_is_true(json_array_get(d, 1)), e);
+		if (fd < 0)
+			return fd;
+		g->disk_fd[g->ndisks++] = fd;
+		cfg->disk[cfg->ndisks++].fd = fd;
+	}
+	return 0;
+}
+
+void cell_linux_guest_exit(struct cell_guest *g)
+{
+	while (g->ndisks)
+		close(g->disk_fd[--g->ndisks]);
+}
+
+bool cell_linux_watch(struct cell *c, struct cell_guest *g, uint64_t heartbeat, uint64_t now)
+{
+	if (!c->lx.on)
+		return false;
+	if (heartbeat != g->beat || !g->beat_ns || c->paused || c->stood) {
+		g->beat = heartbeat;
+		g->beat_ns = now;
+	} else if (now - g->beat_ns > c->lx.hang_ns) {
+		vm_fail(g->vm, "hangs: its agent has said nothing for %.0f s",
+			(double)(now - g->beat_ns) / OB_NS_PER_SEC);
+	}
+	return true;
+}
+
+void cell_linux_sample(struct cell *c, struct cell_guest *g, json_t *o)
+{
+	char tail[TAIL_BYTES];
+
+	if (!c->lx.on)
+		return;
+	/* Nobody is there to say how far it is, nor with which code it ends. */
+	if (!c->lx.agent) {
+		json_object_set_new(o, "phase", json_integer(AGENT_WARM));
+		if (g->vm->end == VM_END_EXIT)
+			json_object_set_new(o, "reason", json_string("it powered off"));
+	}
+	json_object_set_new(o, "reboots",
+			    json_integer((json_int_t)atomic_load(&g->vm->boot.resets)));
+	serial_flush(&g->vm->serial);
+	json_object_set_new(o, "silent", json_boolean(!g->vm->serial.total));
+	if (g->vm->end != VM_END_FAILED)
+		return;
+	serial_tail(&g->vm->serial, tail, sizeof(tail));
+	json_object_set_new(o, "tail", json_string(tail));
+}
+
+/* --- what is typed -------------------------------------------------------------------------- */
+
+/* A guest that does not read takes no more at some point: then the terminal waits. */
+static void type(struct cell *c, const char *buf, size_t n)
+{
+	const struct timespec rest = {.tv_nsec = INPUT_RETRY_NS};
+	size_t done = 0;
+
+	while (done < n && !atomic_load(&c->lx.input_quit)) {
+		done += serial_input(&c->guest[0].vm->serial, buf + done, n - done);
+		if (done < n)
+			nanosleep(&rest, NULL);
+	}
+}
+
+static void *input_thread(void *arg)
+{
+	struct cell *c = arg;
+	char buf[256];
+
+	while (!atomic_load(&c->lx.input_quit)) {
+		struct pollfd p = {.fd = c->lx.input_fd, .events = POLLIN};
+		ssize_t n;
+
+		/* Whoever types wants to see it, and prompts have no newline. */
+		serial_flush(&c->guest[0].vm->serial);
+		if (poll(&p, 1, INPUT_POLL_MS) <= 0)
+			continue;
+		n = read(p.fd, buf, sizeof(buf));
+		if (n <= 0 && errno != EINTR)
+			break; /* it is not ours any more (SIGTTIN is ignored), or is gone */
+		if (n > 0)
+			type(c, buf, (size_t)n);
+	}
+	return NULL;
+}
+
+int cell_linux_input_start(struct cell *c, struct ob_err *e)
+{
+	int r;
+
+	if (c->lx.input_fd < 0 || c->nguests != 1)
+		return 0;
+	signal(SIGTTIN, SIG_IGN);
+	r = pthread_create(&c->lx.input, NULL, input_thread, c);
+	c->lx.has_input = !r;
+	return r ? ob_fail(e, r, "terminal input: %s", strerror(r)) : 0;
+}
+
+void cell_linux_input_stop(struct cell *c)
+{
+	atomic_store(&c->lx.input_quit, true);
+	if (c->lx.has_input)
+		pthread_join(c->lx.input, NULL);
+	c->lx.has_input = false;
+}

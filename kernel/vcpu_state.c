@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vcpu_state.c: all of a vCPU's state in one plain struct, taken from KVM and given back. So far it
+ * serves a reset: the state that a vCPU was made with is kept, and a reboot loads it.
+ *
+ * The order of loading follows KVM's own dependencies: what the CPU may do (sregs, with EFER and the
+ * APIC's base) before the APIC's registers, the APIC before events that it has under way, the state
+ * of being runnable at the end. The model-specific registers are those that KVM itself lists
+ * (KVM_GET_MSR_INDEX_LIST), so that the paravirtual ones are among them: a clock page that the guest
+ * before has registered would else be written to for ever. One that KVM lists but refuses to set is
+ * left as it is: some are read-only, or only there with features that the guest was not shown.
+ */
+#include "kernel/vcpu_state.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#define MSR_TSC 0x10 /* goes on: setting it back would move the vCPUs' clocks apart */
+
+static int fail(struct ob_err *e, const char *what)
+{
+	return ob_fail(e, errno, "%s: %s", what, strerror(errno));
+}
+
+static int save_msrs(int kvm_fd, int fd, struct vcpu_saved *s, struct ob_err *e)
+{
+	struct {
+		struct kvm_msr_list list;
+		uint32_t index[VCPU_MAX_MSRS];
+	} all = {.list.nmsrs = VCPU_MAX_MSRS};
+
+	if (ioctl(kvm_fd, KVM_GET_MSR_INDEX_LIST, &all))
+		return fail(e, "KVM_GET_MSR_INDEX_LIST");
+	for (uint32_t i = 0; i < all.list.nmsrs; i++) {
+		struct {
+			struct kvm_msrs head;
+			struct kvm_msr_entry entry;
+		} one = {.head.nmsrs = 1, .entry.index = all.index[i]};
+
+		if (one.entry.index != MSR_TSC && ioctl(fd, KVM_GET_MSRS, &one) == 1)
+			s->msr[s->nmsrs++] = one.entry;
+	}
+	return 0;
+}
+
+int vcpu_state_save(int kvm_fd, int fd, struct vcpu_saved **out, struct ob_err *e)
+{
+	struct vcpu_saved *s = calloc(1, sizeof(*s));
+	int r;
+
+	OB_ASSERT(s);
+	s->version = VCPU_STATE_VERSION;
+	if (ioctl(fd, KVM_GET_MP_STATE, &s->mp) || ioctl(fd, KVM_GET_REGS, &s->regs) ||
+	    ioctl(fd, KVM_GET_SREGS, &s->sregs) || ioctl(fd, KVM_GET_XSAVE, &s->xsave) ||
+	    ioctl(fd, KVM_GET_XCRS, &s->xcrs) || ioctl(fd, KVM_GET_DEBUGREGS, &s->debug) ||
+	    ioctl(fd, KVM_GET_VCPU_EVENTS, &s->events) || ioctl(fd, KVM_GET_LAPIC, &s->lapic))
+		r = fail(e, "reading the state of a vCPU");
+	else
+		r = save_msrs(kvm_fd, fd, s, e);
+	if (r) {
+		free(s);
+		return r;
+	}
+	*out = s;
+	return 0;
+}
+
+int vcpu_state_load(int fd, const struct vcpu_saved *s, struct ob_err *e)
+{
+	/* KVM's interface takes pointers to what it only reads. */
+	struct vcpu_saved *w = malloc(sizeof(*w));
+	int r = 0;
+
+	OB_ASSERT(w && s->version == VCPU_STATE_VERSION);
+	*w = *s;
+	if (ioctl(fd, KVM_SET_SREGS, &w->sregs) || ioctl(fd, KVM_SET_REGS, &w->regs) ||
+	    ioctl(fd, KVM_SET_XCRS, &w->xcrs) || ioctl(fd, KVM_SET_XSAVE, &w->xsave) ||
+	    ioctl(fd, KVM_SET_DEBUGREGS, &w->debug))
+		r = fail(e, "loading the state of a vCPU");
+	for (uint32_t i = 0; i < w->nmsrs && !r; i++) {
+		struct {
+			struct kvm_msrs head;
+			struct kvm_msr_entry entry;
+		} one = {.head.nmsrs = 1, .entry = w->msr[i]};
+
+		if (ioctl(fd, KVM_SET_MSRS, &one) < 0)
+			r = fail(e, "KVM_SET_MSRS");
+	}
+	if (!r &&
+	    (ioctl(fd, KVM_SET_LAPIC, &w->lapic) || ioctl(fd, KVM_SET_VCPU_EVENTS, &w->events) ||
+	     ioctl(fd, KVM_SET_MP_STATE, &w->mp)))
+		r = fail(e, "loading the state of a vCPU");
+	free(w);
+	return r;
+}

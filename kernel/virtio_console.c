@@ -1,0 +1,406 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * virtio_console.c: a console device (virtio 1.2, section 5.3) with one port that is no console but a
+ * named stream of bytes: how a program in the guest talks to us.
+ *
+ * There are four queues: from and to the port, and from and to "control", on which both sides say
+ * what ports there are. The driver says that it is there (DEVICE_READY), is told of the port
+ * (PORT_ADD), says that it has it (PORT_READY), and is told its name and that our end is open. What
+ * we have to say is a set of bits and no list, so a driver that asks without end costs nothing but
+ * its answers, which wait until it has given us a buffer for each.
+ *
+ * A program opens and closes the port, and another one may open it again: whoever reads the stream
+ * wants to know where one ends and the next begins. The driver waits for the answer to each control
+ * message, so what was written before it is in the port's queue by then: hence all of that is handed
+ * out first, and only then is the message looked at.
+ *
+ * All the work is done on the I/O worker, in turns of bounded length (virtio_work.c).
+ */
+#include <string.h>
+
+#include "kernel/device.h"
+
+#define CONSOLE_F_MULTIPORT (1ULL << 1)
+
+/* Queues, as the driver sees them: "in" is to the guest. */
+enum { Q_IN, Q_OUT, Q_CONTROL_IN, Q_CONTROL_OUT, NQUEUES };
+
+#define PORT 0 /* the only one */
+
+enum {
+	EVENT_DEVICE_READY = 0,
+	EVENT_PORT_ADD = 1,
+	EVENT_PORT_READY = 3,
+	EVENT_PORT_OPEN = 6,
+	EVENT_PORT_NAME = 7,
+};
+
+_Static_assert(sizeof(struct virtio_console_control) == 8, "as the driver lays it out");
+
+struct console_config {
+	uint16_t cols, rows;
+	uint32_t max_nr_ports;
+};
+_Static_assert(sizeof(struct console_config) == 8, "as the driver lays it out");
+
+/* What is owed to the guest, in the order in which it is sent. */
+#define OWED_ADD  1U
+#define OWED_NAME 2U
+#define OWED_OPEN 4U
+
+#define NAME_MAX_BYTES 64   /* with its end */
+#define OUT_BYTES      4096 /* handed out at a time */
+/* In one chain: Linux writes 32 KiB, and splices 64. */
+#define OUT_CHAIN_BYTES (128 * OB_KIB)
+/* Of a turn: what somebody makes of these bytes takes longer than the bytes themselves. */
+#define TURN_BYTES (64 * OB_KIB)
+
+static struct virtio_console *console_of(struct virtio_dev *d)
+{
+	return (struct virtio_console *)(void *)((char *)d - offsetof(struct virtio_console, dev));
+}
+
+/* What is left of a turn, and which queues have had answers in it. */
+struct turn {
+	unsigned int requests;
+	uint64_t bytes;
+	unsigned int answered;
+	const char *why; /* the device cannot go on */
+};
+
+/* May another chain be taken? */
+static bool turn_goes_on(struct virtio_console *c, const struct turn *t)
+{
+	return !t->why && t->requests < VIRTIO_TURN_REQUESTS && t->bytes < TURN_BYTES &&
+	       virtio_dev_live(&c->dev);
+}
+
+static bool take(struct virtio_console *c, struct turn *t, unsigned int q, struct virtq_chain *ch)
+{
+	if (!turn_goes_on(c, t) || !virtio_dev_pop(&c->dev, q, ch, &t->why))
+		return false;
+	t->requests++;
+	t->bytes += ch->read_len + ch->write_len;
+	return true;
+}
+
+static void give(struct virtio_console *c, struct turn *t, unsigned int q, uint16_t head,
+		 uint32_t len)
+{
+	if (!t->why)
+		t->why = virtio_dev_push(&c->dev, q, head, len);
+	t->answered |= 1U << q;
+}
+
+/* --- from the port ---------------------------------------------------------------------------- */
+
+/* Hand out what is in one chain. */
+static void out_chain(struct virtio_console *c, struct turn *t, const struct virtq_chain *ch)
+{
+	uint8_t bytes[OUT_BYTES];
+
+	if (ch->write_len) {
+		t->why = "console output with a buffer that is to be written";
+		return;
+	}
+	if (ch->read_len > OUT_CHAIN_BYTES) {
+		t->why = "console output that is too long for one request";
+		return;
+	}
+	for (unsigned int i = 0; i < ch->n; i++)
+		for (uint32_t at = 0, part; at < ch->buf[i].len; at += part) {
+			part = OB_MIN(ch->buf[i].len - at, (uint32_t)sizeof(bytes));
+			if (!virtio_dev_live(&c->dev))
+				return; /* nobody waits for the rest any more */
+			if (virtio_dev_read(&c->dev, gpa(ch->buf[i].gpa.v + at), bytes, part)) {
+				t->why = "console output that cannot be read";
+				return;
+			}
+			atomic_fetch_add_explicit(&c->out_bytes, part, memory_order_relaxed);
+			c->ops->out(c->arg, bytes, part);
+		}
+}
+
+/* All that the guest has written; false when the turn is over before. */
+static bool run_out(struct virtio_console *c, struct turn *t)
+{
+	struct virtq_chain ch;
+
+	while (take(c, t, Q_OUT, &ch)) {
+		out_chain(c, t, &ch);
+		give(c, t, Q_OUT, ch.head, 0);
+	}
+	return turn_goes_on(c, t);
+}
+
+/* --- control ---------------------------------------------------------------------------------- */
+
+static void set_open(struct virtio_console *c, bool open)
+{
+	if (c->open == open)
+		return;
+	c->open = open;
+	if (c->ops->opened)
+		c->ops->opened(c->arg, open);
+}
+
+static void control_message(struct virtio_console *c, const struct virtio_console_control *m)
+{
+	/* This one is of the device; its port number says nothing. */
+	if (m->event == EVENT_DEVICE_READY) {
+		if (m->value)
+			c->owed |= OWED_ADD;
+		return;
+	}
+	if (m->port == PORT && m->event == EVENT_PORT_READY) {
+		if (m->value)
+			c->owed |= OWED_NAME | OWED_OPEN;
+	} else if (m->port == PORT && m->event == EVENT_PORT_OPEN) {
+		set_open(c, m->value);
+	} else {
+		atomic_fetch_add_explicit(&c->odd, 1, memory_order_relaxed);
+	}
+}
+
+/* The first bytes of a chain that is only read. */
+static const char *read_message(struct virtio_console *c, const struct virtq_chain *ch,
+				struct virtio_console_control *m)
+{
+	char *to = (char *)m;
+	uint64_t left = sizeof(*m);
+
+	if (ch->write_len)
+		return "console control message with a buffer that is to be written";
+	if (ch->read_len < sizeof(*m))
+		return "console control message that is cut short";
+	for (unsigned int i = 0; left; i++) {
+		uint64_t part = OB_MIN(left, (uint64_t)ch->buf[i].len);
+
+		if (virtio_dev_read(&c->dev, ch->buf[i].gpa, to, part))
+			return "console control message that cannot be read";
+		to += part;
+		left -= part;
+	}
+	return NULL;
+}
+
+static void run_control_out(struct virtio_console *c, struct turn *t)
+{
+	struct virtq_chain ch;
+
+	/* A message that was taken waits until the port's queue is empty, over turns if need be. */
+	while (run_out(c, t)) {
+		if (c->asked) {
+			c->asked = false;
+			control_message(c, &c->question);
+			give(c, t, Q_CONTROL_OUT, c->asked_head, 0);
+		} else if (take(c, t, Q_CONTROL_OUT, &ch)) {
+			t->why = read_message(c, &ch, &c->question);
+			c->asked_head = ch.head;
+			c->asked = !t->why;
+		} else {
+			break;
+		}
+	}
+}
+
+/* Write @n bytes into a chain that is only written. @n is cut to its room: returns that. */
+static uint32_t fill_chain(struct virtio_console *c, struct turn *t, const struct virtq_chain *ch,
+			   const uint8_t *bytes, uint64_t n)
+{
+	uint64_t done = 0;
+
+	n = OB_MIN(n, ch->write_len);
+	for (unsigned int i = 0; done < n; i++) {
+		uint64_t part = OB_MIN(n - done, (uint64_t)ch->buf[i].len);
+
+		if (virtio_dev_write(&c->dev, ch->buf[i].gpa, bytes + done, part)) {
+			t->why = "console input that cannot be written";
+			break;
+		}
+		done += part;
+	}
+	return (uint32_t)done;
+}
+
+/* What is owed first, as a message. Returns its length. */
+static size_t owed_message(const struct virtio_console *c, uint8_t *buf, unsigned int *bit)
+{
+	struct virtio_console_control m = {.port = PORT};
+	size_t n = 0;
+
+	if (c->owed & OWED_ADD) {
+		*bit = OWED_ADD;
+		m.event = EVENT_PORT_ADD;
+	} else if (c->owed & OWED_NAME) {
+		/* The name stands behind the message, without an end. */
+		*bit = OWED_NAME;
+		m.event = EVENT_PORT_NAME;
+		m.value = 1;
+		n = strlen(c->name);
+		memcpy(buf + sizeof(m), c->name, n);
+	} else {
+		*bit = OWED_OPEN;
+		m.event = EVENT_PORT_OPEN;
+		m.value = 1;
+	}
+	memcpy(buf, &m, sizeof(m));
+	return sizeof(m) + n;
+}
+
+static void run_control_in(struct virtio_console *c, struct turn *t)
+{
+	uint8_t message[sizeof(struct virtio_console_control) + NAME_MAX_BYTES];
+	struct virtq_chain ch;
+	unsigned int bit;
+
+	while (c->owed && take(c, t, Q_CONTROL_IN, &ch)) {
+		size_t n = owed_message(c, message, &bit);
+		uint32_t done = 0;
+
+		if (ch.read_len)
+			t->why = "console control buffer that is not to be written";
+		else if (ch.write_len < n)
+			t->why = "console control buffer that is too small";
+		else
+			done = fill_chain(c, t, &ch, message, n);
+		c->owed &= ~bit;
+		give(c, t, Q_CONTROL_IN, ch.head, done);
+	}
+}
+
+/* --- to the port ------------------------------------------------------------------------------ */
+
+size_t virtio_console_in(struct virtio_console *c, const void *bytes, size_t n)
+{
+	const uint8_t *p = bytes;
+	size_t took = 0;
+	bool live;
+
+	ob_lock(&c->dev.lock);
+	while (took < n && c->in_fill < sizeof(c->in))
+		c->in[(c->in_at + c->in_fill++) % sizeof(c->in)] = p[took++];
+	ob_unlock(&c->dev.lock);
+	live = virtio_dev_live(&c->dev);
+	if (took && live)
+		c->dev.ops->notify(&c->dev, Q_IN);
+	return took;
+}
+
+/* What waits for the guest, at most @n bytes, without taking it. */
+static unsigned int in_peek(struct virtio_console *c, uint8_t *buf, unsigned int n)
+{
+	ob_lock(&c->dev.lock);
+	n = OB_MIN(n, c->in_fill);
+	for (unsigned int i = 0; i < n; i++)
+		buf[i] = c->in[(c->in_at + i) % sizeof(c->in)];
+	ob_unlock(&c->dev.lock);
+	return n;
+}
+
+static void in_drop(struct virtio_console *c, unsigned int n)
+{
+	ob_lock(&c->dev.lock);
+	n = OB_MIN(n, c->in_fill);
+	c->in_at = (c->in_at + n) % sizeof(c->in);
+	c->in_fill -= n;
+	ob_unlock(&c->dev.lock);
+}
+
+static void run_in(struct virtio_console *c, struct turn *t)
+{
+	uint8_t bytes[sizeof(c->in)];
+	struct virtq_chain ch;
+	unsigned int n;
+
+	while (c->open && (n = in_peek(c, bytes, sizeof(bytes))) && take(c, t, Q_IN, &ch)) {
+		uint32_t done = 0;
+
+		if (ch.read_len)
+			t->why = "console input buffer that is not to be written";
+		else
+			done = fill_chain(c, t, &ch, bytes, n);
+		in_drop(c, done);
+		atomic_fetch_add_explicit(&c->in_bytes, done, memory_order_relaxed);
+		give(c, t, Q_IN, ch.head, done);
+	}
+}
+
+/* --- the work, and what the transport calls ---------------------------------------------------- */
+
+static void console_work(struct io_work *w)
+{
+	struct virtio_console *c =
+		(struct virtio_console *)(void *)((char *)w -
+						  offsetof(struct virtio_console, work));
+	struct turn t = {0};
+
+	run_control_out(c, &t);
+	run_control_in(c, &t);
+	run_in(c, &t);
+	for (unsigned int q = 0; q < NQUEUES; q++)
+		if (t.answered & 1U << q)
+			virtio_dev_interrupt(&c->dev, q);
+	if (t.why)
+		virtio_dev_fail(&c->dev, t.why);
+	else if (!turn_goes_on(c, &t) && virtio_dev_live(&c->dev))
+		c->dev.ops->notify(&c->dev, Q_OUT);
+}
+
+static void console_notify(struct virtio_dev *d, unsigned int q)
+{
+	struct virtio_console *c = console_of(d);
+
+	OB_ASSERT(q < NQUEUES);
+	io_worker_queue(c->worker, &c->work);
+}
+
+static uint64_t console_config_read(struct virtio_dev *d, uint64_t off, unsigned int size)
+{
+	struct console_config cfg = {.max_nr_ports = 1};
+	uint64_t v = 0;
+
+	(void)d;
+	if (off < sizeof(cfg) && size <= sizeof(cfg) - off)
+		memcpy(&v, (const char *)&cfg + off, size);
+	return v;
+}
+
+static void console_reset(struct virtio_dev *d)
+{
+	struct virtio_console *c = console_of(d);
+
+	io_worker_drain(c->worker, &c->work);
+	c->owed = 0;
+	c->asked = false;
+	set_open(c, false);
+	in_drop(c, sizeof(c->in));
+}
+
+static const struct virtio_dev_ops console_ops = {
+	.device_id = 3,
+	.features = CONSOLE_F_MULTIPORT | VIRTIO_F_INDIRECT_DESC,
+	.nqueues = NQUEUES,
+	.notify = console_notify,
+	.config_read = console_config_read,
+	.reset = console_reset,
+};
+
+void virtio_console_init(struct virtio_console *c, struct vm *vm, struct gmem *mem,
+			 struct io_worker *w, const char *name,
+			 const struct virtio_console_ops *ops, void *arg)
+{
+	OB_ASSERT(*name && strlen(name) < NAME_MAX_BYTES && ops->out);
+	memset(c, 0, sizeof(*c));
+	c->worker = w;
+	c->work.run = console_work;
+	c->name = name;
+	c->ops = ops;
+	c->arg = arg;
+	virtio_dev_init(&c->dev, &console_ops, vm, mem);
+}
+
+void virtio_console_exit(struct virtio_console *c)
+{
+	virtio_dev_exit(&c->dev);
+}
