@@ -67,6 +67,10 @@ void pc_detach(struct vm *vm);
 /* The devices are gone, the VM's descriptor is open still. */
 void pc_destroy(struct vm *vm);
 
+/* vm.c: KVM forgets what it has made of the guest's page tables: we have written to its memory behind
+ * its back. No vCPU runs. 0 or -errno. */
+int vm_forget_translations(struct vm *vm);
+
 /* Keep the state of vCPUs and chips, as they were made, for pc_reset. */
 int pc_keep_state(struct vm *vm, struct ob_err *e);
 /* Somebody wrote to the reset port: @v's loop calls pc_reset soon. On a vCPU's thread. */

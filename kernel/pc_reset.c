@@ -85,6 +85,11 @@ static int reset(struct vm *vm, struct ob_err *e)
 	for (unsigned int i = 0; i < vm->nvcpus && !r; i++)
 		r = vcpu_state_load(vm->vcpu[i].fd, vm->pc->state[i], e);
 	r = r ? r : vm_boot(vm, e);
+	if (!r) {
+		r = vm_forget_translations(vm);
+		if (r)
+			ob_fail(e, -r, "dropping translations: %s", strerror(-r));
+	}
 	if (!r)
 		atomic_fetch_add(&vm->boot.resets, 1);
 	return r;

@@ -40,6 +40,7 @@
 #include "kernel/cpuid.h"
 #include "kernel/pc.h"
 
+#define VCPU_STOOD_NS OB_NS_PER_SEC /* parked so long, a guest is told (KVM_KVMCLOCK_CTRL) */
 /* Enough for the run loop and the devices below it; 200 guests make the default of 8 MiB count. */
 #define VCPU_STACK (256 * OB_KIB)
 
@@ -113,10 +114,16 @@ static void vcpu_leave(struct vcpu *v)
 		futex_wake(&v->state);
 }
 
+static uint64_t now_ns(const struct vcpu *v)
+{
+	return v->vm->host->ops->now_ns(v->vm->host);
+}
+
 /* Go in, waiting while parked. False: the VM is to stop, and we are out. */
 static bool vcpu_enter(struct vcpu *v)
 {
 	struct vm *vm = v->vm;
+	uint64_t waited;
 
 	for (;;) {
 		uint32_t seq = atomic_load(&vm->park_seq);
@@ -132,7 +139,9 @@ static bool vcpu_enter(struct vcpu *v)
 		vcpu_leave(v);
 		/* Whoever releases or stops us changes park_seq after what we have
 		 * just looked at. */
+		waited = now_ns(v);
 		futex_wait(&vm->park_seq, seq, NULL);
+		v->stood |= now_ns(v) - waited > VCPU_STOOD_NS;
 	}
 }
 
@@ -270,7 +279,14 @@ static void *vcpu_thread(void *arg)
 	atomic_store(&v->cpu, thread_cpu());
 	in = vcpu_enter(v);
 	while (in) {
-		int r = ioctl(v->fd, KVM_RUN, 0);
+		int r;
+
+		/* A guest whose clock is KVM's is told that it stood still, lest it thinks that its
+		 * CPUs hang. Others (-EINVAL) cannot be told. */
+		if (v->stood && vm->pc)
+			ioctl(v->fd, KVM_KVMCLOCK_CTRL, 0);
+		v->stood = false;
+		r = ioctl(v->fd, KVM_RUN, 0);
 
 		if (!r)
 			vcpu_exit(v);

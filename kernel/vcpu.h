@@ -26,6 +26,7 @@ struct vcpu {
 	struct kvm_run *run;
 	pthread_t thread;
 	bool has_thread;
+	bool stood;		/* it was parked for long; its own thread's */
 	_Atomic uint32_t state; /* enum vcpu_state; a futex for whoever parks */
 	clockid_t cpu_clock;	/* of the thread, while it lives */
 	/* Where the kernel writes the CPU that the thread runs on (rseq); NULL: it does not. */

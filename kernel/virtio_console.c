@@ -283,7 +283,7 @@ size_t virtio_console_in(struct virtio_console *c, const void *bytes, size_t n)
 	ob_unlock(&c->dev.lock);
 	live = virtio_dev_live(&c->dev);
 	if (took && live)
-		io_worker_queue(c->worker, &c->work);
+		c->dev.ops->notify(&c->dev, Q_IN);
 	return took;
 }
 
@@ -344,7 +344,7 @@ static void console_work(struct io_work *w)
 	if (t.why)
 		virtio_dev_fail(&c->dev, t.why);
 	else if (!turn_goes_on(c, &t) && virtio_dev_live(&c->dev))
-		io_worker_queue(c->worker, &c->work);
+		c->dev.ops->notify(&c->dev, Q_OUT);
 }
 
 static void console_notify(struct virtio_dev *d, unsigned int q)

@@ -20,6 +20,7 @@
 /* Three pages that Intel CPUs need when they cannot run real mode natively; in the device hole. */
 #define VM_TSS_GPA	    0xfffbd000UL
 #define VM_IDENTITY_MAP_GPA 0xfffbc000ULL
+#define VM_SCRATCH_GPA	    0xfffbb000ULL
 #define VM_SLOTS_DEFAULT    32 /* of a KVM that does not say (KVM_CAP_NR_MEMSLOTS) */
 #define VIRTIO_IRQ	    5  /* named on the command line for Linux; no interrupts are sent yet */
 
@@ -37,6 +38,35 @@ int vm_set_slot(struct vm *vm, unsigned int slot, bool log)
 	return ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &m) ? -errno : 0;
 }
 
+/*
+ * With shadow paging KVM keeps what it has made of a guest's page tables, by the page that they lie in,
+ * and learns of changes from the guest's own writes. Ours it does not see. To delete any slot makes it
+ * drop all of that (kvm_arch_flush_shadow_memslot; Linux promises it: KVM_X86_QUIRK_SLOT_ZAP_ALL).
+ * So a slot of one page is made for it, where no memory is.
+ */
+int vm_forget_translations(struct vm *vm)
+{
+	struct kvm_userspace_memory_region m = {
+		.slot = vm->mem.nslots,
+		.guest_phys_addr = VM_SCRATCH_GPA,
+		.memory_size = OB_PAGE_SIZE,
+	};
+	struct ob_host *h = vm->host;
+	hva_t page;
+	int r = h->ops->ram_map(h, OB_PAGE_SIZE, "ob:scratch", &page);
+
+	if (r)
+		return r;
+	m.userspace_addr = page.v;
+	r = ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &m) ? -errno : 0;
+	if (!r) {
+		m.memory_size = 0;
+		r = ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &m) ? -errno : 0;
+	}
+	h->ops->unmap(h, page, OB_PAGE_SIZE);
+	return r;
+}
+
 static int vm_set_memslots(struct vm *vm, uint64_t slot_bytes, struct ob_err *e)
 {
 	int max = ioctl(vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_NR_MEMSLOTS);
@@ -46,7 +76,8 @@ static int vm_set_memslots(struct vm *vm, uint64_t slot_bytes, struct ob_err *e)
 		return ob_fail(e, -r, "vm %u: memory slots of %llu bytes: need a multiple of 2 MiB",
 			       vm->id, (unsigned long long)slot_bytes);
 	max = OB_MAX(max, VM_SLOTS_DEFAULT);
-	if (r == -E2BIG || vm->mem.nslots > (unsigned int)max)
+	/* One stays free (vm_forget_translations). */
+	if (r == -E2BIG || vm->mem.nslots >= (unsigned int)max)
 		return ob_fail(e, E2BIG,
 			       "vm %u: %llu bytes of memory in slots of %llu are more than the %d "
 			       "slots of this KVM: take larger slots",

@@ -5,7 +5,7 @@
 set -eu
 
 build="gcc make libc6-dev libxxhash-dev libjansson-dev libhwloc-dev libjemalloc-dev gnuplot-nox"
-test="$build clang clang-format libclang-rt-14-dev libcriterion-dev"
+test="$build clang clang-format libclang-rt-14-dev libcriterion-dev acpica-tools"
 bench="$build qemu-system-x86"
 lab="$build qemu-system-x86 busybox-static cpio xz-utils util-linux"
 

@@ -8,102 +8,16 @@
  *  - the whole disk behind its registers: the input is a list of register accesses and pokes into
  *    RAM.
  *
- * In both the guest changes its memory while it is looked at: with each access of the device one
- * byte of RAM is changed, also as the input says. Accesses out of bounds are found by the address
- * sanitizer: RAM is an allocation of its own.
+ * In both the guest changes its memory while it is looked at (fuzz_guest.h).
  */
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "kernel/vm.h"
+#include "tests/fuzz_guest.h"
 
-#define RAM_BYTES (4 * OB_PAGE_SIZE)
 #define IMG_BYTES (16 * VIRTIO_BLK_SECTOR)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
-
-struct input {
-	const uint8_t *p;
-	size_t left;
-};
-
-/* The next @n bytes as a number; zeros when there are no more. */
-static uint64_t take(struct input *in, unsigned int n)
-{
-	uint64_t v = 0;
-
-	for (unsigned int i = 0; i < n && in->left; i++, in->left--)
-		v |= (uint64_t)*in->p++ << (8 * i);
-	return v;
-}
-
-struct guest {
-	struct gmem gm;
-	uint8_t *ram;
-	struct input in;
-	const uint8_t *pokes; /* what is changed under the device's eyes */
-	size_t npokes, poke;
-	unsigned int open;
-};
-
-/* The guest writes just when the device is about to look. */
-static void poke(struct guest *g)
-{
-	const uint8_t *k;
-
-	if (g->npokes < 3)
-		return;
-	k = &g->pokes[3 * (g->poke++ % (g->npokes / 3))];
-	if (k[2] & 1)
-		g->ram[(k[0] | k[1] << 8) % RAM_BYTES] = k[2] >> 1;
-}
-
-static int guest_begin(void *arg, gpa_t at, uint64_t len, bool write, struct gmem_access *acc)
-{
-	struct guest *g = arg;
-	void *p = gmem_ptr(&g->gm, at, len);
-
-	poke(g);
-	if (!p)
-		return -EFAULT;
-	g->open++;
-	*acc = (struct gmem_access){.ptr = p, .gpa = at, .len = len, .write = write};
-	return 0;
-}
-
-static void guest_end(void *arg, struct gmem_access *acc)
-{
-	struct guest *g = arg;
-
-	OB_ASSERT(acc->ptr && g->open);
-	g->open--;
-	poke(g);
-}
-
-static const struct gmem_ops guest_ops = {.access_begin = guest_begin, .access_end = guest_end};
-
-static void guest_init(struct guest *g, const uint8_t *data, size_t len)
-{
-	size_t ram = OB_MIN(len, RAM_BYTES);
-
-	*g = (struct guest){.ram = aligned_alloc(OB_PAGE_SIZE, RAM_BYTES)};
-	memset(g->ram, 0, RAM_BYTES);
-	/* The end of the input is RAM and pokes; its beginning says what is done. */
-	memcpy(g->ram, data + len - ram, ram);
-	g->in = (struct input){data, len};
-	g->pokes = data + len / 2;
-	g->npokes = len - len / 2;
-	g->gm = (struct gmem){
-		.nregions = 1,
-		.pages = RAM_BYTES / OB_PAGE_SIZE,
-		.ops = &guest_ops,
-		.ops_arg = g,
-		.region[0] = {.hva = hva_of(g->ram), .size = RAM_BYTES},
-	};
-}
 
 /* --- a queue alone ---------------------------------------------------------------------------- */
 
@@ -169,11 +83,6 @@ static void fuzz_queue(struct guest *g)
 
 /* --- the disk --------------------------------------------------------------------------------- */
 
-static void reg_write(struct virtio_dev *d, uint64_t reg, uint64_t v)
-{
-	virtio_mmio_bus_ops.write(d, reg, 4, v);
-}
-
 /* What a driver that means well does, with the rings where the input says. */
 static void well_behaved(struct virtio_blk *b, struct input *in)
 {
@@ -187,15 +96,8 @@ static void well_behaved(struct virtio_blk *b, struct input *in)
 	reg_write(d, 0x24, 0);
 	reg_write(d, 0x20, how & 1 ? VIRTIO_F_INDIRECT_DESC : 0);
 	reg_write(d, 0x70, 11);
-	reg_write(d, 0x30, 0);
-	reg_write(d, 0x38, 1U << (how >> 5));
-	reg_write(d, 0x80, take(in, 2) % RAM_BYTES / 16 * 16);
-	reg_write(d, 0x84, 0);
-	reg_write(d, 0x90, take(in, 2) % RAM_BYTES / 2 * 2);
-	reg_write(d, 0x94, 0);
-	reg_write(d, 0xa0, take(in, 2) % RAM_BYTES / 4 * 4);
-	reg_write(d, 0xa4, 0);
-	reg_write(d, 0x44, 1);
+	for (unsigned int q = 0; q < (how & 2 ? 2 : 1); q++)
+		queue_up(d, q, 1U << (how >> 5), in);
 	reg_write(d, 0x70, 15);
 	reg_write(d, 0x50, 0);
 }
@@ -210,7 +112,7 @@ struct disk {
 
 static void note_ring(struct virtio_dev *d, unsigned int q)
 {
-	OB_ASSERT(q == 0);
+	OB_ASSERT(q < d->nqueues);
 	((struct disk *)(void *)d)->rang = true;
 }
 
@@ -222,6 +124,7 @@ static void fuzz_disk(struct guest *g, struct io_worker *worker, int fd)
 	int rc = virtio_blk_init(b, NULL, &g->gm, worker, fd, &e);
 
 	OB_ASSERT(!rc);
+	virtio_blk_set_queues(b, 2);
 	disk.ops = *b->dev.ops;
 	disk.ops.notify = note_ring;
 	disk.rang = false;
