@@ -80,12 +80,20 @@ work=$(mktemp -d "$lab/work-XXXXXX") || exit 1
 
 # --- the outer machine ------------------------------------------------------------------------------
 
-# The folder of an outer kernel, by its version; a folder given by a person is one already.
-kernel_dir() {
-	case $1 in
-	*/*) [ -s "$1/vmlinuz" ] && echo "$1" ;;
-	*) BUILD=$build scripts/linux-kernel.sh fetch "$1" ;;
-	esac
+# kernel VERB KERNEL [WORD...]: linux-kernel.sh for an outer kernel, by its version; a folder that a
+# person gives goes by a name that looks like one.
+kernel() {
+	local verb=$1 version=$2 from=$build
+	shift 2
+	if [[ $version = */* ]]; then
+		[ -s "$version/vmlinuz" ] && [ -s "$version/release" ] && [ -d "$version/modules" ] ||
+			die 2 "LAB_KERNEL=$version: a folder with vmlinuz, release and modules/ is wanted"
+		from=$work/own
+		mkdir -p "$from/linux"
+		ln -sfn "$(realpath "$version")" "$from/linux/99.0"
+		version=99.0
+	fi
+	BUILD=$from scripts/linux-kernel.sh "$verb" "$version" "$@"
 }
 
 # image VERSION OUT: all that the outer machine needs, one initramfs.
@@ -95,7 +103,7 @@ image() {
 		"$lab/guest.img=/ob/guest.img")
 	mkdir -p "$work/modules"
 	rm -f "$work"/modules/*
-	for f in $(BUILD=$build scripts/linux-kernel.sh modules "$version" virtio_pci virtio_console kvm-amd); do
+	for f in $(kernel modules "$version" virtio_pci virtio_console kvm-amd); do
 		name=$(basename "$f" .xz)
 		case $f in
 		*.xz) xz -dc "$f" >"$work/modules/$name" ;;
@@ -131,7 +139,7 @@ outer() {
 	# tables of five levels are slower to walk.
 	setpriv --pdeathsig KILL qemu-system-x86_64 -accel tcg,thread=multi -cpu max,-cx16,-la57 \
 		-machine q35 -smp "$cpus" -m "$mem" -nodefaults -no-user-config -display none -no-reboot \
-		-kernel "$(kernel_dir "$kernel")/vmlinuz" -initrd "$lab/outer-${kernel//\//_}.img" \
+		-kernel "$(kernel fetch "$kernel")/vmlinuz" -initrd "$lab/outer-${kernel##*/}.img" \
 		-append "console=ttyS0 $words panic=-1 no_timer_check mitigations=off lab_npt=$npt lab_task=$task \
 			lab_guests=$guests lab_seconds=$seconds lab_limit=$((limit - 20)) $*" \
 		"${console[@]}" -device virtio-serial-pci \
@@ -179,15 +187,15 @@ case $kernels in
 both) kernels="6.12 6.1" ;;
 default)
 	kernels=6.12
-	kernel_dir 6.12 >/dev/null 2>&1 || kernels=6.1
+	kernel fetch 6.12 >/dev/null 2>&1 || kernels=6.1
 	;;
 esac
 results=results/lab-$(date +%Y%m%d-%H%M%S)
 for k in $kernels; do
-	d=$(kernel_dir "$k") || die 1 "no outer kernel $k"
-	image "$k" "$lab/outer-${k//\//_}.img" "$what" || die 1 "cannot pack the outer machine"
+	d=$(kernel fetch "$k") || die 1 "no outer kernel $k"
+	image "$k" "$lab/outer-${k##*/}.img" "$what" || die 1 "cannot pack the outer machine"
 	say "outer machine packed: kernel $(cat "$d/release" 2>/dev/null || echo "$k"), \
-$(du -m "$lab/outer-${k//\//_}.img" | cut -f1) MiB"
+$(du -m "$lab/outer-${k##*/}.img" | cut -f1) MiB"
 done
 bad=0
 summed=()
@@ -202,7 +210,7 @@ fleet() {
 }
 for k in $kernels; do
 	for npt in $npts; do
-		name=$k-npt$npt
+		name=${k##*/}-npt$npt
 		case $what in
 		run | smoke | full) fleet "$name" "$k" "$npt" "" ;;
 		micro) outer "$name" "$k" "$npt" micro || bad=1 ;;
@@ -213,7 +221,7 @@ for k in $kernels; do
 done
 if [ "$what" = full ]; then
 	k=${kernels%% *} npt=${npts%% *}
-	fleet "$k-npt$npt-nokaslr" "$k" "$npt" :reference lab_append=nokaslr
+	fleet "${k##*/}-npt$npt-nokaslr" "$k" "$npt" :reference lab_append=nokaslr
 fi
 if [ ${#summed[@]} != 0 ]; then
 	"$build/labsum" "${summed[@]}" >"$results/summary.txt" || bad=1
@@ -221,7 +229,7 @@ if [ ${#summed[@]} != 0 ]; then
 fi
 if [ "$what" = full ]; then
 	for k in $kernels; do
-		outer "$k-tests" "$k" 1 tests || bad=1
+		outer "${k##*/}-tests" "$k" 1 tests || bad=1
 	done
 fi
 say "results: $results"
