@@ -15,6 +15,7 @@
 
 #include "ept/ept.h"
 #include "harness/bench_child.h"
+#include "kernel/probe.h"
 
 #define UNIT  EPT_UNIT_PAGES
 #define UNITS 16
