@@ -316,13 +316,14 @@ Test(huge, a_part_that_is_dropped_is_held)
 
 Test(huge, broken_and_built_again)
 {
+	bool exact = told_exactly(); /* the probe changes how this process gets huge pages */
 	struct guest g;
 	int r;
 
 	make(&g);
 	cr_assert_eq(ept_huge_break(&g.e, 3), 0);
 	cr_assert(!ept_unit_is_huge(&g.e, 3 * UNIT));
-	if (told_exactly())
+	if (exact)
 		cr_assert_eq(stats(&g).huge, UNITS - 1);
 	holds(&g, 3 * UNIT, UNIT);
 	r = ept_huge_build(&g.e, 3);
