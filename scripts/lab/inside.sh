@@ -25,8 +25,10 @@ run() {
 # Ask a fleet that runs, every now and then until it has ended, whether its map of pages and the kernel's
 # agree. A difference is a failure; no answer (before it runs, and when it is about to end) is none.
 verifier() {
-	local mode rc
+	local mode rc times=0
 	while sleep 7; do
+		times=$((times + 1))
+		[ $((times % 4)) != 0 ] || say "fleet: $(tail -n 1 /out/fleet/log.txt)"
 		mode=$($ob ctl sharing 2>/dev/null | head -n 1) || continue
 		$ob ept verify >/tmp/verify 2>&1
 		rc=$?
@@ -43,7 +45,7 @@ task_fleet() {
 	pid=$!
 	run fleet $ob fleet --guest linux --guests "${lab_guests:-4}" --mem 96M --workload kv,filecache \
 		--seconds "${lab_seconds:-15}" --live --sharing off,kernel,off,hash --ksm-cpu 0 \
-		--max-pause 20000 --boot-timeout 300 --out /out/fleet ${lab_append:+--append "$lab_append"} || bad=1
+		--max-pause 20000 --boot-timeout 300 --out /out/fleet --append "quiet $lab_append" || bad=1
 	kill $pid
 	say "ept verify: $(grep -c 'status 0' /out/fleet/verify.txt) times clean," \
 		"$(grep -c 'status 1' /out/fleet/verify.txt) times not"
