@@ -164,6 +164,7 @@ static int switch_on(struct coord *c, struct ob_err *e)
 	c->t0_ns = coord_now(c);
 	/* The readings before belong to the first phase as well. */
 	c->phase_sample = 0;
+	c->phase_checked = c->phase_mismatches = 0;
 	count_back(c, (double)(c->t0_ns - c->boot_ns) / OB_NS_PER_SEC);
 	c->stage = COORD_MEASURE;
 	r = coord_ask(c, json_pack("{s:s}", "do", "engine"), 10000, NULL, e);
@@ -362,7 +363,8 @@ static void cleanup(struct coord *c)
 {
 	coord_stop_cells(c);
 	coord_guard_free(c);
-	if (c->driving)
+	/* It is driven as soon as a switch to it has begun. */
+	if (c->driving || (c->sw.to && !strcmp(c->sw.to->name, "kernel")))
 		ksm_driver_stop(&c->driver);
 	coord_pools_close(c);
 	if (c->meter)

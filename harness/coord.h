@@ -106,8 +106,10 @@ struct coord {
 	uint64_t phase_merge_ns;   /* that of the run when this phase began */
 	double phase_at;	   /* when that was, in the time of samples */
 	unsigned int phase_sample; /* the sample of that moment */
-	uint64_t phase_errors;	   /* frame_check_errors of the phases before */
-	json_t *answers; /* what cells have said so far to what a client asks; else NULL */
+	/* What guests had verified and found by then. */
+	uint64_t phase_checked, phase_checked_shared, phase_mismatches;
+	uint64_t phase_errors; /* frame_check_errors of the phases before */
+	json_t *answers;       /* what cells have said so far to what a client asks; else NULL */
 };
 
 /* --- coord.c ------------------------------------------------------------------------------------ */

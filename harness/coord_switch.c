@@ -60,6 +60,10 @@ void coord_phase_add(struct coord *c)
 	p->status = p->mismatches || p->frame_check_errors ? RUN_FAILED : RUN_OK;
 	if (c->driving && !out->converged)
 		snprintf(p->note, sizeof(p->note), "not converged");
+	/* Who has found a wrong page once is not to be believed any more; but it counts where it was found. */
+	p->checked_pages -= OB_MIN(p->checked_pages, c->phase_checked);
+	p->checked_shared_pages -= OB_MIN(p->checked_shared_pages, c->phase_checked_shared);
+	p->mismatches -= OB_MIN(p->mismatches, c->phase_mismatches);
 	p->guest = copy(out->guest, out->guests, sizeof(*out->guest));
 	/* The working set is estimated over the whole run. */
 	for (unsigned int i = 0; i < p->guests; i++)
@@ -92,6 +96,11 @@ int coord_phase_begin(struct coord *c, struct ob_err *e)
 	c->phase_at = c->t0_ns ? s->t : 0;
 	c->phase_merge_ns = s->merge_cpu_ns;
 	c->ops_t0 = s->ops;
+	c->phase_checked = s->checked_pages;
+	c->phase_mismatches = s->mismatches;
+	c->phase_checked_shared = 0;
+	for (unsigned int i = 0; c->out->nphases && i < c->cfg->guests; i++)
+		c->phase_checked_shared += out->guest[i].checked_shared_pages;
 	memset(c->lat_t0, 0, sizeof(c->lat_t0));
 	for (unsigned int i = 0; i < c->cfg->guests; i++)
 		for (unsigned int b = 0; b < AGENT_LAT_BUCKETS; b++)
@@ -261,6 +270,7 @@ static int turn_back(struct coord *c, const char *why, struct ob_err *e)
 	snprintf(sw->failed, sizeof(sw->failed), "%s", why);
 	if (!strcmp(sw->to->name, "kernel"))
 		ksm_driver_stop(&c->driver);
+	c->reap_cpu_ns = 0;
 	r = coord_phase_begin(c, e);
 	if (r)
 		return r;
@@ -283,6 +293,9 @@ static void empty_pools(struct coord *c)
 	for (uint64_t turn = 0; turn <= c->frames / 65536 + 2; turn++)
 		coord_pools_reap(c);
 	coord_pools_stats(c, &st);
+	/* And the next mode begins as the first did, with no hint of what was there. */
+	for (unsigned int i = 0; i < c->npools; i++)
+		(void)ksm_domain_reset(c->pool[i].domain);
 	c->sw.last.frames_left = st.live + st.filling;
 	if (c->sw.last.frames_left)
 		ob_warn("%llu frames of the pool are left, though nothing is shared",
@@ -303,6 +316,8 @@ static int start(struct coord *c, struct ob_err *e)
 	ksm_budget_init(c->budget, c->cfg->ksm_cpu_percent, c->host.ops->now_ns(&c->host));
 	r = coord_ask(c, json_pack("{s:s,s:s}", "do", "switch-engine", "sharing", c->engine->name),
 		      ASK_MS, NULL, e);
+	/* What leaving took is no merging. */
+	c->reap_cpu_ns = 0;
 	for (unsigned int i = 0; i < c->ncells; i++)
 		c->cell[i].ksm = (struct ksm_stats){0};
 	if (!r)

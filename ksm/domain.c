@@ -216,6 +216,19 @@ void ksm_domain_close(struct ksm_domain *d)
 	ob_free(d->arena, d);
 }
 
+int ksm_domain_reset(struct ksm_domain *d)
+{
+	uint64_t behind = (uint64_t)((uintptr_t)d->frame_touched - (uintptr_t)d->meta);
+
+	for (uint64_t f = 0; ksm_frame_next(d, &f); f++)
+		if ((atomic_load(&d->state[f]) & KSM_FRAME_STATE) != KSM_FRAME_FREE)
+			return -EBUSY;
+	atomic_store(d->has_origins, 0);
+	atomic_store(d->grow_lock, 0);
+	atomic_store(d->buckets, 0);
+	return d->host->ops->punch(d->host, d->meta_fd, behind, d->meta_size - behind);
+}
+
 int ksm_domain_stats(struct ksm_domain *d, struct ksm_domain_stats *out)
 {
 	int r;

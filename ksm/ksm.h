@@ -60,6 +60,11 @@ int64_t ksm_domain_reap(struct ksm_domain *d, uint64_t budget);
 /* A cell has died: drop its holds, and whatever it was filling. The coordinator,
  * when it is gone. */
 void ksm_domain_cell_died(struct ksm_domain *d, unsigned int cell);
+/*
+ * Forget all that was learnt of contents, as if the domain had just been made: its secret stays. The
+ * coordinator, while no cell steps. -EBUSY: a frame is in use; -errno of giving the memory back.
+ */
+int ksm_domain_reset(struct ksm_domain *d);
 /* Is @frame live? For the meter. */
 bool ksm_domain_frame_live(struct ksm_domain *d, uint32_t frame);
 /* --inject flip-frame: flip one bit in a live frame that is held. 0 or -ENOENT. Coordinator. */

@@ -181,6 +181,18 @@ Test(opts, compare_has_its_control)
 		     OPTS_OK);
 	cr_assert_eq(c.ksm_cpu_percent, 0);
 	cr_assert_eq(c.scan_gap_ms, 1000);
+	/* One fleet may go through a mode more than once. */
+	cr_assert_eq(parse(&c, &g, "fleet --sharing off,kernel,off,hash --live", words,
+			   sizeof(words), &e),
+		     OPTS_OK);
+	cr_assert_eq(c.nsharing, 4);
+	cr_expect(c.live);
+	cr_expect_str_eq(c.sharing[2]->name, "off");
+	cr_assert_eq(
+		parse(&c, &g, "compare --live --sharing hash,kernel", words, sizeof(words), &e),
+		OPTS_OK);
+	cr_assert_eq(c.nsharing, 3);
+	cr_expect_str_eq(c.sharing[0]->name, "off");
 }
 
 Test(opts, bad_lines)
@@ -220,6 +232,13 @@ Test(opts, bad_lines)
 		{"fleet --sharing frob", "kernel"},
 		{"fleet --sharing off,hash", "compare"},
 		{"compare --sharing off,hash,off", "twice"},
+		{"fleet --live --sharing off", "name the modes"},
+		{"fleet --live", "name the modes"},
+		{"fleet --live --sharing off,off,hash", "twice"},
+		{"fleet --live --sharing off,hash --inject flip-frame", "--live"},
+		{"compare --live --sharing hash,kernel,hash,kernel,hash,kernel,hash,kernel",
+		 "more than 8"},
+		{"run --live", "--live"},
 		{"fleet --sharing off --inject flip-frame", "--sharing hash"},
 		{"fleet --inject frob", "skip-compare"},
 		{"fleet --sharing kernel --ksm frob", "advisor"},
