@@ -282,8 +282,7 @@ static int take_sharing(struct opts_state *st, const char *arg)
 			if (c->sharing[i] == ops && !st->given->repeated)
 				st->given->repeated = ops->name;
 		if (c->nsharing && c->sharing[c->nsharing - 1] == ops)
-			return opts_bad(st,
-					"--sharing: '%s' is there twice; name each mode once",
+			return opts_bad(st, "--sharing: '%s' is there twice; name each mode once",
 					word);
 		if (c->nsharing == FLEET_MAX_MODES)
 			return opts_bad(st, "--sharing: more than %d modes", FLEET_MAX_MODES);

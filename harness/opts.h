@@ -29,7 +29,7 @@ enum opts_outcome {
 };
 
 struct opts_given {
-	bool sharing; /* the sharing modes were named, not the default */
+	bool sharing;	      /* the sharing modes were named, not the default */
 	const char *repeated; /* a mode that is there more than once; NULL: none */
 	bool out_dir;
 	bool ksm;		      /* --ksm */
