@@ -274,8 +274,8 @@ static int measure(struct coord *c, struct ob_err *e)
 			if (r)
 				return r < 0 ? r : 0;
 		}
-		if (count_guests(c, true) == c->cfg->guests && agentless(c))
-			break; /* they were to run until they power off */
+		if (count_guests(c, true) == c->cfg->guests && coord_linux_all_off(c))
+			break;
 		if (count_guests(c, true) == c->cfg->guests)
 			return ob_fail(e, EIO, "no guest is left: %s", c->out->guest[0].reason);
 	}

@@ -219,6 +219,9 @@ void coord_wset_take(struct coord *c, struct run_guest *g, const json_t *guest);
 json_t *coord_linux_doc(const struct fleet_config *cfg);
 void coord_linux_guest(const struct fleet_config *cfg, unsigned int guest, json_t *doc);
 void coord_linux_take(struct coord *c, struct run_guest *g, const json_t *guest);
+/* All have ended: is that as it may be? Those without an agent were to run until they power off, and
+ * whoever has the console may power the others off as well. */
+bool coord_linux_all_off(const struct coord *c);
 int coord_linux_boot_time(struct coord *c, struct ob_err *e);
 /* coord_content.c: top shared content, from the last sample's meter. */
 void coord_content(struct coord *c);

@@ -87,3 +87,11 @@ int coord_linux_boot_time(struct coord *c, struct ob_err *e)
 				i, l->boot_timeout);
 	return 0;
 }
+
+bool coord_linux_all_off(const struct coord *c)
+{
+	for (unsigned int i = 0; i < c->cfg->guests; i++)
+		if (c->cfg->lx.agent && strcmp(c->out->guest[i].end, "exit"))
+			return false;
+	return c->cfg->lx.on;
+}

@@ -447,6 +447,8 @@ int coord_finish(struct coord *c, struct ob_err *e)
 	out->measured_seconds = c->t0_ns ? s->t - c->phase_at : 0;
 	if (out->measured_seconds > 0 && s->ops > c->ops_t0)
 		out->ops_per_second = (double)(s->ops - c->ops_t0) / out->measured_seconds;
+	if (c->cfg->lx.on && !c->cfg->lx.agent)
+		out->ops_per_second = -1; /* nobody counts */
 	out->merge_cpu_seconds = (double)(s->merge_cpu_ns - c->phase_merge_ns) / OB_NS_PER_SEC;
 	out->huge_cpu_seconds = 0;
 	for (unsigned int i = 0; i < c->ncells; i++)

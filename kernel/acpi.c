@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * acpi.c: the tables that tell a PC's operating system what it runs on (ACPI 6.4, chapter 5; numbers
- * in brackets are its sections).
+ * acpi.c: the tables that tell a PC's operating system what it runs on (ACPI 6.4, chapter 5;
+ * numbers in brackets are its sections).
  *
  *	RSDP -> XSDT -> FADT -> FACS, DSDT
  *	             -> MADT

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * acpi.h: the ACPI tables of our PC (ACPI 6.4), emitted by code: RSDP, XSDT, FADT, FACS, MADT, and a
- * DSDT with the virtio-mmio devices (LNRO0005), the console's port (PNP0501) and _S5. So an unmodified kernel
- * finds its CPUs and devices and can power the machine off.
+ * acpi.h: the ACPI tables of our PC (ACPI 6.4), emitted by code: RSDP, XSDT, FADT, FACS, MADT, and
+ * a DSDT with the virtio-mmio devices (LNRO0005), the console's port (PNP0501) and _S5. So an
+ * unmodified kernel finds its CPUs and devices and can power the machine off.
  */
 #ifndef OVERBOOK_KERNEL_ACPI_H
 #define OVERBOOK_KERNEL_ACPI_H
@@ -14,7 +14,7 @@
 #define PC_PM1_CONTROL_PORT 0x604 /* 2 bytes: SLP_TYP at bit 10, SLP_EN bit 13; SCI_EN reads 1 */
 #define PC_SLP_TYP_S5	    5
 #define PC_SCI_IRQ	    9
-#define PC_RESET_PORT	    0x64 /* the i8042's command port: 0xfe resets, and ACPI's reset register */
+#define PC_RESET_PORT	    0x64 /* the i8042's command port; also ACPI's reset register */
 #define PC_RESET_VALUE	    0xfe
 #define PC_IOAPIC_GPA	    0xfec00000U
 #define PC_LAPIC_GPA	    0xfee00000U

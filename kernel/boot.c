@@ -11,9 +11,10 @@
  * A bzImage is loaded where it prefers to run (16 MiB, as a rule), not at 1 MiB as the tradition of
  * real-mode loaders has it. There it unpacks itself over its own packed image, as far as it fits:
  * loaded elsewhere, those 10 to 15 MiB would stay behind in pages of the guest that the host has to
- * hold, and that no one will read again. It needs no more memory for that: from its run-time address
- * on it wants init_size bytes in either case. With KASLR it may unpack itself somewhere else; it
- * then avoids boot_params, command line and initrd itself, by the addresses in boot_params.
+ * hold, and that no one will read again. It needs no more memory for that: from its run-time
+ * address on it wants init_size bytes in either case. With KASLR it may unpack itself somewhere
+ * else; it then keeps away from boot_params, command line and initrd, whose addresses are in
+ * boot_params.
  */
 #include <errno.h>
 #include <stdio.h>

@@ -2,8 +2,8 @@
 /*
  * boot.h: from the files that a person names to a guest's memory and the state of its first vCPU.
  *
- * Two kinds of file: an ELF executable with a PVH entry (our own guest, or an uncompressed vmlinux),
- * and a Linux bzImage, which is entered by the 64-bit boot protocol
+ * Two kinds of file: an ELF executable with a PVH entry (our own guest, or an uncompressed
+ * vmlinux), and a Linux bzImage, which is entered by the 64-bit boot protocol
  * (Documentation/arch/x86/boot.rst, boot_params in zero-page.rst). boot_parse and boot_fit are
  * pure: they say what is wrong with a file before anything was started. boot_load writes guest
  * memory, and may be called again to boot the guest anew.

@@ -7,7 +7,8 @@
  * (gmem_access_begin), and in pieces, since a page that is in a bracket is not merged meanwhile.
  *
  * A page that a loader writes is memory that the host must hold. So zeros are not written where
- * there are zeros already: a large .bss, or a hole in a file, costs nothing until the guest uses it.
+ * there are zeros already: a large .bss, or a hole in a file, costs nothing until the guest uses
+ * it.
  */
 #include <errno.h>
 #include <sched.h>

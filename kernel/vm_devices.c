@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <linux/kvm.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
@@ -22,6 +23,12 @@ static int add_disks(struct vm *vm, const struct vm_config *cfg, struct ob_err *
 			return r;
 		vm->ndisks++;
 		if (vm->pc) {
+			char id[sizeof(b->id) + 1];
+
+			/* A queue for each vCPU, as far as there are; and Linux names disks by id. */
+			snprintf(id, sizeof(id), "overbook-disk%u", i);
+			virtio_blk_set_id(b, id);
+			virtio_blk_set_queues(b, vm->nvcpus);
 			r = pc_add_virtio(vm, &b->dev, e);
 			if (r)
 				return r;

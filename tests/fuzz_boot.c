@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * fuzz_boot.c: libFuzzer target: any bytes as a kernel of any kind, any guest's size, initrd and
- * command line. What boot_fit lets pass is loaded into a small guest: then the kernel and the initrd
- * are where the guest is told they are, apart from each other, and nothing is written elsewhere.
+ * command line. What boot_fit lets pass is loaded into a small guest: then kernel and initrd are
+ * where the guest is told they are, apart from each other, and nothing is written elsewhere.
  * What is refused has one line, and nothing is written at all. Reads and writes out of bounds are
  * found by the address sanitizer: file and RAM are each an allocation of their own.
  */

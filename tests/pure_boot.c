@@ -335,7 +335,7 @@ Test(boot, an_old_kernel_gets_no_rsdp_and_a_bare_one_no_tables)
 	rig_end(&r);
 }
 
-/* Walk the tables as the CPU does: every 2 MiB of the first 4 GiB is itself, and nothing else is. */
+/* Walk the tables as the CPU does: the first 4 GiB are themselves, and no more is there. */
 Test(boot, the_first_4_gib_are_mapped_to_themselves)
 {
 	struct boot_image img;

@@ -148,7 +148,8 @@ Test(bzimage, what_is_no_kernel_is_called_by_its_name)
 	refused_bytes(text, strlen(text), "a text file: a Linux bzImage");
 	refused_bytes(noise, sizeof(noise), "no kernel of a known kind: a Linux bzImage");
 	refused_magic(0, "#!/bin/sh\n", 10, "a script: ");
-	refused_magic(0, "\x1f\x8b\x08", 3, "gzip data: unpack it first");
+	refused_magic(0, "\x1f\x8b\x08", 3,
+		      "gzip data (unpack it first): a Linux bzImage or vmlinux is needed");
 	refused_magic(0,
 		      "\xfd"
 		      "7zXZ\0",

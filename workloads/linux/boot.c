@@ -23,7 +23,7 @@
 #include "workloads/linux/agent.h"
 
 #define LIST_MAX 4096
-#define MODULES  "/modules/"
+#define MODULES	 "/modules/"
 
 static void mount_one(const char *type, const char *at)
 {

@@ -14,7 +14,11 @@
 
 uint64_t disk_open(struct guest *g)
 {
-	return g->p->agent->disk_pages;
+	const struct agent *a = g->p->agent;
+
+	if (a->disk_fd >= 0 && !a->disk_pages)
+		guest_fail(g, MG_EXIT_IMAGE, "the disk is empty");
+	return a->disk_pages;
 }
 
 void disk_read(struct guest *g, uint64_t disk, uint64_t index, uint64_t n)

@@ -8,7 +8,7 @@
  * Huge pages are not asked for and are turned off here: a page that was never touched is to stay so,
  * and 2 MiB for one page are a lot in a guest of 96 MiB.
  */
-#include <stdio.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -22,21 +22,30 @@
 #define PAGEMAP_PFN	((1ULL << 55) - 1)
 #define PAGEMAP_BATCH	256
 
+/* The value of @name ("Name: %llu kB") in @text of /proc/meminfo, in pages; 0 when it is not there. */
+static uint64_t meminfo(const char *text, const char *name)
+{
+	const char *at = strstr(text, name);
+
+	return at ? strtoull(at + strlen(name), NULL, 10) / 4 : 0;
+}
+
+/*
+ * What the kernel says is available, without the part that it would first have to get out of its own
+ * tables (dentries, inodes): it counts most of that, but in a small guest that has just booted little
+ * of it can be had, and a first process that asks for more than there is is a panic.
+ */
 uint64_t ram_available(void)
 {
-	unsigned long long kib = 0;
-	char line[128];
-	FILE *f = fopen("/proc/meminfo", "re");
-	uint64_t pages, reserve;
+	char text[4096];
+	uint64_t pages, less;
 
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
-			break;
-	if (f)
-		fclose(f);
-	pages = kib / 4;
-	reserve = pages / RESERVE_PART + RESERVE_PAGES;
-	return pages > reserve ? pages - reserve : 0;
+	if (read_text("/proc/meminfo", text, sizeof(text)) <= 0)
+		return 0;
+	pages = meminfo(text, "MemAvailable:");
+	less = meminfo(text, "SReclaimable:");
+	less += pages / RESERVE_PART + RESERVE_PAGES;
+	return pages > less ? pages - less : 0;
 }
 
 void ram_init(struct guest *g)
