@@ -21,7 +21,7 @@ struct vcpu_saved {
 	struct kvm_lapic_state lapic;
 	uint32_t nmsrs;
 	struct kvm_msr_entry msr[VCPU_MAX_MSRS];
-	struct kvm_xsave xsave; /* ends in an array of no length, so it must be the last */
+	struct kvm_xsave xsave; /* the last: KVM's struct ends in an array without a size */
 };
 
 /*
