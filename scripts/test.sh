@@ -184,7 +184,8 @@ fi
 export TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp halt_on_error=1"
 tests "pure, ThreadSanitizer" build/tsan/tests/pure --filter 'track/*' --filter 'ept/*' \
 	--filter 'take_pure/*' --filter 'fault/*' --filter 'window/*' --filter 'staged/*' \
-	--filter 'io_worker/*' --filter 'index_threads/*' --filter 'io_hint/a_thread*'
+	--filter 'io_worker/*' --filter 'index_threads/*' --filter 'io_hint/a_thread*' \
+	--filter 'console/*' --filter 'serial_irq/*'
 tests "host, ThreadSanitizer" build/tsan/tests/host --filter 'take_host/*' --filter 'io_worker/*' \
 	--filter 'huge/everything*'
 for f in build/fuzz/*; do
