@@ -184,7 +184,7 @@ endef
 $(foreach c,pure host kvm,$(eval $(call test_class,$(c))))
 
 .PHONY: tests
-tests: all $(LINUX)/agent $(BUILD)/tests/pure $(BUILD)/tests/host $(BUILD)/tests/kvm
+tests: all $(BUILD)/labsum $(LINUX)/agent $(BUILD)/tests/pure $(BUILD)/tests/host $(BUILD)/tests/kvm
 
 # The loaders, the virtqueue, the page walk and the control protocol under libFuzzer, with everything
 # that they link to instrumented.

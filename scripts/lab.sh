@@ -76,6 +76,8 @@ cleanup() {
 }
 trap cleanup EXIT
 trap 'cleanup; exit 130' INT TERM HUP
+# What one left that was killed.
+rm -rf "$lab"/work-* "$lab"/root-*
 work=$(mktemp -d "$lab/work-XXXXXX") || exit 1
 
 # --- the outer machine ------------------------------------------------------------------------------
