@@ -54,6 +54,8 @@ ALLSRC	:= $(wildcard $(addsuffix /*.[ch],$(FOLDERS)) workloads/*.[ch] workloads/
 help:
 	@echo 'make demo          install what is missing, build, boot 16 similar guests three times'
 	@echo 'make test          install what is missing, build, run all tests (CI runs this)'
+	@echo 'make lab           Linux guests on emulated hardware KVM, nested paging and shadow paging (8 minutes)'
+	@echo 'make lab-full      the same with 8 guests, on two outer kernels, and the tests there (an hour)'
 	@echo 'make bench-demo    start-up and idle cost beside QEMU, cost per operation (about 8 minutes)'
 	@echo 'make bench-ksm     our merging beside Linux KSM, needs root (about an hour)'
 	@echo 'make bench-ept     taking pages, answering faults, tracking, beside the bare system calls'
@@ -108,6 +110,10 @@ $(BUILD)/overbook: $(BUILD)/harness/main.o $(BUILD)/liboverbook.a
 $(BUILD)/yardstick: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/yardstick/*.c)) $(BUILD)/liboverbook.a
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LDLIBS) -o $@
 	@echo "built $@"
+
+# What the lab's results say, and whether they hold what is promised (scripts/lab.sh).
+$(BUILD)/labsum: $(BUILD)/tests/lab/summary.o
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ -ljansson -o $@
 
 # --- guests ---------------------------------------------------------------------------------------
 
@@ -178,7 +184,7 @@ endef
 $(foreach c,pure host kvm,$(eval $(call test_class,$(c))))
 
 .PHONY: tests
-tests: all $(LINUX)/agent $(BUILD)/tests/pure $(BUILD)/tests/host $(BUILD)/tests/kvm
+tests: all $(BUILD)/labsum $(LINUX)/agent $(BUILD)/tests/pure $(BUILD)/tests/host $(BUILD)/tests/kvm
 
 # The loaders, the virtqueue, the page walk and the control protocol under libFuzzer, with everything
 # that they link to instrumented.
@@ -192,6 +198,19 @@ $(BUILD)/fuzz/%: tests/%.c $(wildcard kernel/*.[ch] ept/*.[ch])
 	@mkdir -p $(@D)
 	$(Q)clang $(CSTD) $(filter-out -DOB_PLAIN_MALLOC,$(CPPFLAGS)) $(FUZZFLAGS) $(WARN) $< \
 		$(wildcard kernel/*.c ept/*.c) $(FUZZSRC_$*) -lpthread -ljansson -o $@
+
+# --- the lab --------------------------------------------------------------------------------------
+# Linux guests on a KVM with hardware below it, on any machine: in QEMU's emulation (docs/linux-guests.md).
+
+.PHONY: lab lab-full lab-smoke lab-tests
+lab:
+	@scripts/lab.sh run
+lab-full:
+	@scripts/lab.sh full
+lab-smoke:
+	@scripts/lab.sh smoke
+lab-tests:
+	@scripts/lab.sh tests
 
 # --- benchmarks -----------------------------------------------------------------------------------
 # docs/benchmarks.md. Each writes results/bench/NAME.json and exits 1 when it could not measure.

@@ -30,8 +30,9 @@
 #define WARM_POLL_NS (100 * OB_NS_PER_MS)
 /* A signal that comes just before a wait is seen after so long. */
 #define NAP_NS (50 * OB_NS_PER_MS)
-/* Linux KSM is the yardstick: it gets the time that it needs, up to so many times --seconds. */
-#define KERNEL_PATIENCE 3
+/* Linux KSM is the yardstick: it gets the time that it needs, up to so many times --seconds. So does
+ * our merging where one fleet goes through several modes. */
+#define PATIENCE 3
 /* --inject flip-frame: begin when something has been merged, and go on: a flipped frame may be read
  * by nobody for a while. */
 #define FLIP_AFTER 0.5
@@ -198,6 +199,20 @@ static int wait_reading(struct coord *c, uint64_t until_ns, struct ob_err *e)
 	return r;
 }
 
+/*
+ * With --live modes are compared by where they end, so ours gets what Linux KSM gets: time, while it
+ * still merges. It has settled when the last third of --seconds brought less than a hundredth more.
+ */
+static bool still_merging(const struct coord *c)
+{
+	const struct run_result *out = c->out;
+	const struct run_sample *last = &out->sample[out->nsamples - 1], *s = last;
+
+	while (s > out->sample && s->t > last->t - c->cfg->seconds / 3.0)
+		s--;
+	return s->t < c->phase_at || (double)last->saved_bytes > 1.01 * (double)s->saved_bytes;
+}
+
 /* Has the mode that is on been measured for long enough? With --live each mode has its time, else the
  * run has, whatever modes it is switched through. */
 static bool measured(struct coord *c, uint64_t now)
@@ -208,8 +223,10 @@ static bool measured(struct coord *c, uint64_t now)
 		begin += (uint64_t)(c->phase_at * OB_NS_PER_SEC);
 	if (c->sw.to || !all || now < begin + all)
 		return false;
-	return !c->driving || c->out->converged || c->cfg->script ||
-	       now - begin >= KERNEL_PATIENCE * all;
+	if (c->cfg->script || now - begin >= PATIENCE * all)
+		return true;
+	return !(c->driving && !c->out->converged) &&
+	       !(c->cfg->live && c->pooled && still_merging(c));
 }
 
 /* What comes after the mode that is on: 1: nothing; 0: the next one, with --live. */

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # No folder but kernel/ and ept/ contains a memory system call (docs/design.md, "One host seam").
 # Prints each one that stands elsewhere, as FILE:LINE: TEXT, and exits 1 when there is any.
-# Usage: seam.sh [FILE...]   (default: all of the folders that are not the seam; workloads/linux/ is a
-# program of the guest, whose memory calls are the guest's own)
+# Usage: seam.sh [FILE...]   (default: all of the folders that are not the seam)
+# workloads/linux is left out: a program that runs inside a guest, on memory of its own.
 #
 # Comments do not count, nor does what stands in a text for a person, but for the names of files by
 # which memory is reached. What is a call is what would be compiled as one: by name, by its number

@@ -22,6 +22,39 @@ run() {
 	return $rc
 }
 
+# Ask a fleet that runs, every now and then until it has ended, whether its map of pages and the kernel's
+# agree. A difference is a failure; no answer (before it runs, and when it is about to end) is none.
+verifier() {
+	local mode rc times=0
+	while sleep 7; do
+		times=$((times + 1))
+		[ $((times % 4)) != 0 ] || say "fleet: $(tail -n 1 /out/fleet/log.txt)"
+		mode=$($ob ctl sharing 2>/dev/null | head -n 1) || continue
+		$ob ept verify >/tmp/verify 2>&1
+		rc=$?
+		[ $rc = 2 ] && continue
+		{ echo "== $mode: status $rc"; cat /tmp/verify; } >>/out/fleet/verify.txt
+	done
+}
+
+# The real thing: Linux guests, started once, and switched through the modes while they run.
+task_fleet() {
+	local bad=0 pid
+	mkdir -p /out/fleet
+	verifier &
+	pid=$!
+	run fleet $ob fleet --guest linux --guests "${lab_guests:-4}" --mem 96M --workload kv,filecache \
+		--seconds "${lab_seconds:-15}" --live --sharing off,kernel,off,hash --ksm-cpu 0 \
+		--max-pause 20000 --boot-timeout 300 --out /out/fleet --append "quiet $lab_append" || bad=1
+	kill $pid
+	say "ept verify: $(grep -c 'status 0' /out/fleet/verify.txt) times clean," \
+		"$(grep -c 'status 1' /out/fleet/verify.txt) times not"
+	grep -q 'hash.*: status 0' /out/fleet/verify.txt || { say "ept verify: never clean in mode hash"; bad=1; }
+	! grep -q 'status 1' /out/fleet/verify.txt || bad=1
+	ship fleet/verify.txt
+	return $bad
+}
+
 # For looking around by hand.
 task_shell() {
 	setsid cttyhack sh

@@ -1,0 +1,238 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# The lab: Overbook on hardware KVM, on a machine that has none. QEMU's TCG emulates a CPU with SVM; a Debian
+# kernel runs on it, with its KVM on nested paging (npt=1) or on shadow paging (npt=0); and in that
+# our fleets run, of Linux guests that nobody has modified. Results come out into results/lab-<time>/.
+#
+#	lab.sh run       4 Linux guests, npt=1 and npt=0; sharing is switched live: off, kernel, off, hash
+#	lab.sh smoke     2 guests, npt=1, shorter
+#	lab.sh full      8 guests, on both outer kernels; without KASLR besides; the tests
+#	lab.sh tests     our test binaries on older kernels (LAB_TESTS="pure host kvm" LAB_FILTER=glob)
+#	lab.sh micro     doctor and a comparison, with the microguest, as root and as nobody in particular
+#	lab.sh shell     a shell in the outer machine
+#
+# What to change, in the environment: LAB_KERNEL (6.12, 6.1; or a folder with vmlinuz and modules/),
+# LAB_NPT (1, 0, both), LAB_CPUS and LAB_MEM (MiB) of the outer machine, LAB_GUESTS, LAB_SECONDS of each
+# mode, LAB_LIMIT (seconds for one outer machine). Nothing is written but in build/lab/ and
+# results/, and no process stays. Exit status: 0 all well, 1 something was wrong, 2 bad usage.
+set -u
+cd "$(dirname "$0")/.."
+
+build=${BUILD:-build}
+lab=$build/lab
+what=${1:-run}
+cpus=${LAB_CPUS:-2}
+npts=${LAB_NPT:-both}
+guests=${LAB_GUESTS:-4}
+seconds=${LAB_SECONDS:-15}
+limit=${LAB_LIMIT:-400}
+kernels=${LAB_KERNEL:-default}
+
+die() {
+	local status=$1
+	shift
+	echo "lab: $*" >&2
+	exit "$status"
+}
+say() { printf 'lab %4d s  %s\n' "$SECONDS" "$*"; }
+
+number() { # NAME VALUE LOW HIGH
+	[[ $2 =~ ^[0-9]{1,6}$ ]] && [ "$2" -ge "$3" ] && [ "$2" -le "$4" ] ||
+		die 2 "$1=$2: give a number from $3 to $4"
+}
+
+case $what in
+run | micro | tests | shell) ;;
+smoke) npts=${LAB_NPT:-1} guests=${LAB_GUESTS:-2} seconds=${LAB_SECONDS:-10} limit=${LAB_LIMIT:-230} ;;
+full) guests=${LAB_GUESTS:-8} kernels=${LAB_KERNEL:-both} limit=${LAB_LIMIT:-1500} ;;
+*) die 2 "'$what' is none of run, smoke, full, tests, micro, shell" ;;
+esac
+case $npts in
+both) npts="1 0" ;;
+0 | 1) ;;
+*) die 2 "LAB_NPT=$npts: give 1, 0 or both" ;;
+esac
+number LAB_CPUS "$cpus" 1 16
+number LAB_GUESTS "$guests" 1 64
+number LAB_SECONDS "$seconds" 1 3600
+number LAB_LIMIT "$limit" 1 86400
+mem=${LAB_MEM:-$((700 + guests * 160))}
+number LAB_MEM "$mem" 256 262144
+
+# --- what runs, and its end -------------------------------------------------------------------------
+
+mkdir -p "$lab"
+exec 9>"$lab/lock"
+flock -n 9 || die 1 "another lab runs in $lab"
+qemu=
+work=
+cleanup() {
+	trap - EXIT INT TERM HUP
+	if [ -n "$qemu" ] && kill -0 "$qemu" 2>/dev/null; then
+		kill -KILL "$qemu" 2>/dev/null
+		wait "$qemu" 2>/dev/null
+	fi
+	[ -z "$work" ] || rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'cleanup; exit 130' INT TERM HUP
+# What one left that was killed.
+rm -rf "$lab"/work-* "$lab"/root-*
+work=$(mktemp -d "$lab/work-XXXXXX") || exit 1
+
+# --- the outer machine ------------------------------------------------------------------------------
+
+# kernel VERB KERNEL [WORD...]: linux-kernel.sh for an outer kernel, by its version; a folder that a
+# person gives goes by a name that looks like one.
+kernel() {
+	local verb=$1 version=$2 from=$build
+	shift 2
+	if [[ $version = */* ]]; then
+		[ -s "$version/vmlinuz" ] && [ -s "$version/release" ] && [ -d "$version/modules" ] ||
+			die 2 "LAB_KERNEL=$version: a folder with vmlinuz, release and modules/ is wanted"
+		from=$work/own
+		mkdir -p "$from/linux"
+		ln -sfn "$(realpath "$version")" "$from/linux/99.0"
+		version=99.0
+	fi
+	BUILD=$from scripts/linux-kernel.sh "$verb" "$version" "$@"
+}
+
+# image VERSION OUT: all that the outer machine needs, one initramfs.
+image() {
+	local version=$1 out=$2 f name
+	local files=("$build/overbook=/ob/overbook" "$build/microguest.elf=/ob/microguest.elf"
+		"$lab/guest.img=/ob/guest.img")
+	mkdir -p "$work/modules"
+	rm -f "$work"/modules/*
+	for f in $(kernel modules "$version" virtio_pci virtio_console kvm-amd); do
+		name=$(basename "$f" .xz)
+		case $f in
+		*.xz) xz -dc "$f" >"$work/modules/$name" ;;
+		*) cp "$f" "$work/modules/$name" ;;
+		esac || return 1
+		echo "$name" >>"$work/modules/order"
+	done
+	for f in vmlinuz initrd.img; do
+		[ ! -e "$build/linux/$f" ] || files+=("$build/linux/$f=/ob/linux/$f")
+	done
+	if [ "$3" = tests ] || [ "$3" = full ]; then
+		for f in pure host kvm; do
+			files+=("$build/tests/$f=/ob/tests/$f")
+		done
+		files+=("$build/yardstick=/ob/yardstick")
+	fi
+	scripts/lab/pack.sh "$work/modules" "$out" "${files[@]}"
+}
+
+# outer NAME KERNEL NPT TASK [WORD...]: run it until it has switched itself off. What it has shipped is
+# in $results/NAME then. More WORDs are for the kernel's command line, and so for what runs inside.
+outer() {
+	local name=$1 kernel=$2 npt=$3 task=$4 end line tar=$work/results.tar log=$lab/$1.log
+	shift 4
+	local dir=$results/$name console=(-serial "file:$log") words="quiet"
+	[ "$task" != shell ] || console=(-serial stdio) words=
+	rm -f "$tar" "$work/progress"
+	mkfifo "$work/progress" || return 1
+	: >"$log"
+	exec 7<>"$work/progress"
+	# It is killed with us, whatever becomes of us. cmpxchg16b spoils the flags in QEMU 7.2 when an
+	# interrupt comes right after it (then kernels die of a double fault), so there is none; and page
+	# tables of five levels are slower to walk.
+	setpriv --pdeathsig KILL qemu-system-x86_64 -accel tcg,thread=multi -cpu max,-cx16,-la57 \
+		-machine q35 -smp "$cpus" -m "$mem" -nodefaults -no-user-config -display none -no-reboot \
+		-kernel "$(kernel fetch "$kernel")/vmlinuz" -initrd "$lab/outer-${kernel##*/}.img" \
+		-append "console=ttyS0 $words panic=-1 no_timer_check mitigations=off lab_npt=$npt lab_task=$task \
+			lab_guests=$guests lab_seconds=$seconds lab_limit=$((limit - 20)) $*" \
+		"${console[@]}" -device virtio-serial-pci \
+		-chardev "file,id=p,path=$work/progress" -device virtserialport,chardev=p,name=progress \
+		-chardev "file,id=r,path=$tar" -device virtserialport,chardev=r,name=results \
+		9>&- 7>&- 2>"$work/qemu.err" <"$([ "$task" = shell ] && echo /dev/stdin || echo /dev/null)" &
+	qemu=$!
+	end=$((SECONDS + limit))
+	while :; do
+		if IFS= read -r -t 1 -u 7 line; then
+			say "$name: $line"
+		elif ! kill -0 "$qemu" 2>/dev/null; then
+			break
+		elif [ $SECONDS -ge $end ]; then
+			say "$name: not done after $limit s, and ended (LAB_LIMIT)"
+			kill -KILL "$qemu"
+			break
+		fi
+	done
+	wait "$qemu" 2>/dev/null
+	qemu=
+	exec 7<&-
+	mkdir -p "$dir"
+	# One archive after another; the last may be cut off.
+	[ ! -s "$tar" ] || tar -xif "$tar" -C "$dir" --no-same-owner 2>/dev/null
+	cp "$log" "$dir/console.txt"
+	if [ "$(cat "$dir/status" 2>/dev/null)" != 0 ]; then
+		say "$name: FAILED; the end of its console ($log):"
+		cat "$work/qemu.err"
+		tail -n 30 "$log" | sed 's/[^[:print:]\t]//g; s/^/    /'
+		return 1
+	fi
+}
+
+# --- what is done -----------------------------------------------------------------------------------
+
+scripts/setup.sh lab || exit 1
+goals="all linux $build/labsum"
+[ "$what" != tests ] && [ "$what" != full ] || goals="$goals tests"
+# shellcheck disable=SC2086
+make -s BUILD="$build" $goals || exit 1
+[ -s "$lab/guest.img" ] || "$build/mkimage" -o "$lab/guest.img" --mb 8 || exit 1
+
+case $kernels in
+both) kernels="6.12 6.1" ;;
+default)
+	kernels=6.12
+	kernel fetch 6.12 >/dev/null 2>&1 || kernels=6.1
+	;;
+esac
+results=results/lab-$(date +%Y%m%d-%H%M%S)
+for k in $kernels; do
+	d=$(kernel fetch "$k") || die 1 "no outer kernel $k"
+	image "$k" "$lab/outer-${k##*/}.img" "$what" || die 1 "cannot pack the outer machine"
+	say "outer machine packed: kernel $(cat "$d/release" 2>/dev/null || echo "$k"), \
+$(du -m "$lab/outer-${k##*/}.img" | cut -f1) MiB"
+done
+bad=0
+summed=()
+# fleet NAME KERNEL NPT LABEL [WORD...]: a fleet of Linux guests, and its place in the summary.
+fleet() {
+	local name=$1 kernel=$2 npt=$3 label=$4 mode=tdp
+	shift 4
+	[ "$npt" = 1 ] || mode=shadow
+	outer "$name" "$kernel" "$npt" fleet "$@" || bad=1
+	[ -s "$results/$name/fleet/result.json" ] || bad=1
+	summed+=("$name=$results/$name/fleet/result.json:$mode$label")
+}
+for k in $kernels; do
+	for npt in $npts; do
+		name=${k##*/}-npt$npt
+		case $what in
+		run | smoke | full) fleet "$name" "$k" "$npt" "" ;;
+		micro) outer "$name" "$k" "$npt" micro || bad=1 ;;
+		tests) outer "$name" "$k" "$npt" tests lab_tests="${LAB_TESTS:-}" lab_filter="${LAB_FILTER:-}" || bad=1 ;;
+		shell) outer "$name" "$k" "$npt" shell; exit ;;
+		esac
+	done
+done
+if [ "$what" = full ]; then
+	k=${kernels%% *} npt=${npts%% *}
+	fleet "${k##*/}-npt$npt-nokaslr" "$k" "$npt" :reference lab_append=nokaslr
+fi
+if [ ${#summed[@]} != 0 ]; then
+	"$build/labsum" "${summed[@]}" >"$results/summary.txt" || bad=1
+	cat "$results/summary.txt"
+fi
+if [ "$what" = full ]; then
+	for k in $kernels; do
+		outer "${k##*/}-tests" "$k" 1 tests || bad=1
+	done
+fi
+say "results: $results"
+exit $bad

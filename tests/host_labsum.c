@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * host_labsum.c: what says whether a run of the lab holds what is promised (tests/lab/summary.c): a
+ * result that does passes, and one with anything amiss does not.
+ */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/cli.h"
+
+#define MIB ((json_int_t)1 << 20)
+
+/* One mode of two guests, @zero, @intra and @inter MiB saved. */
+static json_t *phase(const char *mode, int zero, int intra, int inter)
+{
+	return json_pack("{s:s,s:s,s:I,s:{s:I,s:I,s:I},s:{s:i,s:i,s:i},s:f,s:f}", "sharing", mode,
+			 "status", "ok", "saved_bytes", (zero + intra + inter) * MIB, "saved",
+			 "zero", zero * MIB, "intra", intra * MIB, "inter", inter * MIB,
+			 "integrity", "checked_pages", 1000, "mismatches", 0, "frame_check_errors",
+			 0, "from_seconds", 0.0, "to_seconds", 1.0);
+}
+
+static json_t *guest(int id)
+{
+	return json_pack("{s:i,s:s,s:i,s:i}", "id", id, "end", "running", "ops", 100,
+			 "checked_pages", 100);
+}
+
+static json_t *good(void)
+{
+	return json_pack("{s:s,s:{s:s},s:{s:i,s:I,s:[s,s,s,s]},s:[{s:f,s:[o,o,o,o],s:[o,o]}]}",
+			 "status", "ok", "host", "kvm_mode", "tdp", "config", "guests", 2,
+			 "mem_bytes", 96 * MIB, "sharing", "off", "kernel", "off", "hash", "runs",
+			 "warm_seconds", 10.0, "phases", phase("off", 1, 0, 0),
+			 phase("kernel", 30, 10, 10), phase("off", 1, 0, 0),
+			 phase("hash", 30, 10, 9), "guest_list", guest(0), guest(1));
+}
+
+static json_t *run_of(json_t *doc)
+{
+	return json_array_get(json_object_get(doc, "runs"), 0);
+}
+
+static json_t *phase_of(json_t *doc, size_t i)
+{
+	return json_array_get(json_object_get(run_of(doc), "phases"), i);
+}
+
+/* Exit status for @doc, asked for @mode; @doc is given up. */
+static int verdict(json_t *doc, const char *mode)
+{
+	char path[] = "/tmp/overbook-labsum-XXXXXX", args[128];
+	int fd = mkstemp(path);
+	struct cli c;
+
+	cr_assert_geq(fd, 0);
+	cr_assert(!json_dumpfd(doc, fd, 0));
+	close(fd);
+	snprintf(args, sizeof(args), "here=%s:%s", path, mode);
+	cli_run_as(&c, "labsum", args, 30);
+	cr_assert(strstr(c.out, c.status ? "FAILED here: " : "lab: all as it should be"), "%s",
+		  c.out);
+	fd = c.status;
+	cli_free(&c);
+	unlink(path);
+	json_decref(doc);
+	return fd;
+}
+
+Test(labsum, what_holds_passes)
+{
+	cr_assert_eq(verdict(good(), "tdp"), 0);
+}
+
+Test(labsum, anything_amiss_fails)
+{
+	json_t *d = good();
+
+	cr_assert_eq(verdict(d, "shadow"), 1);
+	d = good();
+	json_object_set_new(d, "status", json_string("degraded"));
+	cr_assert_eq(verdict(d, "tdp"), 1);
+	d = good();
+	json_object_set_new(phase_of(d, 1), "status", json_string("failed"));
+	cr_assert_eq(verdict(d, "tdp"), 1);
+	d = good();
+	json_object_set_new(json_object_get(phase_of(d, 0), "integrity"), "mismatches",
+			    json_integer(1));
+	cr_assert_eq(verdict(d, "tdp"), 1);
+	d = good();
+	json_object_set_new(json_object_get(phase_of(d, 3), "integrity"), "frame_check_errors",
+			    json_integer(1));
+	cr_assert_eq(verdict(d, "tdp"), 1);
+	d = good();
+	json_object_set_new(json_object_get(phase_of(d, 3), "integrity"), "checked_pages",
+			    json_integer(0));
+	cr_assert_eq(verdict(d, "tdp"), 1);
+	d = good(); /* off after kernel still shares */
+	json_object_set_new(json_object_get(phase_of(d, 2), "saved"), "inter", json_integer(4096));
+	cr_assert_eq(verdict(d, "tdp"), 1);
+	d = good(); /* less than 95 % of kernel's 50 */
+	json_object_set_new(phase_of(d, 3), "saved_bytes", json_integer(47 * MIB));
+	cr_assert_eq(verdict(d, "tdp"), 1);
+	d = good(); /* a mode is missing */
+	json_array_remove(json_object_get(run_of(d), "phases"), 3);
+	cr_assert_eq(verdict(d, "tdp"), 1);
+	d = good();
+	json_array_remove(json_object_get(run_of(d), "guest_list"), 1);
+	cr_assert_eq(verdict(d, "tdp"), 1);
+	d = good();
+	json_object_set_new(json_array_get(json_object_get(run_of(d), "guest_list"), 0), "end",
+			    json_string("failed"));
+	cr_assert_eq(verdict(d, "tdp"), 1);
+}
+
+Test(labsum, bad_usage)
+{
+	struct cli c;
+
+	cli_run_as(&c, "labsum", "nothing", 30);
+	cr_assert_eq(c.status, 2);
+	cli_free(&c);
+	cli_run_as(&c, "labsum", "here=/nowhere:tdp", 30);
+	cr_assert_eq(c.status, 1);
+	cr_assert(strstr(c.out, "FAILED here"));
+	cli_free(&c);
+	cli_run_as(&c, "labsum", "here=/nowhere:upsidedown", 30);
+	cr_assert_eq(c.status, 2);
+	cli_free(&c);
+}

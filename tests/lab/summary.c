@@ -1,0 +1,410 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * summary.c: what the lab's runs say, side by side, and whether they hold what is promised of them
+ * (scripts/lab.sh). Reads results and nothing else, so that it can be run again on what lies there.
+ *
+ *	labsum NAME=RESULT.JSON[:WORD]...
+ *
+ * WORDs ask for more of a result: `tdp` or `shadow` (how KVM mapped its guests), `reference` (without
+ * KASLR: shown, and its saving compared with that of the first result; its checks are the same).
+ * Exit status: 0 all holds, 1 something does not, 2 bad usage.
+ */
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define RESULTS_MAX 16
+#define MIB	    1048576.0
+/* Of what Linux KSM saves on the same guests, hash is to save at least so much. */
+#define SHARE_OF_KSM 0.95
+
+struct result {
+	const char *name;
+	const char *want_mode; /* host.kvm_mode; NULL: any */
+	bool reference;
+	json_t *doc, *run;
+};
+
+static unsigned int failures;
+
+static void fail(const struct result *r, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+static void fail(const struct result *r, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	printf("FAILED %s: ", r->name);
+	vprintf(fmt, ap);
+	putchar('\n');
+	va_end(ap);
+	failures++;
+}
+
+static double number(const json_t *o, const char *a, const char *b)
+{
+	const json_t *v = json_object_get(o, a);
+
+	return json_number_value(b ? json_object_get(v, b) : v);
+}
+
+/* The last phase of mode @sharing: a mode may come twice. NULL: it is not there. */
+static const json_t *phase(const struct result *r, const char *sharing)
+{
+	const json_t *found = NULL, *p;
+	size_t i;
+
+	json_array_foreach (json_object_get(r->run, "phases"), i, p) {
+		const char *s = json_string_value(json_object_get(p, "sharing"));
+
+		if (s && !strcmp(s, sharing))
+			found = p;
+	}
+	return found;
+}
+
+static double shared(const json_t *p)
+{
+	return number(p, "saved", "zero") + number(p, "saved", "intra") +
+	       number(p, "saved", "inter");
+}
+
+/* --- checks ------------------------------------------------------------------------------------ */
+
+static void check_phases(const struct result *r)
+{
+	const json_t *asked = json_object_get(json_object_get(r->doc, "config"), "sharing");
+	const json_t *phases = json_object_get(r->run, "phases"), *p;
+	bool merged = false;
+	size_t i;
+
+	if (json_array_size(phases) != json_array_size(asked) || !json_array_size(asked))
+		fail(r, "%zu of %zu phases were measured", json_array_size(phases),
+		     json_array_size(asked));
+	json_array_foreach (phases, i, p) {
+		const char *s = json_string_value(json_object_get(p, "sharing"));
+		const char *status = json_string_value(json_object_get(p, "status"));
+
+		s = s ? s : "?";
+		if (!status || strcmp(status, "ok"))
+			fail(r, "phase %zu (%s) is %s", i, s, status ? status : "?");
+		if (number(p, "integrity", "mismatches") ||
+		    number(p, "integrity", "frame_check_errors"))
+			fail(r, "phase %zu (%s): %.0f mismatches, %.0f wrong host frames", i, s,
+			     number(p, "integrity", "mismatches"),
+			     number(p, "integrity", "frame_check_errors"));
+		if (number(p, "integrity", "checked_pages") <= 0)
+			fail(r, "phase %zu (%s): no page was checked", i, s);
+		/* What was merged must have its own memory again. */
+		if (!strcmp(s, "off") && merged &&
+		    number(p, "saved", "inter") + number(p, "saved", "intra") > 0)
+			fail(r, "phase %zu (off): still shares %.1f MiB", i,
+			     (number(p, "saved", "inter") + number(p, "saved", "intra")) / MIB);
+		merged |= strcmp(s, "off") != 0;
+	}
+}
+
+static void check_guests(const struct result *r)
+{
+	const json_t *list = json_object_get(r->run, "guest_list"), *g;
+	double want = number(json_object_get(r->doc, "config"), "guests", NULL);
+	size_t i;
+
+	if ((double)json_array_size(list) != want)
+		fail(r, "%zu of %.0f guests", json_array_size(list), want);
+	json_array_foreach (list, i, g) {
+		const char *end = json_string_value(json_object_get(g, "end"));
+
+		if (!end || strcmp(end, "running"))
+			fail(r, "guest %zu: %s", i, end ? end : "?");
+		if (number(g, "ops", NULL) <= 0 || number(g, "checked_pages", NULL) <= 0)
+			fail(r, "guest %zu did no work", i);
+	}
+}
+
+static void check(const struct result *r)
+{
+	const char *status = json_string_value(json_object_get(r->doc, "status"));
+	const char *mode =
+		json_string_value(json_object_get(json_object_get(r->doc, "host"), "kvm_mode"));
+	const json_t *hash = phase(r, "hash"), *kernel = phase(r, "kernel");
+
+	if (!status || strcmp(status, "ok"))
+		fail(r, "the result is %s", status ? status : "?");
+	if (r->want_mode && (!mode || strcmp(mode, r->want_mode)))
+		fail(r, "KVM maps guests by %s, not %s", mode ? mode : "?", r->want_mode);
+	check_phases(r);
+	check_guests(r);
+	if (!hash || !kernel)
+		fail(r, "no figures of hash beside those of kernel");
+	else if (number(hash, "saved_bytes", NULL) <
+		 SHARE_OF_KSM * number(kernel, "saved_bytes", NULL))
+		fail(r, "hash saves %.1f MiB, less than %.0f %% of the %.1f MiB of kernel",
+		     number(hash, "saved_bytes", NULL) / MIB, SHARE_OF_KSM * 100,
+		     number(kernel, "saved_bytes", NULL) / MIB);
+}
+
+/* --- what is shown ------------------------------------------------------------------------------ */
+
+/* Of all guests and vCPUs: statistic @name of KVM at reading @at. Negative: it was not counted. */
+static double kvm_stat(const struct result *r, const char *name, size_t at)
+{
+	const json_t *stats = json_object_get(r->run, "kvm_stats"), *g, *name_of, *cpu;
+	double sum = -1;
+	size_t i, j, k;
+
+	json_array_foreach (json_object_get(stats, "zero"), i, name_of)
+		if (!strcmp(json_string_value(name_of), name))
+			sum = 0;
+	json_array_foreach (json_object_get(stats, "guests"), i, g) {
+		json_array_foreach (json_object_get(stats, "vm"), j, name_of)
+			if (!strcmp(json_string_value(name_of), name))
+				sum = (sum < 0 ? 0 : sum) +
+				      json_number_value(json_array_get(
+					      json_array_get(json_object_get(g, "vm"), j), at));
+		json_array_foreach (json_object_get(stats, "vcpu"), j, name_of) {
+			if (strcmp(json_string_value(name_of), name))
+				continue;
+			json_array_foreach (json_object_get(g, "vcpu"), k, cpu)
+				sum = (sum < 0 ? 0 : sum) +
+				      json_number_value(json_array_get(json_array_get(cpu, j), at));
+		}
+	}
+	return sum;
+}
+
+/* The reading at or after time @t of the run; the last one when there is none. */
+static size_t reading(const struct result *r, double t)
+{
+	const json_t *times = json_object_get(json_object_get(r->run, "kvm_stats"), "t"), *v;
+	size_t i;
+
+	json_array_foreach (times, i, v)
+		if (json_number_value(v) >= t)
+			return i;
+	return i ? i - 1 : 0;
+}
+
+static void row(const char *what, const struct result *r, unsigned int n,
+		double (*value)(const struct result *r, const char *arg), const char *arg,
+		const char *fmt)
+{
+	printf("%-34s", what);
+	for (unsigned int i = 0; i < n; i++) {
+		double v = value(&r[i], arg);
+		char text[32] = "-";
+
+		if (v >= 0) {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+			snprintf(text, sizeof(text), fmt, v);
+#pragma GCC diagnostic pop
+		}
+		printf("%17s", text);
+	}
+	putchar('\n');
+}
+
+/* @arg: "PHASE KEY" or "PHASE KEY OF-IT". In MiB when it is bytes. */
+static double of_phase(const struct result *r, const char *arg)
+{
+	char word[3][32] = {"", "", ""};
+	const json_t *p;
+	double v;
+
+	if (sscanf(arg, "%31s %31s %31s", word[0], word[1], word[2]) < 2)
+		return -1;
+	p = phase(r, word[0]);
+	if (!p)
+		return -1;
+	v = number(p, word[1], *word[2] ? word[2] : NULL);
+	return !strncmp(word[1], "saved", 5) ? v / MIB : v;
+}
+
+static double of_run(const struct result *r, const char *arg)
+{
+	return number(r->run, arg, NULL);
+}
+
+/* @arg: "PHASE STATISTIC": how much it grew a second of that phase. */
+static double stat_rate(const struct result *r, const char *arg)
+{
+	char word[2][64];
+	const json_t *p;
+	size_t from, to;
+	double a, b;
+
+	if (sscanf(arg, "%63s %63s", word[0], word[1]) != 2)
+		return -1;
+	p = phase(r, word[0]);
+	if (!p)
+		return -1;
+	a = number(p, "from_seconds", NULL);
+	b = number(p, "to_seconds", NULL);
+	from = reading(r, a);
+	to = reading(r, b);
+	if (kvm_stat(r, word[1], to) < 0 || b <= a)
+		return -1;
+	return (kvm_stat(r, word[1], to) - kvm_stat(r, word[1], from)) / (b - a);
+}
+
+static double stat_all(const struct result *r, const char *arg)
+{
+	return kvm_stat(r, arg, reading(r, 1e18));
+}
+
+static void show_phases(const struct result *r, unsigned int n)
+{
+	static const char *const modes[] = {"off", "kernel", "hash"};
+	static const char *const kinds[] = {"zero", "intra", "inter"};
+	char what[64], arg[64];
+
+	for (size_t m = 0; m < 3; m++) {
+		for (size_t k = 0; k < 3; k++) {
+			snprintf(what, sizeof(what), "%s: %s, MiB", modes[m], kinds[k]);
+			snprintf(arg, sizeof(arg), "%s saved %s", modes[m], kinds[k]);
+			row(what, r, n, of_phase, arg, "%.1f");
+		}
+		snprintf(what, sizeof(what), "%s: saved net, MiB", modes[m]);
+		snprintf(arg, sizeof(arg), "%s saved_bytes", modes[m]);
+		row(what, r, n, of_phase, arg, "%.1f");
+		snprintf(what, sizeof(what), "%s: merge CPU, s", modes[m]);
+		snprintf(arg, sizeof(arg), "%s merge_cpu_seconds", modes[m]);
+		row(what, r, n, of_phase, arg, "%.1f");
+		snprintf(what, sizeof(what), "%s: guest ops/s", modes[m]);
+		snprintf(arg, sizeof(arg), "%s ops_per_second", modes[m]);
+		row(what, r, n, of_phase, arg, "%.0f");
+		snprintf(what, sizeof(what), "%s: mismatches", modes[m]);
+		snprintf(arg, sizeof(arg), "%s integrity mismatches", modes[m]);
+		row(what, r, n, of_phase, arg, "%.0f");
+	}
+}
+
+static void show_stats(const struct result *r, unsigned int n)
+{
+	static const char *const rates[] = {"exits",	 "pf_taken",	     "pf_fixed",
+					    "tlb_flush", "remote_tlb_flush", "mmu_shadow_zapped"};
+	static const char *const sums[] = {
+		"exits",	 "pf_taken",	"pf_fixed",	    "pf_guest",
+		"invlpg",	 "tlb_flush",	"remote_tlb_flush", "mmu_shadow_zapped",
+		"mmu_pte_write", "mmu_flooded", "mmu_recycled",	    "mmu_unsync",
+		"pages_4k",	 "pages_2m",	"insn_emulation"};
+	static const char *const modes[] = {"off", "kernel", "hash"};
+	char what[96], arg[96];
+
+	puts("\nKVM's own counters, all guests: in the whole run");
+	for (size_t i = 0; i < sizeof(sums) / sizeof(*sums); i++)
+		row(sums[i], r, n, stat_all, sums[i], "%.0f");
+	puts("and a second of each mode");
+	for (size_t i = 0; i < sizeof(rates) / sizeof(*rates); i++)
+		for (size_t m = 0; m < 3; m++) {
+			snprintf(what, sizeof(what), "%s, %s", rates[i], modes[m]);
+			snprintf(arg, sizeof(arg), "%s %s", modes[m], rates[i]);
+			row(what, r, n, stat_rate, arg, "%.0f");
+		}
+}
+
+static void show(const struct result *r, unsigned int n)
+{
+	const json_t *c = json_object_get(r[0].doc, "config");
+
+	printf("%.0f guests of %.0f MiB, each started once and switched between the modes\n",
+	       number(c, "guests", NULL), number(c, "mem_bytes", NULL) / MIB);
+	printf("%-34s", "outer kernel, KVM, guests");
+	for (unsigned int i = 0; i < n; i++)
+		printf("%17s", r[i].name);
+	printf("\n%-34s", "paging");
+	for (unsigned int i = 0; i < n; i++) {
+		const char *mode = json_string_value(
+			json_object_get(json_object_get(r[i].doc, "host"), "kvm_mode"));
+
+		printf("%17s", mode ? mode : "?");
+	}
+	putchar('\n');
+	row("all guests' agents are ready, s", r, n, of_run, "warm_seconds", "%.1f");
+	show_phases(r, n);
+	show_stats(r, n);
+	for (unsigned int i = 1; i < n; i++) {
+		const json_t *a = phase(&r[0], "hash"), *b = phase(&r[i], "hash");
+
+		if (!r[i].reference || !a || !b || shared(b) <= 0)
+			continue;
+		printf("\nKASLR (%s beside %s), hash: %.1f MiB less are shared across VMs, %.1f "
+		       "MiB "
+		       "less within one,\n%.1f MiB less as zero pages\n",
+		       r[0].name, r[i].name,
+		       (number(b, "saved", "inter") - number(a, "saved", "inter")) / MIB,
+		       (number(b, "saved", "intra") - number(a, "saved", "intra")) / MIB,
+		       (number(b, "saved", "zero") - number(a, "saved", "zero")) / MIB);
+	}
+}
+
+static int load(struct result *r, char *arg)
+{
+	char *path = strchr(arg, '='), *word;
+	json_error_t e;
+
+	if (!path) {
+		fprintf(stderr, "labsum: %s: give NAME=RESULT.JSON\n", arg);
+		return 2;
+	}
+	*path++ = '\0';
+	r->name = arg;
+	word = strchr(path, ':');
+	while (word) {
+		char *next;
+
+		*word++ = '\0';
+		next = strchr(word, ':');
+		if (next)
+			*next = '\0';
+		if (!strcmp(word, "tdp") || !strcmp(word, "shadow"))
+			r->want_mode = word;
+		else if (!strcmp(word, "reference"))
+			r->reference = true;
+		else {
+			fprintf(stderr, "labsum: '%s': tdp, shadow or reference\n", word);
+			return 2;
+		}
+		word = next;
+	}
+	r->doc = json_load_file(path, 0, &e);
+	if (!r->doc) {
+		printf("FAILED %s: %s: %s\n", r->name, path, e.text);
+		return 1;
+	}
+	r->run = json_array_get(json_object_get(r->doc, "runs"), 0);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct result r[RESULTS_MAX] = {{0}};
+	unsigned int n = 0;
+
+	if (argc < 2 || argc > RESULTS_MAX + 1) {
+		fprintf(stderr, "usage: labsum NAME=RESULT.JSON[:tdp|:shadow][:reference]...\n");
+		return 2;
+	}
+	for (int i = 1; i < argc; i++) {
+		int status = load(&r[n], argv[i]);
+
+		if (status == 2)
+			return 2;
+		failures += status == 1;
+		n += status == 0;
+	}
+	if (n)
+		show(r, n);
+	putchar('\n');
+	for (unsigned int i = 0; i < n; i++)
+		check(&r[i]);
+	for (unsigned int i = 0; i < n; i++)
+		json_decref(r[i].doc);
+	printf("%s\n", failures ? "lab: NOT all as it should be" : "lab: all as it should be");
+	return failures != 0;
+}
