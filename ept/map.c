@@ -104,8 +104,8 @@ void ept_set(struct ept *e, uint64_t page, uint32_t entry, enum ept_actor who)
 	OB_ASSERT(ept_may(from, to, who));
 	OB_ASSERT(e->st.state[from] > 0);
 	/* Whether a zero page ever had memory of its own outlives whatever else is entered of it. */
-	if (to == EPT_ZERO && (from == EPT_PRIVATE || from == EPT_SHARED ||
-			       ept_entry_dropped(e->map[page])))
+	if (to == EPT_ZERO &&
+	    (from == EPT_PRIVATE || from == EPT_SHARED || ept_entry_dropped(e->map[page])))
 		entry |= EPT_HELD;
 	e->st.state[from]--;
 	e->st.state[to]++;

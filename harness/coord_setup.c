@@ -104,6 +104,7 @@ int coord_layout(struct coord *c, unsigned int nodes, struct ob_err *e)
 		struct run_guest *g = &c->out->guest[i];
 
 		c->guest[i].id = g->id = i;
+		g->vcpus = OB_MAX(cfg->lx.vcpus, 1u);
 		c->guest[i].cell = p->cell_of[i];
 		c->guest[i].page_base = (uint64_t)i * pages;
 		c->guest[i].pages = pages;

@@ -140,9 +140,9 @@ struct run_guest {
 	unsigned int nmismatch;	      /* of those filled in */
 	struct run_wset wset;	      /* --working-set */
 	struct ksm_meter_share share; /* of what is resident and saved */
-	/* Of Linux guests: resets that it booted anew from; it has not written to its console; and how
+	/* Of Linux guests (all have vCPUs): resets that it booted anew from; it has not written to its console; and how
 	 * that ended when it failed. */
-	unsigned int reboots;
+	unsigned int vcpus, reboots;
 	bool silent;
 	char console_tail[1100];
 };

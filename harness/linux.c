@@ -16,7 +16,7 @@
 #define BZ_VERSION_BASE 0x200
 
 /* What the agent of the Linux image cannot do: these need all of a guest's memory for themselves. */
-static const char *const bare[] = {"ping", "cowstorm", "probe", "hostile-"};
+static const char *const bare[] = {"first", "ping", "probe", "hostile-"};
 
 bool linux_has_workload(const char *name)
 {

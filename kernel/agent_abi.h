@@ -136,7 +136,7 @@ enum agent_frame_type {
 	AGENT_FRAME_CHECKED = 2, /* uint64_t each: gfn << 16 | pages, as AGENT_REG_CHECKED; a gfn of
 				   * AGENT_GFN_UNKNOWN: verified, but the agent may not know where */
 	AGENT_FRAME_MISMATCH = 3, /* uint64_t gpa of a wrong word (also in the report) */
-	AGENT_FRAME_EXIT = 4, /* uint64_t code: the agent has ended: 0 well, else enum of mg.h */
+	AGENT_FRAME_EXIT = 4, /* uint64_t code: the agent has ended: 0 well, else enum mg_exit */
 };
 #define AGENT_GFN_UNKNOWN 0xffffffffffffULL
 

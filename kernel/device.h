@@ -192,8 +192,11 @@ struct virtio_dev_ops {
 
 struct virtio_dev {
 	const struct virtio_dev_ops *ops;
-	unsigned int nqueues; /* that this device has; both may be changed after virtio_dev_init, */
-	uint64_t features;    /* and offers: until the guest runs. First all that ops has. */
+	/* That this device has and offers: may be changed after virtio_dev_init, until the guest runs.
+	 * First all that ops has, and queues of VIRTQ_MAX. */
+	unsigned int nqueues;
+	unsigned int queue_max; /* entries of a queue, a power of two */
+	uint64_t features;
 	struct vm *vm;
 	struct gmem *mem;
 	struct virtq q[VIRTIO_MAX_QUEUES];

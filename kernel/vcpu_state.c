@@ -24,25 +24,48 @@ static int fail(struct ob_err *e, const char *what)
 	return ob_fail(e, errno, "%s: %s", what, strerror(errno));
 }
 
+/* KVM's lists end in arrays of no size of their own: one with room for @n entries of @size bytes. */
+static void *list_new(size_t head, size_t n, size_t size)
+{
+	void *p = calloc(1, head + n * size);
+
+	OB_ASSERT(p);
+	return p;
+}
+
 static int save_msrs(int kvm_fd, int fd, struct vcpu_saved *s, struct ob_err *e)
 {
-	struct {
-		struct kvm_msr_list list;
-		uint32_t index[VCPU_MAX_MSRS];
-	} all = {.list.nmsrs = VCPU_MAX_MSRS};
+	struct kvm_msr_list *all = list_new(sizeof(*all), VCPU_MAX_MSRS, sizeof(all->indices[0]));
+	struct kvm_msrs *one = list_new(sizeof(*one), 1, sizeof(one->entries[0]));
+	int r = 0;
 
-	if (ioctl(kvm_fd, KVM_GET_MSR_INDEX_LIST, &all))
-		return fail(e, "KVM_GET_MSR_INDEX_LIST");
-	for (uint32_t i = 0; i < all.list.nmsrs; i++) {
-		struct {
-			struct kvm_msrs head;
-			struct kvm_msr_entry entry;
-		} one = {.head.nmsrs = 1, .entry.index = all.index[i]};
-
-		if (one.entry.index != MSR_TSC && ioctl(fd, KVM_GET_MSRS, &one) == 1)
-			s->msr[s->nmsrs++] = one.entry;
+	all->nmsrs = VCPU_MAX_MSRS;
+	if (ioctl(kvm_fd, KVM_GET_MSR_INDEX_LIST, all))
+		r = fail(e, "KVM_GET_MSR_INDEX_LIST");
+	for (uint32_t i = 0; i < all->nmsrs && !r; i++) {
+		one->nmsrs = 1;
+		one->entries[0] = (struct kvm_msr_entry){.index = all->indices[i]};
+		if (all->indices[i] != MSR_TSC && ioctl(fd, KVM_GET_MSRS, one) == 1)
+			s->msr[s->nmsrs++] = one->entries[0];
 	}
-	return 0;
+	free(one);
+	free(all);
+	return r;
+}
+
+static int load_msrs(int fd, const struct vcpu_saved *s, struct ob_err *e)
+{
+	struct kvm_msrs *one = list_new(sizeof(*one), 1, sizeof(one->entries[0]));
+	int r = 0;
+
+	for (uint32_t i = 0; i < s->nmsrs && !r; i++) {
+		one->nmsrs = 1;
+		one->entries[0] = s->msr[i];
+		if (ioctl(fd, KVM_SET_MSRS, one) < 0)
+			r = fail(e, "KVM_SET_MSRS");
+	}
+	free(one);
+	return r;
 }
 
 int vcpu_state_save(int kvm_fd, int fd, struct vcpu_saved **out, struct ob_err *e)
@@ -79,15 +102,7 @@ int vcpu_state_load(int fd, const struct vcpu_saved *s, struct ob_err *e)
 	    ioctl(fd, KVM_SET_XCRS, &w->xcrs) || ioctl(fd, KVM_SET_XSAVE, &w->xsave) ||
 	    ioctl(fd, KVM_SET_DEBUGREGS, &w->debug))
 		r = fail(e, "loading the state of a vCPU");
-	for (uint32_t i = 0; i < w->nmsrs && !r; i++) {
-		struct {
-			struct kvm_msrs head;
-			struct kvm_msr_entry entry;
-		} one = {.head.nmsrs = 1, .entry = w->msr[i]};
-
-		if (ioctl(fd, KVM_SET_MSRS, &one) < 0)
-			r = fail(e, "KVM_SET_MSRS");
-	}
+	r = r ? r : load_msrs(fd, s, e);
 	if (!r &&
 	    (ioctl(fd, KVM_SET_LAPIC, &w->lapic) || ioctl(fd, KVM_SET_VCPU_EVENTS, &w->events) ||
 	     ioctl(fd, KVM_SET_MP_STATE, &w->mp)))

@@ -15,13 +15,13 @@ struct vcpu_saved {
 	struct kvm_mp_state mp;
 	struct kvm_regs regs;
 	struct kvm_sregs sregs;
-	struct kvm_xsave xsave;
 	struct kvm_xcrs xcrs;
 	struct kvm_debugregs debug;
 	struct kvm_vcpu_events events;
 	struct kvm_lapic_state lapic;
 	uint32_t nmsrs;
 	struct kvm_msr_entry msr[VCPU_MAX_MSRS];
+	struct kvm_xsave xsave; /* the last: KVM's struct ends in an array without a size */
 };
 
 /*

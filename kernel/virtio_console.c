@@ -48,6 +48,8 @@ _Static_assert(sizeof(struct console_config) == 8, "as the driver lays it out");
 #define OWED_NAME 2U
 #define OWED_OPEN 4U
 
+/* Linux fills both queues to it with a page of its memory for each entry, for good. */
+#define QUEUE_ENTRIES  32
 #define NAME_MAX_BYTES 64   /* with its end */
 #define OUT_BYTES      4096 /* handed out at a time */
 /* In one chain: Linux writes 32 KiB, and splices 64. */
@@ -398,6 +400,7 @@ void virtio_console_init(struct virtio_console *c, struct vm *vm, struct gmem *m
 	c->ops = ops;
 	c->arg = arg;
 	virtio_dev_init(&c->dev, &console_ops, vm, mem);
+	c->dev.queue_max = QUEUE_ENTRIES;
 }
 
 void virtio_console_exit(struct virtio_console *c)

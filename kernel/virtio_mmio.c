@@ -228,6 +228,8 @@ static const char *write_ready(struct virtio_dev *d, struct virtq *q, uint32_t v
 		return "queue enabled before features were agreed on";
 	if (d->status & STATUS_DRIVER_OK)
 		return "queue enabled after DRIVER_OK";
+	if (q->size > d->queue_max)
+		return "queue size is not a power of two within the limit";
 	q->indirect = d->drv_features & VIRTIO_F_INDIRECT_DESC;
 	virtq_enable(q, &why);
 	return why;
@@ -368,7 +370,7 @@ static uint32_t read_reg(const struct virtio_dev *d, uint64_t off)
 	case REG_DEVICE_FEATURES:
 		return feature_word(d);
 	case REG_QUEUE_NUM_MAX:
-		return have_q ? VIRTQ_MAX : 0;
+		return have_q ? d->queue_max : 0;
 	case REG_QUEUE_READY:
 		return have_q && d->q[d->q_sel].ready;
 	case REG_INTERRUPT_STATUS:
@@ -412,6 +414,7 @@ void virtio_dev_init(struct virtio_dev *d, const struct virtio_dev_ops *ops, str
 	*d = (struct virtio_dev){
 		.ops = ops,
 		.nqueues = ops->nqueues,
+		.queue_max = VIRTQ_MAX,
 		.features = ops->features | VIRTIO_F_VERSION_1,
 		.vm = vm,
 		.mem = mem,

@@ -23,7 +23,7 @@ static int add_disks(struct vm *vm, const struct vm_config *cfg, struct ob_err *
 			return r;
 		vm->ndisks++;
 		if (vm->pc) {
-			char id[sizeof(b->id) + 1];
+			char id[32];
 
 			/* A queue for each vCPU, as far as there are; and Linux names disks by id. */
 			snprintf(id, sizeof(id), "overbook-disk%u", i);

@@ -12,6 +12,12 @@ set -eu
 	echo "usage: linux-initrd.sh VERSION AGENT OUT" >&2
 	exit 2
 }
+for c in cpio xz; do
+	command -v "$c" >/dev/null || {
+		echo "linux-initrd.sh: no $c: install the packages cpio and xz-utils" >&2
+		exit 1
+	}
+done
 version=$1
 agent=$2
 out=$3

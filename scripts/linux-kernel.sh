@@ -134,11 +134,11 @@ fetch() {
 	[ -s "$dir/release" ] && return 0
 	command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
 		die 1 "no apt-get or dpkg-deb: put vmlinuz, modules/ and release of a Debian cloud kernel into $dir"
-	rm -rf "$dir" "$apt"
+	rm -rf "$dir" "$dir.new" "$apt"
 	mkdir -p "$apt/deb"
 	echo "fetching Debian's cloud kernel $version" >&2
 	if ! (cd "$apt/deb" && fetch_package); then
-		why=$(grep '^E:' "$apt/log" 2>/dev/null | head -n 1 | cut -c 4- || true)
+		why=$(sed -n 's/^\(E: \|W: Failed to fetch \)//p' "$apt/log" 2>/dev/null | head -n 1)
 		rm -rf "$apt"
 		die 1 "no cloud kernel $version in this system's package sources or their backports${why:+ ($why)}"
 	fi

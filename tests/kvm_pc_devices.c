@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "kernel/pc.h"
+#include "kernel/vm.h"
 #include "tests/cli.h"
 #include "tests/tiny.h"
 #include "tests/virtio_driver.h"
@@ -311,8 +311,8 @@ Test(pc_devices, a_guest_gets_random_bytes, .timeout = 60)
 	run(&b);
 	cr_assert_eq(b.vm->end, VM_END_EXIT, "%s", b.vm->reason);
 	cr_assert(!gmem_read(&b.vm->mem, gpa(BUFS), got, sizeof(got)));
-	cr_assert_arr_neq(got[0], none, 64);
-	cr_assert_arr_neq(got[0], got[1], 64);
+	cr_assert(memcmp(got[0], none, 64) != 0);
+	cr_assert(memcmp(got[0], got[1], 64) != 0);
 	bed_free(&b);
 }
 

@@ -6,25 +6,22 @@
 
 #include "kernel/cpuid.h"
 
-struct list {
-	struct kvm_cpuid2 head;
-	struct kvm_cpuid_entry2 room[64];
-};
+#define ROOM 64
 
-static void add(struct list *l, uint32_t function, uint32_t index, uint32_t eax, uint32_t ebx,
+static void add(struct kvm_cpuid2 *l, uint32_t function, uint32_t index, uint32_t eax, uint32_t ebx,
 		uint32_t ecx, uint32_t edx)
 {
-	l->head.entries[l->head.nent++] = (struct kvm_cpuid_entry2){.function = function,
-								    .index = index,
-								    .eax = eax,
-								    .ebx = ebx,
-								    .ecx = ecx,
-								    .edx = edx};
+	l->entries[l->nent++] = (struct kvm_cpuid_entry2){.function = function,
+							  .index = index,
+							  .eax = eax,
+							  .ebx = ebx,
+							  .ecx = ecx,
+							  .edx = edx};
 }
 
-static struct list *host(bool amd)
+static struct kvm_cpuid2 *host(bool amd)
 {
-	struct list *l = calloc(1, sizeof(*l));
+	struct kvm_cpuid2 *l = calloc(1, sizeof(*l) + ROOM * sizeof(l->entries[0]));
 
 	if (amd)
 		add(l, 0, 0, 0x10, 0x68747541, 0x444d4163, 0x69746e65);
@@ -67,8 +64,8 @@ static const struct kvm_cpuid_entry2 *at(const struct kvm_cpuid2 *c, uint32_t fu
 static struct kvm_cpuid2 *make(bool amd, unsigned int vcpus, unsigned int index)
 {
 	struct cpuid_machine m = {.vcpus = vcpus, .tsc_deadline = true};
-	struct list *l = host(amd);
-	struct kvm_cpuid2 *c = cpuid_make(&l->head, &m, index);
+	struct kvm_cpuid2 *l = host(amd);
+	struct kvm_cpuid2 *c = cpuid_make(l, &m, index);
 
 	free(l);
 	return c;
@@ -136,11 +133,11 @@ Test(cpuid, intel_keeps_what_amd_has_of_its_own)
 Test(cpuid, without_the_deadline_timer_it_is_not_shown)
 {
 	struct cpuid_machine m = {.vcpus = 1};
-	struct list *l = host(true);
+	struct kvm_cpuid2 *l = host(true);
 	struct kvm_cpuid2 *c;
 
-	l->head.entries[1].ecx &= ~(1u << 24);
-	c = cpuid_make(&l->head, &m, 0);
+	l->entries[1].ecx &= ~(1u << 24);
+	c = cpuid_make(l, &m, 0);
 	cr_assert(!(at(c, 1, 0)->ecx & 1u << 24));
 	free(c);
 	free(l);

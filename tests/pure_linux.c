@@ -107,7 +107,7 @@ Test(linux_opts, bad_lines)
 		{"fleet --guests 2 --initrd i --disk d:rw", "2 guests cannot write to one file"},
 		{"compare --guests 1 --initrd i --disk d:rw", "must start alike"},
 		{"fleet --guest linux --workload ping", "microguest only"},
-		{"fleet --guest linux --workload kv,cowstorm:1", "microguest only"},
+		{"fleet --guest linux --workload kv,first:1", "microguest only"},
 		{"fleet --guest linux --workload hostile-ring", "microguest only"},
 		{"run --initrd i --image x", "--image is what workloads read"},
 	};

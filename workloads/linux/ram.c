@@ -21,6 +21,7 @@
 #define PAGEMAP_PRESENT (1ULL << 63)
 #define PAGEMAP_PFN	((1ULL << 55) - 1)
 #define PAGEMAP_BATCH	256
+#define FLUSH_WORDS	256
 
 /* The value of @name ("Name: %llu kB") in @text of /proc/meminfo, in pages; 0 when it is not there. */
 static uint64_t meminfo(const char *text, const char *name)
@@ -150,4 +151,7 @@ void platform_checked(struct guest *g, const void *at, uint64_t n)
 			;
 		p->checked[p->nchecked++] = gfn[i] << 16 | len;
 	}
+	/* Else with the next sleep; but loading does not sleep, and the host wants to know soon. */
+	if (p->nchecked >= FLUSH_WORDS)
+		port_flush_checked(p);
 }
