@@ -342,7 +342,7 @@ Test(guardian, paces, .timeout = 60)
 	static const struct {
 		const char *pace, *pages, *sleep, *mode, *max_cpu, *zero;
 	} want[] = {
-		{"fastest",   "1000000", "0",    "none",      "50", "1"},
+		{"fastest",   "10007", "0",    "none",      "50", "1"},
 		{"default",   "100",     "20",   "none",      "50", "0"},
 		/* On a real kernel pages_to_scan is the advisor's then; nobody else sets it. */
 		{"advisor",   "100",     "20",   "scan-time", "70", "0"},
