@@ -24,8 +24,8 @@ what=${1:-run}
 cpus=${LAB_CPUS:-1}
 npts=${LAB_NPT:-both}
 guests=${LAB_GUESTS:-4}
-seconds=${LAB_SECONDS:-15}
-limit=${LAB_LIMIT:-400}
+seconds=${LAB_SECONDS:-30}
+limit=${LAB_LIMIT:-470}
 kernels=${LAB_KERNEL:-default}
 
 die() {
@@ -43,7 +43,7 @@ number() { # NAME VALUE LOW HIGH
 
 case $what in
 run | micro | tests | shell) ;;
-smoke) npts=${LAB_NPT:-1} guests=${LAB_GUESTS:-2} seconds=${LAB_SECONDS:-10} limit=${LAB_LIMIT:-230} ;;
+smoke) npts=${LAB_NPT:-1} guests=${LAB_GUESTS:-2} seconds=${LAB_SECONDS:-15} limit=${LAB_LIMIT:-230} ;;
 full) guests=${LAB_GUESTS:-8} kernels=${LAB_KERNEL:-both} limit=${LAB_LIMIT:-1500} ;;
 *) die 2 "'$what' is none of run, smoke, full, tests, micro, shell" ;;
 esac
