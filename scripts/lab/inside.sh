@@ -13,7 +13,8 @@ run() {
 	shift
 	mkdir -p "/out/$name"
 	begin=$(cut -d. -f1 /proc/uptime)
-	say "$name: $*"
+	say "$name: begun"
+	echo "$*" >"/out/$name/command.txt"
 	timeout -s INT -k 10 "$limit" "$@" >"/out/$name/log.txt" 2>&1 </dev/null
 	rc=$?
 	say "$name: status $rc after $(($(cut -d. -f1 /proc/uptime) - begin)) s"
@@ -41,10 +42,12 @@ verifier() {
 task_fleet() {
 	local bad=0 pid
 	mkdir -p /out/fleet
+	: >/out/fleet/verify.txt
 	verifier &
 	pid=$!
 	# What merges (ksmd, our scanner) comes before what runs in the guests: one CPU is there for all.
-	run fleet nice -n 12 $ob fleet --guest linux --guests "${lab_guests:-4}" --mem 96M --workload kv,filecache \
+	# shellcheck disable=SC2016
+	run fleet sh -c 'renice -n 12 -p $$ && exec "$@"' nice $ob fleet --guest linux --guests "${lab_guests:-4}" --mem 96M --workload kv,filecache \
 		--seconds "${lab_seconds:-15}" --live --sharing off,kernel,off,hash --ksm-cpu 0 \
 		--max-pause 20000 --boot-timeout 300 --out /out/fleet --append "quiet $lab_append" || bad=1
 	kill $pid
@@ -52,7 +55,7 @@ task_fleet() {
 		"$(grep -c 'status 1' /out/fleet/verify.txt) times not"
 	grep -q 'hash.*: status 0' /out/fleet/verify.txt || { say "ept verify: never clean in mode hash"; bad=1; }
 	! grep -q 'status 1' /out/fleet/verify.txt || bad=1
-	ship fleet/verify.txt
+	[ ! -e /out/fleet/verify.txt ] || ship fleet/verify.txt
 	return $bad
 }
 
