@@ -68,7 +68,8 @@ task_micro() {
 	local bad=0
 	run doctor $ob doctor || bad=1
 	run compare-micro $ob compare --guests "${lab_guests:-4}" --mem 32M --workload kv,filecache,churn \
-		--seconds 10 --out /out/compare-micro --sharing off,hash,kernel || bad=1
+		--seconds 10 --out /out/compare-micro --sharing off,hash,kernel --ksm-cpu 0 --max-pause 20000 || bad=1
+	task_user || bad=1
 	return $bad
 }
 
@@ -79,7 +80,8 @@ task_user() {
 	mkdir -p /out/user && chown 1000 /out/user
 	run doctor-user su -s /bin/sh user -c "$ob doctor" || bad=1
 	run user su -s /bin/sh user -c "$ob compare --guests ${lab_guests:-4} --mem 32M \
-		--workload kv,filecache,churn --seconds 10 --out /out/user --sharing off,hash" || bad=1
+		--workload kv,filecache,churn --seconds 10 --out /out/user/out --sharing off,hash --ksm-cpu 0 \
+		--max-pause 20000" || bad=1
 	return $bad
 }
 
