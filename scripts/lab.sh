@@ -203,12 +203,6 @@ finish_all() {
 # --- what is done -----------------------------------------------------------------------------------
 
 scripts/setup.sh lab || exit 1
-goals="all linux $build/labsum"
-[ "$what" != tests ] && [ "$what" != full ] || goals="$goals tests"
-# shellcheck disable=SC2086
-make -s BUILD="$build" $goals || exit 1
-[ -s "$lab/guest.img" ] || "$build/mkimage" -o "$lab/guest.img" --mb 8 || exit 1
-
 case $kernels in
 both) kernels="6.12 6.1" ;;
 default)
@@ -216,6 +210,16 @@ default)
 	kernel fetch 6.12 >/dev/null 2>&1 || kernels=6.1
 	;;
 esac
+# Before the guests' image is built: a kernel that is fetched anew takes what was built of it along.
+for k in $kernels; do
+	kernel fetch "$k" >/dev/null || die 1 "no outer kernel $k"
+done
+goals="all linux $build/labsum"
+[ "$what" != tests ] && [ "$what" != full ] || goals="$goals tests"
+# shellcheck disable=SC2086
+make -s BUILD="$build" $goals || exit 1
+[ -s "$lab/guest.img" ] || "$build/mkimage" -o "$lab/guest.img" --mb 8 || exit 1
+
 results=results/lab-$(date +%Y%m%d-%H%M%S)
 for k in $kernels; do
 	d=$(kernel fetch "$k") || die 1 "no outer kernel $k"
