@@ -167,7 +167,7 @@ step "build with gcc" make -s -j"$jobs" CC=gcc tests || exit 1
 export OB_BUILD=build
 export LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp:print_suppressions=0
 step "build with clang" make -s -j"$jobs" CC=clang BUILD=build/clang build/clang/overbook build/clang/yardstick \
-	build/clang/tests/pure build/clang/tests/host build/clang/tests/kvm
+	build/clang/tests/pure build/clang/tests/host build/clang/tests/kvm build/clang/linux/agent
 step "build with gcc, ASan and UBSan" make -s -j"$jobs" SAN=address,undefined BUILD=build/asan tests
 step "build with gcc, ThreadSanitizer" make -s -j"$jobs" SAN=thread BUILD=build/tsan \
 	build/tsan/tests/pure build/tsan/tests/host

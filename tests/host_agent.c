@@ -105,7 +105,7 @@ static void teardown(void)
 	rmdir(dir);
 }
 
-TestSuite(agent, .init = setup, .fini = teardown, .timeout = 120);
+TestSuite(agent, .init = setup, .fini = teardown);
 
 #define NEED_AGENT()                                                                  \
 	do {                                                                          \
@@ -289,7 +289,7 @@ static void runs(const char *words, bool tells_checked)
 		cr_expect_eq(s.unknown, s.checked);
 }
 
-Test(agent, workloads_of_a_server)
+Test(agent, workloads_of_a_server, .timeout = 120)
 {
 	NEED_AGENT();
 	runs("workload=kv seed=1 common=5", true);
@@ -299,7 +299,7 @@ Test(agent, workloads_of_a_server)
 	runs("workload=steady seed=5 common=5", true);
 }
 
-Test(agent, workloads_of_memory)
+Test(agent, workloads_of_memory, .timeout = 120)
 {
 	NEED_AGENT();
 	runs("workload=unique seed=1", true);
@@ -313,7 +313,7 @@ Test(agent, workloads_of_memory)
 }
 
 /* The parts of memory are those of the microguest's layout, and the cache is files of the image. */
-Test(agent, memory_is_divided_as_in_the_microguest)
+Test(agent, memory_is_divided_as_in_the_microguest, .timeout = 120)
 {
 	struct layout l;
 	struct sent s;
@@ -335,7 +335,7 @@ Test(agent, memory_is_divided_as_in_the_microguest)
 }
 
 /* Workers share the image's files, and their reports are one. */
-Test(agent, workers_share)
+Test(agent, workers_share, .timeout = 120)
 {
 	uint64_t cached, heap;
 	struct sent s;
@@ -383,7 +383,7 @@ static uint64_t memory_of(pid_t pid, uint64_t *bytes)
 }
 
 /* One bit of one word of its memory, behind its back. */
-Test(agent, a_flipped_bit_is_found)
+Test(agent, a_flipped_bit_is_found, .timeout = 120)
 {
 	uint64_t at, bytes, word;
 	char path[64];
@@ -417,7 +417,7 @@ Test(agent, a_flipped_bit_is_found)
 }
 
 /* The page cache is the kernel's own: what changes there shows. */
-Test(agent, a_changed_page_of_the_cache_is_found)
+Test(agent, a_changed_page_of_the_cache_is_found, .timeout = 120)
 {
 	struct sent s;
 	pid_t pid;
@@ -449,7 +449,7 @@ static void refuses(const char *words, unsigned int mib, const char *from, enum 
 	cr_expect(!strncmp(line, "agent: ", 7) && strstr(line, text), "%s: %s", words, line);
 }
 
-Test(agent, what_it_refuses)
+Test(agent, what_it_refuses, .timeout = 120)
 {
 	char other[NAME_LEN];
 
@@ -471,7 +471,7 @@ Test(agent, what_it_refuses)
 	refuses("workload=filecache", 8, other, MG_EXIT_IMAGE, "makes no sense");
 }
 
-Test(agent, usage)
+Test(agent, usage, .timeout = 120)
 {
 	static const char *const bad[][2] = {
 		{"--mem", "0"},	     {"--mem", "x"}, {"--workers", "17"},

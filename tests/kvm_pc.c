@@ -194,18 +194,24 @@ Test(pc, starts_its_other_vcpus, .timeout = 60)
 	}
 }
 
-Test(pc, an_unknown_register_is_a_fault_and_counted, .timeout = 60)
+static void faults(const char *begin, const char *end)
 {
 	struct bed b;
 
-	NEED_KVM();
-	bed_make(&b, tiny_msr, tiny_msr_end, 1);
+	bed_make(&b, begin, end, 1);
 	bed_start(&b);
 	bed_wait(&b);
 	cr_assert_eq(b.vm->end, VM_END_FAILED);
 	cr_assert(strstr(b.vm->reason, "triple fault"), "%s", b.vm->reason);
 	cr_assert_eq(b.vm->pc->unknown_msrs, 1);
 	bed_free(&b);
+}
+
+Test(pc, an_unknown_register_is_a_fault_and_counted, .timeout = 60)
+{
+	NEED_KVM();
+	faults(tiny_msr, tiny_msr_end);
+	faults(tiny_counter, tiny_counter_end);
 }
 
 Test(pc, ports_that_there_are_not_read_as_ones, .timeout = 60)

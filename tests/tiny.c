@@ -87,6 +87,15 @@ __asm__(
 	"	TINY_OFF\n"
 	"tiny_msr_end:\n"
 
+	".globl tiny_counter, tiny_counter_end\n"
+	"tiny_counter:\n"
+	"	mov $0xc0010007, %ecx\n"
+	"	mov $0xffff, %eax\n"
+	"	xor %edx, %edx\n"
+	"	wrmsr\n"
+	"	TINY_OFF\n"
+	"tiny_counter_end:\n"
+
 	".globl tiny_panic, tiny_panic_end\n"
 	"tiny_panic:\n"
 	"	mov $0x9000, %esp\n"

@@ -25,6 +25,8 @@ extern const char tiny_reboot[], tiny_reboot_end[];
 extern const char tiny_smp[], tiny_smp_end[];
 /* Reads a register that there is not; its #GP finds no handler. */
 extern const char tiny_msr[], tiny_msr_end[];
+/* Writes to a performance counter that CPUID does not speak of. */
+extern const char tiny_counter[], tiny_counter_end[];
 /* Says "Kernel panic - not syncing: tiny" and its end on the serial port, then halts. */
 extern const char tiny_panic[], tiny_panic_end[];
 /* The same without the end, then resets. */

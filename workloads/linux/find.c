@@ -14,7 +14,7 @@
 #include "workloads/linux/agent.h"
 
 #define PORTS	   "/sys/class/virtio-ports"
-#define LOOKS	   2000 /* for the port, 5 ms apart */
+#define LOOKS	   12000 /* for the port, 5 ms apart: a minute */
 #define LOOK_NS	   (5 * MS)
 #define DISKS	   26 /* /dev/vda to /dev/vdz */
 #define MODE_OWNER 0600

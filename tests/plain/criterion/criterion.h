@@ -82,6 +82,7 @@ void plain_log(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 #define cr_expect_neq(a, b, ...)	 PLAIN((a) != (b), false, #a " != " #b, __VA_ARGS__)
 #define cr_expect_lt(a, b, ...)		 PLAIN((a) < (b), false, #a " < " #b, __VA_ARGS__)
 #define cr_expect_leq(a, b, ...)	 PLAIN((a) <= (b), false, #a " <= " #b, __VA_ARGS__)
+#define cr_expect_geq(a, b, ...)	 PLAIN((a) >= (b), false, #a " >= " #b, __VA_ARGS__)
 #define cr_expect_gt(a, b, ...)		 PLAIN((a) > (b), false, #a " > " #b, __VA_ARGS__)
 #define cr_expect_str_eq(a, b, ...)	 PLAIN(!strcmp(a, b), false, #a " is " #b, __VA_ARGS__)
 #define cr_expect_str_neq(a, b, ...)	 PLAIN(strcmp(a, b), false, #a " is not " #b, __VA_ARGS__)
