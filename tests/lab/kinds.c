@@ -57,7 +57,8 @@ static json_t *sum_of(const json_t *list)
 	return sum;
 }
 
-void kinds_show(const char *name_a, const json_t *a, const char *name_b, const json_t *b)
+void kinds_show(const char *mode, const char *name_a, const json_t *a, const char *name_b,
+		const json_t *b)
 {
 	const json_t *of_a = json_object_get(a, "kinds"), *of_b = json_object_get(b, "kinds"), *k;
 	json_t *sum_a, *sum_b;
@@ -65,10 +66,9 @@ void kinds_show(const char *name_a, const json_t *a, const char *name_b, const j
 
 	if (!json_array_size(of_a) || !json_array_size(of_b))
 		return;
-	printf("\nMiB saved by kind of memory in the guest: %s, %s, and by how much the first "
-	       "saves "
-	       "less\n%-20s%30s  %30s  %30s\n",
-	       name_a, name_b, "", "across VMs", "within one", "zero");
+	printf("\n%s, MiB saved by kind of memory in the guest: %s, %s, and by how much the first "
+	       "saves less\n%-20s%30s  %30s  %30s\n",
+	       mode, name_a, name_b, "", "across VMs", "within one", "zero");
 	json_array_foreach (of_a, i, k)
 		row(name_of(k), k, find(of_b, name_of(k)));
 	json_array_foreach (of_b, i, k)

@@ -5,7 +5,9 @@
 
 #include <jansson.h>
 
-/* A table of the `kinds` of two runs or phases, and by how much @a has less: nothing when one has none. */
-void kinds_show(const char *name_a, const json_t *a, const char *name_b, const json_t *b);
+/* A table of the `kinds` of two runs or phases of a sharing mode, and by how much @a has less: nothing
+ * when one has none, or is NULL. */
+void kinds_show(const char *mode, const char *name_a, const json_t *a, const char *name_b,
+		const json_t *b);
 
 #endif
