@@ -161,6 +161,9 @@ $(LINUX)/%/release: scripts/linux-kernel.sh
 	$(Q)BUILD=$(BUILD) scripts/linux-kernel.sh fetch $* >/dev/null
 	@touch $@
 
+# It says that the folder is whole: without it, all would be fetched again.
+.PRECIOUS: $(LINUX)/%/release
+
 $(LINUX)/%/initrd.img: $(LINUX)/%/release $(LINUX)/agent scripts/linux-initrd.sh
 	$(Q)BUILD=$(BUILD) scripts/linux-initrd.sh $* $(LINUX)/agent $@
 	@echo "built $@"

@@ -168,7 +168,7 @@ static void *input_thread(void *arg)
 		if (poll(&p, 1, INPUT_POLL_MS) <= 0)
 			continue;
 		n = read(p.fd, buf, sizeof(buf));
-		if (n <= 0 && errno != EINTR)
+		if (!n || (n < 0 && errno != EINTR))
 			break; /* it is not ours any more (SIGTTIN is ignored), or is gone */
 		if (n > 0)
 			type(c, buf, (size_t)n);

@@ -24,6 +24,9 @@ out=$3
 here=$(dirname "$0")
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
+# A shell that a signal ends does not come to the trap of its end.
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
 root=$tmp/root
 mkdir -p "$root/bin" "$root/dev" "$root/modules" "$root/proc" "$root/sys" "$root/sbin" "$root/tmp"
 

@@ -26,10 +26,13 @@ die() {
 verb=$1
 version=$2
 shift 2
+# It becomes a path and a pattern, so it is looked at closely.
 case $version in
-[1-9]*.[0-9]*) ;;
-*) die 2 "'$version' is no kernel version: give two numbers such as 6.1" ;;
+*[!0-9.]* | *.*.* | .* | *. | 0*) bad=1 ;;
+*.*) bad= ;;
+*) bad=1 ;;
 esac
+[ -z "$bad" ] || die 2 "'$version' is no kernel version: give two numbers such as 6.1"
 build=${BUILD:-build}
 mkdir -p "$build/linux"
 top=$(cd "$build/linux" && pwd)
