@@ -104,6 +104,8 @@ void cell_io_exit(struct cell *c);
 void cell_io_guest(struct cell *c, struct cell_guest *g);
 void cell_io_guest_exit(struct cell_guest *g);
 void cell_io_listen(struct cell *c, struct cell_guest *g);
+/* Another engine is to come: of what its disks have read until now nobody knows what has become. */
+void cell_io_again(struct cell *c, struct cell_guest *g);
 /* The scanner rests until @until_ns, its lock given up; true: it was woken before. */
 bool cell_io_rest(struct cell *c, uint64_t until_ns);
 void cell_io_wake(struct cell *c);

@@ -84,20 +84,6 @@ void cell_io_guest_exit(struct cell_guest *g)
 	g->io = NULL;
 }
 
-static void disk_read(void *arg, uint64_t page, uint64_t n, uint64_t block)
-{
-	struct cell_disk *d = arg;
-
-	ksm_io_read(d->g->io, page, n, ksm_origin(KSM_ORIGIN_DISK, d->digest, block));
-}
-
-static void disk_written(void *arg, uint64_t block, uint64_t n)
-{
-	struct cell_disk *d = arg;
-
-	ksm_io_written(d->g->io, ksm_origin(KSM_ORIGIN_DISK, d->digest, block), n);
-}
-
 /*
  * The pages that are whole in the file: the same in all guests of this kernel until they write. Of a
  * bzImage the guest itself makes its pages, elsewhere in each with KASLR: they are left to the scan.
@@ -117,6 +103,28 @@ static void kernel_loaded(struct cell *c, struct cell_guest *g)
 			ksm_io_read(g->io, gmem_gfn_page(&g->vm->mem, gfn(first)), end - first,
 				    ksm_origin(KSM_ORIGIN_KERNEL, c->kernel_digest, first));
 	}
+}
+
+void cell_io_again(struct cell *c, struct cell_guest *g)
+{
+	if (!g->io)
+		return;
+	ksm_io_forget(g->io);
+	kernel_loaded(c, g);
+}
+
+static void disk_read(void *arg, uint64_t page, uint64_t n, uint64_t block)
+{
+	struct cell_disk *d = arg;
+
+	ksm_io_read(d->g->io, page, n, ksm_origin(KSM_ORIGIN_DISK, d->digest, block));
+}
+
+static void disk_written(void *arg, uint64_t block, uint64_t n)
+{
+	struct cell_disk *d = arg;
+
+	ksm_io_written(d->g->io, ksm_origin(KSM_ORIGIN_DISK, d->digest, block), n);
 }
 
 void cell_io_listen(struct cell *c, struct cell_guest *g)

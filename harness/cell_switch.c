@@ -62,8 +62,12 @@ int cell_switch_engine(struct cell *c, const json_t *doc, struct ob_err *e)
 	ksm_free(c->ksm);
 	c->ksm = NULL;
 	r = ksm_new(&c->ksm, engine, &c->host, c->domain, &c->ksm_opts, c->arena_ksm);
-	for (unsigned int i = 0; i < c->nguests && !r; i++)
-		r = c->guest[i].gone ? 0 : cell_guest_merge(c, &c->guest[i]);
+	for (unsigned int i = 0; i < c->nguests && !r; i++) {
+		if (c->guest[i].gone)
+			continue;
+		cell_io_again(c, &c->guest[i]);
+		r = cell_guest_merge(c, &c->guest[i]);
+	}
 	return r ? ob_fail(e, -r, "cell %u: merging: %s", c->number, strerror(-r)) : 0;
 }
 

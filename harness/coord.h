@@ -39,6 +39,7 @@ struct coord_cell {
 	const unsigned int *guest; /* its guests, */
 	unsigned int n;		   /* so many */
 	uint64_t ept_bytes, vmas, huge_cpu_ns, log_bytes;
+	uint64_t huge_cpu_t0;	 /* huge_cpu_ns when this phase began */
 	uint64_t page_tables_t0; /* bytes of its page tables when the engine was switched on */
 	struct ksm_stats ksm;
 	char why[200]; /* how it was lost */

@@ -197,6 +197,10 @@ static json_t *do_sharing(void *ctx, const json_t *args, struct ob_err *e)
 		return NULL;
 	}
 	c = running(ctx, e);
+	if (c && c->cfg->live) {
+		ob_fail(e, EINVAL, "the fleet goes through its modes by itself (--live)");
+		return NULL;
+	}
 	return c && !coord_switch_begin(c, to, e) ? sharing_json(c) : NULL;
 }
 

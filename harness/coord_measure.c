@@ -452,7 +452,8 @@ int coord_finish(struct coord *c, struct ob_err *e)
 	out->merge_cpu_seconds = (double)(s->merge_cpu_ns - c->phase_merge_ns) / OB_NS_PER_SEC;
 	out->huge_cpu_seconds = 0;
 	for (unsigned int i = 0; i < c->ncells; i++)
-		out->huge_cpu_seconds += (double)c->cell[i].huge_cpu_ns / OB_NS_PER_SEC;
+		out->huge_cpu_seconds +=
+			(double)(c->cell[i].huge_cpu_ns - c->cell[i].huge_cpu_t0) / OB_NS_PER_SEC;
 	if (c->driving && !ksm_sysfs_read(&out->kernel_ksm)) {
 		/* The kernel counts from its own boot; a run from the moment it was switched on. */
 		out->kernel_ksm.full_scans -= c->kernel_t0.full_scans;

@@ -105,8 +105,10 @@ int coord_phase_begin(struct coord *c, struct ob_err *e)
 	for (unsigned int i = 0; i < c->cfg->guests; i++)
 		for (unsigned int b = 0; b < AGENT_LAT_BUCKETS; b++)
 			c->lat_t0[b] += c->guest[i].lat[b];
-	for (unsigned int i = 0; i < c->ncells; i++)
+	for (unsigned int i = 0; i < c->ncells; i++) {
 		c->cell[i].page_tables_t0 = coord_page_tables(&c->cell[i]);
+		c->cell[i].huge_cpu_t0 = c->cell[i].huge_cpu_ns;
+	}
 	if (c->driving)
 		ksm_sysfs_read(&c->kernel_t0);
 	c->settle = (struct ksm_settle){0};

@@ -178,7 +178,8 @@ static int settle_disks(const struct fleet_config *c, struct ob_err *e)
 				       "--disk %.200s: %u guests cannot write to one file; give "
 				       "each its own, with {} in the name for the guest's number",
 				       d->path, c->guests);
-		if (c->nsharing > 1)
+		/* With --live the guests start once. */
+		if (c->nsharing > 1 && !c->live)
 			return ob_fail(e, EINVAL,
 				       "--disk %.200s: runs that are compared must start alike, "
 				       "and the first would change this disk; leave :rw out",

@@ -40,6 +40,14 @@ void ksm_io_free(struct ksm_io *io)
 	ob_free(io->arena, io);
 }
 
+void ksm_io_forget(struct ksm_io *io)
+{
+	ob_lock(&io->lock);
+	io->n = 0;
+	io->count = (struct ksm_io_counts){0};
+	ob_unlock(&io->lock);
+}
+
 static struct ksm_io_run *run_at(struct ksm_io *io, unsigned int i)
 {
 	return &io->ring[(io->head + i) % KSM_IO_RING];

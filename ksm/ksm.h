@@ -139,6 +139,9 @@ uint64_t ksm_domain_origin(const struct ksm_domain *d, uint32_t frame);
 struct ksm_io *ksm_io_new(struct ksm_domain *d, struct ob_arena *arena, void (*wake)(void *arg),
 			  void *wake_arg);
 void ksm_io_free(struct ksm_io *io);
+/* Nothing waits any more, and nothing was counted: an engine begins that has not heard of it so far, and
+ * pages that were read long ago may hold anything by now. Any thread. */
+void ksm_io_forget(struct ksm_io *io);
 /* The guest's pages [page, page + n) hold what begins at @origin. Any thread; never waits; when the
  * ring is full, the hint is dropped and counted. */
 void ksm_io_read(struct ksm_io *io, uint64_t page, uint64_t n, uint64_t origin);

@@ -448,6 +448,36 @@ Test(ctl, refuses_what_does_not_fit_into_memory, .timeout = 180)
 	quit(&r);
 }
 
+/* --live has an order of its own: somebody else's switch would spoil the result. */
+Test(ctl, a_live_fleet_refuses, .timeout = 180)
+{
+	char path[64], line[300];
+	struct cli fleet, c;
+	int tries = 0;
+
+	NEED_KVM();
+	snprintf(path, sizeof(path), "/tmp/overbook-test-live-%d", (int)getpid());
+	snprintf(line, sizeof(line),
+		 "fleet --guests 2 --mem 16M --workload kv --sharing off,hash --live --seconds 3 "
+		 "--quiet --control %s",
+		 path);
+	cli_start(&fleet, line, true);
+	snprintf(line, sizeof(line), "ctl sharing hash --control %s", path);
+	do {
+		nap_ms(100);
+		cli_run(&c, line, false, 60);
+		cr_assert_eq(c.status, 2, "%s%s", c.out, c.err);
+		if (strstr(c.err, "--live"))
+			break;
+		cli_free(&c);
+	} while (++tries < 300);
+	cr_assert_lt(tries, 300);
+	cli_free(&c);
+	cli_wait(&fleet, 120);
+	cr_assert_eq(fleet.status, 0, "%s%s", fleet.out, fleet.err);
+	cli_free(&fleet);
+}
+
 Test(ctl, errors_are_one_line, .timeout = 120)
 {
 	struct rig r;

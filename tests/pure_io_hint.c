@@ -459,6 +459,30 @@ Test(io_hint, the_ring_is_bounded_and_joins_runs)
 	unmake(&f);
 }
 
+Test(io_hint, what_was_read_under_another_engine_is_forgotten)
+{
+	struct ksm_io_counts count = {0};
+	struct ksm_io_run run[4];
+	struct fleet f;
+	struct ksm_io *io;
+	uint64_t written;
+
+	make(&f);
+	io = f.g[0].io;
+	for (uint64_t i = 0; i < KSM_IO_RING + 10; i++)
+		ksm_io_read(io, 2 * i, 1, disk(1, i));
+	ksm_io_forget(io);
+	cr_assert_eq(ksm_io_take(io, run, 4, UINT64_MAX, &written, &count), 0);
+	cr_assert_eq(count.hints + count.dropped + count.voided, 0);
+	f.woken = 0;
+	ksm_io_read(io, 3, 1, disk(1, 9));
+	cr_assert_eq(f.woken, 1, "whoever rests hears of the next");
+	cr_assert_eq(ksm_io_take(io, run, 4, UINT64_MAX, &written, &count), 1);
+	cr_assert(run[0].page == 3 && run[0].origin == disk(1, 9));
+	cr_assert_eq(count.hints, 1);
+	unmake(&f);
+}
+
 Test(io_hint, pages_that_there_are_not_are_survived)
 {
 	struct fleet f;

@@ -137,6 +137,10 @@ Test(linux_opts, disks)
 	cr_expect_str_eq(path, "c");
 	linux_disk_path(&l->c, 2, 12, path, 1);
 	cr_expect_str_eq(path, "");
+	/* Several modes, and one start. */
+	cr_expect_eq(
+		settle(l, "fleet --guests 2 --initrd i --disk {}:rw --live --sharing off,hash"), 0,
+		"%s", l->e.msg);
 	free(l);
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * life.c: the life of the guest: find out about memory and disk, divide memory, load, then the loop: a batch of operations, some verification, some heap writes, a sleep.
+ * life.c: the life of the guest: find out about memory and disk, divide memory, load, then the loop: a
+ * batch of operations, some verification, some heap writes, a sleep.
  *
  * Verification and heap writes go by time, so that their rates do not depend on how busy the host
  * is; time that was lost is made up only in part, lest a guest that was held up makes things worse.
