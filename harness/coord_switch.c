@@ -46,7 +46,7 @@ static void *copy(const void *from, size_t n, size_t size)
 void coord_phase_add(struct coord *c)
 {
 	struct run_result *out = c->out, *p;
-	unsigned int nsamples = out->nsamples - OB_MIN(c->phase_sample, out->nsamples);
+	unsigned int nsamples = out->nsamples - OB_MIN(c->phase_sample, out->nsamples), bad = 0;
 
 	out->phase = realloc(out->phase, (out->nphases + 1) * sizeof(*out->phase));
 	OB_ASSERT(out->phase);
@@ -57,9 +57,18 @@ void coord_phase_add(struct coord *c)
 	p->kvm_stats = NULL;
 	p->note[0] = '\0';
 	p->paused_seconds = 0;
-	p->status = p->mismatches || p->frame_check_errors ? RUN_FAILED : RUN_OK;
+	p->status = RUN_OK;
 	if (c->driving && !out->converged)
 		snprintf(p->note, sizeof(p->note), "not converged");
+	for (unsigned int i = 0; i < out->guests; i++)
+		bad += !strcmp(out->guest[i].end, "failed") || !strcmp(out->guest[i].end, "lost");
+	if (bad) {
+		p->status = RUN_DEGRADED;
+		snprintf(p->note, sizeof(p->note), "%u of %u guests were gone by its end", bad,
+			 out->guests);
+	}
+	if (p->mismatches || p->frame_check_errors)
+		p->status = RUN_FAILED;
 	/* Who has found a wrong page once is not to be believed any more; but it counts where it was found. */
 	p->checked_pages -= OB_MIN(p->checked_pages, c->phase_checked);
 	p->checked_shared_pages -= OB_MIN(p->checked_shared_pages, c->phase_checked_shared);
