@@ -104,6 +104,12 @@ Test(labsum, anything_amiss_fails)
 	d = good(); /* less than 95 % of kernel's 50 */
 	json_object_set_new(phase_of(d, 3), "saved_bytes", json_integer(47 * MIB));
 	cr_assert_eq(verdict(d, "tdp"), 1);
+	d = good(); /* nothing to compare with */
+	json_object_set_new(phase_of(d, 1), "saved_bytes", json_integer(-4096));
+	cr_assert_eq(verdict(d, "tdp"), 1);
+	d = good(); /* a leak */
+	json_object_set_new(phase_of(d, 3), "left", json_pack("{s:i}", "frames_left", 1));
+	cr_assert_eq(verdict(d, "tdp"), 1);
 	d = good(); /* a mode is missing */
 	json_array_remove(json_object_get(run_of(d), "phases"), 3);
 	cr_assert_eq(verdict(d, "tdp"), 1);

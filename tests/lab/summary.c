@@ -107,6 +107,9 @@ static void check_phases(const struct result *r)
 			fail(r, "phase %zu (off): still shares %.1f MiB", i,
 			     (number(p, "saved", "inter") + number(p, "saved", "intra")) / MIB);
 		merged |= strcmp(s, "off") != 0;
+		if (number(json_object_get(p, "left"), "frames_left", NULL))
+			fail(r, "phase %zu (%s): %.0f frames were left behind", i, s,
+			     number(json_object_get(p, "left"), "frames_left", NULL));
 	}
 }
 
@@ -141,8 +144,14 @@ static void check(const struct result *r)
 		fail(r, "KVM maps guests by %s, not %s", mode ? mode : "?", r->want_mode);
 	check_phases(r);
 	check_guests(r);
+	/* Then what hash is held against is not what Linux KSM can save. */
+	if (kernel &&
+	    !json_is_true(json_object_get(json_object_get(kernel, "kernel_ksm"), "converged")))
+		printf("NOTE %s: Linux KSM was still merging when its time was up\n", r->name);
 	if (!hash || !kernel)
 		fail(r, "no figures of hash beside those of kernel");
+	else if (number(kernel, "saved_bytes", NULL) <= 0)
+		fail(r, "Linux KSM saved nothing: there is nothing to hold hash against");
 	else if (number(hash, "saved_bytes", NULL) <
 		 SHARE_OF_KSM * number(kernel, "saved_bytes", NULL))
 		fail(r, "hash saves %.1f MiB, less than %.0f %% of the %.1f MiB of kernel",
