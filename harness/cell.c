@@ -295,7 +295,6 @@ int cell_engine_start(struct cell *c, struct ob_err *e)
 
 	if (r || !(ksm_engine_steps(c->ksm) || cell_huge_steps(c)))
 		return r;
-	pthread_cond_init(&c->scan_cond, NULL);
 	c->scan_quit = false;
 	r = pthread_create(&c->scanner, NULL, scanner_thread, c);
 	if (r)
@@ -541,6 +540,7 @@ int cell_main(int argc, char **argv)
 	c.arena_ept = ob_arena_new("ept");
 	c.arena_ksm = ob_arena_new("ksm");
 	ob_mutex_init(&c.scan_lock, OB_RANK_SCAN);
+	pthread_cond_init(&c.scan_cond, NULL);
 	ob_mutex_init(&c.wake_lock, OB_RANK_WAKE);
 	while (!quit && !proto_recv(CELL_FD_CONTROL, &doc, PROTO_NEVER)) {
 		json_t *answer = cell_answer(&c, doc, &quit);

@@ -81,6 +81,7 @@ struct cell {
 	_Atomic unsigned int scan_wanted; /* so many want the lock: a mutex alone is not fair */
 	bool scan_quit;
 	bool paused;
+	bool switching;		   /* from one engine to another (cell_switch.c) */
 	bool io_hints;		   /* --io-hints */
 	uint32_t kernel_digest;	   /* of what they boot (content.h) */
 	struct ob_mutex wake_lock; /* the scanner's rest ends early: woken */

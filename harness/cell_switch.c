@@ -5,7 +5,8 @@
  * The coordinator asks for one thing after the other: the engine stops; what it has merged is taken
  * back, some milliseconds at a time; another engine takes its place, over the same guests; it starts.
  * All of it is done by the main thread, with no scanner there. After each piece the guests run for as
- * long as one of them stood still, so that no guest makes less than half of its way.
+ * long as one of them stood still, so that no guest makes less than half of its way. The working set is
+ * not sampled meanwhile: what is read here would look as if the guests had touched it.
  */
 #include <errno.h>
 #include <string.h>
@@ -14,10 +15,21 @@
 #include "harness/cell.h"
 #include "harness/proto.h"
 
+static void switching(struct cell *c, bool on)
+{
+	if (on == c->switching)
+		return;
+	cell_scan_hold(c);
+	cell_wset_pause(c, on);
+	cell_scan_release(c);
+	c->switching = on;
+}
+
 void cell_switch_leave(struct cell *c)
 {
 	cell_scanner_stop(c);
 	ksm_stop(c->ksm);
+	switching(c, true);
 }
 
 /* {"ms": for so long}. {"more": is there something left, "pages", "zero_pages", "pause_max_ns"} */
@@ -74,5 +86,6 @@ int cell_switch_engine(struct cell *c, const json_t *doc, struct ob_err *e)
 int cell_switch_back(struct cell *c, struct ob_err *e)
 {
 	ksm_unmerge_end(c->ksm, &c->undo);
+	switching(c, false);
 	return cell_engine_start(c, e);
 }

@@ -137,6 +137,10 @@ fetch() {
 	[ -s "$dir/release" ] && return 0
 	command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
 		die 1 "no apt-get or dpkg-deb: put vmlinuz, modules/ and release of a Debian cloud kernel into $dir"
+	# Two at once (make linux beside make lab) would be in each other's folders.
+	exec 8>"$top/.lock"
+	flock 8
+	[ -s "$dir/release" ] && return 0
 	rm -rf "$dir" "$dir.new" "$apt"
 	mkdir -p "$apt/deb"
 	echo "fetching Debian's cloud kernel $version" >&2

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "tests/cli.h"
@@ -157,4 +158,21 @@ Test(linux_files, bad_disks)
 	refused("run --kernel k --disk d:rw", "another guest has it");
 	close(fd);
 	place_exit(&p);
+}
+
+/* What becomes a path and a pattern is two numbers, and nothing is fetched for anything else. */
+Test(linux_files, kernel_versions_are_looked_at)
+{
+	static const char *const bad[] = {"6",	  "6.", ".1",	 "6.x",	     "6.1.2", "06.1",
+					  "6 .1", "",	"6.1.*", "6.1/../x", "../6.1"};
+	char line[200];
+
+	if (access("scripts/linux-kernel.sh", X_OK))
+		cr_skip_test("no scripts/ here");
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+		snprintf(line, sizeof(line),
+			 "BUILD=/nonexistent/x scripts/linux-kernel.sh fetch '%s' 2>/dev/null",
+			 bad[i]);
+		cr_expect_eq(WEXITSTATUS(system(line)), 2, "'%s'", bad[i]);
+	}
 }
