@@ -118,7 +118,8 @@ void virtio_dev_interrupt(struct virtio_dev *d, unsigned int q)
 	d->irq_status |= IRQ_USED;
 	ob_unlock(&d->lock);
 	tick(d);
-	if (d->vm)
+	/* On a PC nobody sleeps but in KVM, which has the tick. */
+	if (d->vm && d->irq_fd < 0)
 		vm_wake(d->vm);
 }
 
