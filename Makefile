@@ -112,7 +112,7 @@ $(BUILD)/yardstick: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/yardstick/*.c))
 	@echo "built $@"
 
 # What the lab's results say, and whether they hold what is promised (scripts/lab.sh).
-$(BUILD)/labsum: $(BUILD)/tests/lab/summary.o
+$(BUILD)/labsum: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/lab/*.c))
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ -ljansson -o $@
 
 # --- guests ---------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ linux: $(LINUX)/$(LINUX_KERNEL)/initrd.img $(BUILD)/guest.img
 # Three classes by what they may do: pure (memory and libc only), host (memory system calls), kvm
 # (boots guests). One binary each.
 
-TESTHELP := $(filter-out $(wildcard tests/pure_*.c tests/host_*.c tests/kvm_*.c tests/fuzz_*.c),$(wildcard tests/*.c))
+TESTHELP := $(filter-out $(wildcard tests/pure_*.c tests/host_*.c tests/kvm_*.c tests/fuzz_*.c),$(wildcard tests/*.c)) workloads/linux/kind.c
 
 define test_class
 $(BUILD)/tests/$(1): $(filter %.o,$(CRITERION)) $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/$(1)_*.c) $(TESTHELP)) $(BUILD)/liboverbook.a

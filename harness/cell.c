@@ -166,12 +166,13 @@ static int cell_open_shared(struct cell *c, const json_t *doc, struct ob_err *e)
 	c->frames = proto_u64(domain, "frames");
 	c->frame_base = proto_u64(domain, "frame_base");
 	snprintf(c->domain_name, sizeof(c->domain_name), "%s", proto_str(domain, "name"));
-	size = (c->meter_pages + c->meter_frames) * sizeof(uint64_t);
+	size = cell_meter_size(c->meter_pages, c->meter_frames);
 	r = c->host.ops->map_shared(&c->host, CELL_FD_METER, size, &p);
 	if (r)
 		return ob_fail(e, -r, "cell %u: meter: %s", c->number, strerror(-r));
 	c->meter = p;
 	c->frame_pfn = c->meter + c->meter_pages + c->frame_base;
+	c->kinds = (uint8_t *)(c->meter + c->meter_pages + c->meter_frames);
 	r = c->host.ops->map_shared(&c->host, CELL_FD_BUDGET, OB_PAGE_SIZE, &p);
 	if (r)
 		return ob_fail(e, -r, "cell %u: CPU budget: %s", c->number, strerror(-r));
@@ -489,9 +490,8 @@ static void cell_exit(struct cell *c)
 	if (c->domain)
 		ksm_domain_close(c->domain);
 	if (c->meter)
-		c->host.ops->unmap(
-			&c->host, hva_of(c->meter),
-			ob_align_up((c->meter_pages + c->meter_frames) * 8, OB_PAGE_SIZE));
+		c->host.ops->unmap(&c->host, hva_of(c->meter),
+				   cell_meter_size(c->meter_pages, c->meter_frames));
 	if (c->budget)
 		c->host.ops->unmap(&c->host, hva_of(c->budget), OB_PAGE_SIZE);
 	if (c->image_fd >= 0)

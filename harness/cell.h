@@ -65,6 +65,7 @@ struct cell {
 	unsigned int nguests;
 	uint64_t *meter;     /* the fleet's meter words */
 	uint64_t *frame_pfn; /* behind them: host frame of each pool frame, from the coordinator */
+	uint8_t *kinds;	     /* behind these: what each page of the fleet is (agent_abi.h) */
 	uint64_t meter_pages, meter_frames;
 	uint64_t frames, frame_base; /* of our pool; its first frame among those of the meter */
 	const char *kvm_mode; /* how KVM maps memory here; NULL: not looked yet (cell_ept.c) */

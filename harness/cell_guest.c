@@ -160,6 +160,7 @@ int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, s
 	cell_kvmstat_open(g);
 	g->vm->agent.count_arg = g;
 	g->vm->agent.count_shared = count_shared;
+	g->vm->agent.kinds = c->lx.agent ? c->kinds + g->page_base : NULL;
 	return 0;
 
 exit_ept:

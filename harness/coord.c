@@ -386,7 +386,7 @@ static void cleanup(struct coord *c)
 	coord_pools_close(c);
 	if (c->meter)
 		c->host.ops->unmap(&c->host, hva_of(c->meter),
-				   ob_align_up((c->fleet_pages + c->frames) * 8, OB_PAGE_SIZE));
+				   cell_meter_size(c->fleet_pages, c->frames));
 	if (c->budget)
 		c->host.ops->unmap(&c->host, hva_of(c->budget), OB_PAGE_SIZE);
 	if (c->meter_fd >= 0)

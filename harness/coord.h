@@ -77,6 +77,7 @@ struct coord {
 	int meter_fd, budget_fd;
 	uint64_t fleet_pages, frames;
 	uint64_t *meter, *frame_pfn;
+	uint8_t *kinds;		   /* behind them: of each page (agent_abi.h); NULL: nobody says */
 	struct ksm_budget *budget; /* of all cells together */
 	struct coord_cell *cell;
 	unsigned int ncells;
@@ -225,6 +226,8 @@ bool coord_linux_all_off(const struct coord *c);
 int coord_linux_boot_time(struct coord *c, struct ob_err *e);
 /* coord_content.c: top shared content, from the last sample's meter. */
 void coord_content(struct coord *c);
+/* coord_kinds.c: what is saved by kind, from the same. 0 or -errno with a line. */
+int coord_kinds(struct coord *c, struct ob_err *e);
 /* Bytes of a cell's page tables now. */
 uint64_t coord_page_tables(const struct coord_cell *k);
 /* All that is computed from the last sample. 0 or -errno with a line. */

@@ -476,5 +476,5 @@ int coord_finish(struct coord *c, struct ob_err *e)
 	seconds_to_95(c);
 	sum_ksm(c);
 	coord_content(c);
-	return 0;
+	return coord_kinds(c, e);
 }

@@ -40,7 +40,7 @@ static int setup_shared(struct coord *c, struct ob_err *e)
 	void *p;
 	int r;
 
-	size = ob_align_up((c->fleet_pages + c->frames) * sizeof(uint64_t), OB_PAGE_SIZE);
+	size = cell_meter_size(c->fleet_pages, c->frames);
 	c->meter_fd = h->ops->memfd(h, "ob:meter", size);
 	if (c->meter_fd < 0)
 		return ob_fail(e, -c->meter_fd, "meter: %s", strerror(-c->meter_fd));
@@ -49,6 +49,8 @@ static int setup_shared(struct coord *c, struct ob_err *e)
 		return ob_fail(e, -r, "meter: %s", strerror(-r));
 	c->meter = p;
 	c->frame_pfn = c->meter + c->fleet_pages;
+	if (c->cfg->lx.on && c->cfg->lx.agent)
+		c->kinds = (uint8_t *)(c->frame_pfn + c->frames);
 	return coord_pools_open(c, e);
 }
 

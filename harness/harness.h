@@ -237,6 +237,8 @@ struct run_result {
 	uint64_t saved_foreign;	  /* by frames that guests of two domains share: must be 0 */
 	struct run_content content[RUN_CONTENT_MAX]; /* hash engine: most saved first */
 	unsigned int ncontent;
+	struct ksm_meter_kind kind[AGENT_PAGE_KINDS]; /* what is saved, by enum agent_page_kind */
+	bool kinds_known;			      /* of some page at least: else kind is void */
 	struct run_sample *sample;
 	unsigned int nsamples;
 	/*

@@ -22,6 +22,16 @@
 #define CELL_FD_BUDGET	8 /* one page: struct ksm_budget */
 #define CELL_FDS	9
 
+/*
+ * CELL_FD_METER holds a meter word for each page of the fleet, then the host frame of each frame of all
+ * pools, then a byte for each page of the fleet: what it is to its guest (agent_abi.h), where an agent
+ * under Linux says so. A file with holes: what is not written takes nothing.
+ */
+static inline uint64_t cell_meter_size(uint64_t pages, uint64_t frames)
+{
+	return ob_align_up((pages + frames) * sizeof(uint64_t) + pages, OB_PAGE_SIZE);
+}
+
 #define PROTO_MAX (64u << 20)
 
 /*

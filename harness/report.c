@@ -219,6 +219,7 @@ static void write_body(FILE *out, const json_t *doc)
 	fputs(page_reading, out);
 	report_domains(out, doc);
 	report_content(out, doc);
+	report_kinds(out, doc);
 	report_shares(out, doc);
 	report_costs(out, doc);
 	report_guests(out, doc);

@@ -52,5 +52,7 @@ void report_domains(FILE *out, const json_t *doc);
 void report_setting(FILE *out, const json_t *doc);
 /* report_content.c: nothing when there is nothing to say. */
 void report_content(FILE *out, const json_t *doc);
+/* report_kinds.c: nothing where no run that merged has kinds. */
+void report_kinds(FILE *out, const json_t *doc);
 
 #endif

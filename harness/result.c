@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/kinds.h"
 #include "harness/result.h"
 
 const char *run_status_name(enum run_status s)
@@ -539,6 +540,7 @@ static json_t *run_json(const struct run_result *r)
 			    strcmp(r->sharing, "hash") == 0 && r->status != RUN_FAILED
 				    ? content_json(r)
 				    : json_null());
+	json_object_set_new(o, "kinds", kinds_json(r));
 	json_object_set_new(o, "kernel_ksm",
 			    strcmp(r->sharing, "kernel") == 0 ? kernel_json(r) : json_null());
 	for (unsigned int i = 0; r->status != RUN_FAILED && i < r->nsamples; i++)

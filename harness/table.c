@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/kinds.h"
 #include "harness/result.h"
 
 #define TABLE_LABEL	   25
@@ -427,6 +428,8 @@ static void print(FILE *out, const struct fleet_config *c, const struct run_resu
 	result_domains_print(out, runs, nruns);
 	for (unsigned int i = 0; i < nruns; i++)
 		table_content(out, &runs[i]);
+	for (unsigned int i = 0; i < nruns; i++)
+		kinds_table(out, &runs[i]);
 	for (unsigned int i = 0; i < nruns; i++)
 		table_costs(out, &runs[i]);
 	notes(&t);

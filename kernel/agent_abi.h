@@ -136,7 +136,25 @@ enum agent_frame_type {
 	AGENT_FRAME_CHECKED = 2, /* uint64_t each: gfn << 16 | pages, as AGENT_REG_CHECKED; a gfn of
 				   * AGENT_GFN_UNKNOWN: verified, but the agent may not know where */
 	AGENT_FRAME_MISMATCH = 3, /* uint64_t gpa of a wrong word (also in the report) */
-	AGENT_FRAME_EXIT = 4, /* uint64_t code: the agent has ended: 0 well, else enum mg_exit */
+	AGENT_FRAME_EXIT = 4,  /* uint64_t code: the agent has ended: 0 well, else enum mg_exit */
+	AGENT_FRAME_KINDS = 5, /* uint64_t gfn, then a byte a page from there on, enum
+				* agent_page_kind: all RAM, bit by bit, every few seconds */
+};
+
+/* What the guest's kernel uses a page for, at the moment when the agent looked. */
+enum agent_page_kind {
+	AGENT_PAGE_UNKNOWN = 0, /* not told */
+	AGENT_PAGE_FREE = 1,	/* nobody's; whatever was in it last */
+	AGENT_PAGE_ANON = 2,	/* a program's own memory */
+	AGENT_PAGE_CACHE = 3,	/* of files, programs' code among them */
+	AGENT_PAGE_SLAB = 4,	/* the kernel's small objects */
+	AGENT_PAGE_TABLES = 5,	/* page tables */
+	AGENT_PAGE_CODE = 6,	/* the kernel's code, */
+	AGENT_PAGE_RODATA = 7,	/* its constants, */
+	AGENT_PAGE_DATA = 8,	/* and its variables */
+	AGENT_PAGE_KERNEL = 9,	/* other memory that it allocated: stacks, modules, buffers */
+	AGENT_PAGE_BOOT = 10, /* taken at boot: its table of all pages, hash tables, ACPI tables */
+	AGENT_PAGE_KINDS
 };
 #define AGENT_GFN_UNKNOWN 0xffffffffffffULL
 

@@ -10,7 +10,8 @@
  * closed, half a frame is forgotten: the program that sent it has ended, perhaps by force.
  *
  * The stream comes on the I/O worker, so all but the report needs no lock. The report is copied under
- * one: it is read by whoever takes samples.
+ * one: it is read by whoever takes samples. What pages are is written under it too, as a reset forgets it;
+ * who reads that reads bytes that may change meanwhile.
  */
 #include <string.h>
 
@@ -39,6 +40,8 @@ static const char *check_header(const struct agent_frame *h)
 							       : "a report of another length";
 	case AGENT_FRAME_CHECKED:
 		return h->bytes % sizeof(uint64_t) ? "a list of checked pages that is cut" : NULL;
+	case AGENT_FRAME_KINDS:
+		return h->bytes > sizeof(uint64_t) ? NULL : "kinds of no page";
 	case AGENT_FRAME_MISMATCH:
 	case AGENT_FRAME_EXIT:
 		return h->bytes == sizeof(uint64_t) ? NULL : "a frame of another length";
@@ -70,6 +73,28 @@ static uint64_t word(const uint8_t *at)
 	return v;
 }
 
+/* Checked as a whole, then taken as a whole. */
+static void take_kinds(struct agent_port *p, const uint8_t *body, unsigned int bytes)
+{
+	const struct gmem *m = &p->agent->vm->mem;
+	uint64_t page = gmem_gfn_page(m, gfn(word(body))), n = bytes - sizeof(uint64_t);
+	const uint8_t *kind = body + sizeof(uint64_t);
+
+	if (page == UINT64_MAX || n > gmem_page_span(m, page)) {
+		make_no_sense(p, "kinds of pages outside RAM");
+		return;
+	}
+	for (uint64_t i = 0; i < n; i++)
+		if (kind[i] >= AGENT_PAGE_KINDS) {
+			make_no_sense(p, "a page of no known kind");
+			return;
+		}
+	ob_lock(&p->lock);
+	if (p->agent->kinds)
+		memcpy(p->agent->kinds + page, kind, n);
+	ob_unlock(&p->lock);
+}
+
 static void do_frame(struct agent_port *p, const struct agent_frame *h, const uint8_t *body,
 		     uint64_t *look)
 {
@@ -81,6 +106,9 @@ static void do_frame(struct agent_port *p, const struct agent_frame *h, const ui
 	case AGENT_FRAME_CHECKED:
 		for (unsigned int i = 0; i < h->bytes && !p->deaf; i += sizeof(uint64_t))
 			p->deaf = !agent_checked(p->agent, word(body + i), look);
+		break;
+	case AGENT_FRAME_KINDS:
+		take_kinds(p, body, h->bytes);
 		break;
 	case AGENT_FRAME_MISMATCH:
 		p->agent->mismatches++;
@@ -152,6 +180,8 @@ void agent_port_reset(struct agent_port *p)
 {
 	ob_lock(&p->lock);
 	p->has_report = false;
+	if (p->agent->kinds)
+		memset(p->agent->kinds, AGENT_PAGE_UNKNOWN, p->agent->vm->mem.pages);
 	ob_unlock(&p->lock);
 }
 

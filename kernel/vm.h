@@ -94,6 +94,9 @@ struct agent {
 	 * none. Called on a vCPU's thread or the I/O worker, with nothing locked. */
 	uint64_t (*count_shared)(void *arg, uint64_t page, uint64_t n);
 	void *count_arg;
+	/* What the guest says its pages are, enum agent_page_kind, [mem.pages]: the cell's memory, set
+	 * before the guest runs, written from then on (agent_port.c). NULL: nobody asks. */
+	uint8_t *kinds;
 };
 extern const struct bus_ops agent_bus_ops;
 /*
@@ -123,7 +126,7 @@ struct agent_port {
 extern const struct virtio_console_ops agent_port_ops;
 /* @a->vm is set; makes @p the port of @a. Before the guest runs. */
 void agent_port_init(struct agent_port *p, struct agent *a);
-/* The VM was reset: the report of the agent before is gone; its counters stay. After the console was
+/* The VM was reset: the report and the kinds of the agent before are gone; its counters stay. After the console was
  * reset. Any thread. */
 void agent_port_reset(struct agent_port *p);
 void agent_port_exit(struct agent_port *p);

@@ -429,6 +429,7 @@ bool ksm_settled(struct ksm_settle *s, const struct ksm_sysfs_counters *c);
 struct ksm_meter_vm {
 	const uint64_t *words;
 	uint64_t pages;
+	const uint8_t *kinds; /* [pages], for ksm_meter_kinds; NULL: all 0 */
 };
 
 struct ksm_meter_result {
@@ -466,5 +467,18 @@ struct ksm_meter_share {
  * time. -EINVAL also when they have 16 TiB or more. */
 int ksm_meter_shares(const struct ksm_meter_vm *vm, unsigned int nvms, struct ksm_meter_result *out,
 		     struct ksm_meter_share *share);
+
+/*
+ * What is saved by pages of one kind, in bytes. A frame with s pages in v VMs saves s - v and v - 1 pages,
+ * and each of its pages has an s-th part of that, whatever kind the others are of. So each column,
+ * summed over all kinds, is that of the whole, to the byte.
+ */
+struct ksm_meter_kind {
+	uint64_t touched, zero, intra, inter;
+};
+/* @kind[nkinds], of all VMs together; a kind that is @nkinds or more counts as 0. -EINVAL as above;
+ * -ENOMEM. meter_kinds.c */
+int ksm_meter_kinds(const struct ksm_meter_vm *vm, unsigned int nvms, unsigned int nkinds,
+		    struct ksm_meter_kind *kind);
 
 #endif

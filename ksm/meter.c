@@ -31,10 +31,10 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "ksm/ksm.h"
+#include "ksm/meter.h"
 
 #define CHUNK 512
-#define UNITS (1ULL << 32) /* of a frame, to be charged to its pages */
+#define UNITS METER_UNITS
 
 static uint64_t page_word(const struct ob_page *p, enum ept_state state, uint64_t frame,
 			  uint64_t fleet_page)
@@ -89,39 +89,8 @@ int ksm_meter_pages(struct ept *e, uint64_t page_base, uint64_t frame_base, uint
 	return 0;
 }
 
-/* One frame that backs guest pages. key 0: not used (the word UNTOUCHED names no frame). */
-struct seen {
-	uint64_t key;
-	uint32_t last_vm; /* counts from 1; 0: no page of it was met yet */
-	uint32_t pages;
-};
-
-struct seen_table {
-	struct seen *at;
-	uint64_t slots;
-};
-
-static int table_init(struct seen_table *t, uint64_t keys)
-{
-	t->slots = keys + keys / 2 + 1;
-	t->at = calloc(t->slots, sizeof(*t->at));
-	return t->at ? 0 : -ENOMEM;
-}
-
-/* The entry of @key, made when there is none. The table is larger than the number of keys. */
-static struct seen *table_get(struct seen_table *t, uint64_t key)
-{
-	uint64_t hash = key * 0x9e3779b97f4a7c15ULL;
-	uint64_t at = (uint64_t)((unsigned __int128)hash * t->slots >> 64);
-
-	while (t->at[at].key && t->at[at].key != key)
-		at = at + 1 < t->slots ? at + 1 : 0;
-	t->at[at].key = key;
-	return &t->at[at];
-}
-
 /* One more page of frame @s, in VM @v: what it adds to the count. */
-static void count_page(struct ksm_meter_result *out, struct seen *s, unsigned int v)
+static void count_page(struct ksm_meter_result *out, struct meter_seen *s, unsigned int v)
 {
 	s->pages++;
 	if (!s->last_vm) {
@@ -139,28 +108,22 @@ static void count_page(struct ksm_meter_result *out, struct seen *s, unsigned in
 	}
 }
 
-static bool word_valid(uint64_t w)
-{
-	return w <= KSM_METER_ZERO || (KSM_METER_KIND(w) >= KSM_METER_KIND(KSM_METER_PFN) &&
-				       KSM_METER_KIND(w) <= KSM_METER_KIND(KSM_METER_OWN));
-}
-
 /* The second pass over one VM: it is the @turn-th, counted on from those of the first pass. Returns
  * the units that it is charged. */
-static uint64_t charge_vm(struct seen_table *t, const struct ksm_meter_vm *vm, uint32_t nvms,
+static uint64_t charge_vm(struct meter_table *t, const struct ksm_meter_vm *vm, uint32_t nvms,
 			  uint32_t turn, struct ksm_meter_share *out)
 {
 	uint64_t units = 0;
 
 	for (uint64_t i = 0; i < vm->pages; i++) {
 		uint64_t w = vm->words[i];
-		struct seen *s;
+		struct meter_seen *s;
 
 		out->touched += w == KSM_METER_UNTOUCHED ? 0 : OB_PAGE_SIZE;
 		out->zero += w == KSM_METER_ZERO ? OB_PAGE_SIZE : 0;
 		if (w <= KSM_METER_ZERO)
 			continue;
-		s = table_get(t, w);
+		s = meter_table_get(t, w);
 		units += UNITS / s->pages;
 		if (s->last_vm <= nvms)
 			units += UNITS % s->pages;
@@ -170,7 +133,7 @@ static uint64_t charge_vm(struct seen_table *t, const struct ksm_meter_vm *vm, u
 	return units;
 }
 
-static void charge(struct seen_table *t, const struct ksm_meter_vm *vm, unsigned int nvms,
+static void charge(struct meter_table *t, const struct ksm_meter_vm *vm, unsigned int nvms,
 		   struct ksm_meter_share *share)
 {
 	uint64_t sum = 0, bytes = 0;
@@ -189,7 +152,7 @@ static void charge(struct seen_table *t, const struct ksm_meter_vm *vm, unsigned
 int ksm_meter_shares(const struct ksm_meter_vm *vm, unsigned int nvms, struct ksm_meter_result *out,
 		     struct ksm_meter_share *share)
 {
-	struct seen_table t;
+	struct meter_table t;
 	uint64_t pages = 0;
 	int r;
 
@@ -197,7 +160,7 @@ int ksm_meter_shares(const struct ksm_meter_vm *vm, unsigned int nvms, struct ks
 	for (unsigned int v = 0; v < nvms; v++) {
 		pages += vm[v].pages;
 		for (uint64_t i = 0; i < vm[v].pages; i++) {
-			if (!word_valid(vm[v].words[i]))
+			if (!meter_word_valid(vm[v].words[i]))
 				return -EINVAL;
 		}
 	}
@@ -206,7 +169,7 @@ int ksm_meter_shares(const struct ksm_meter_vm *vm, unsigned int nvms, struct ks
 		return -EINVAL;
 	/* Sized by what there could be and not by what there is: readings of one fleet then ask the
 	 * allocator for the same size each time, and get the same memory. */
-	r = table_init(&t, pages);
+	r = meter_table_init(&t, pages);
 	if (r)
 		return r;
 
@@ -218,7 +181,7 @@ int ksm_meter_shares(const struct ksm_meter_vm *vm, unsigned int nvms, struct ks
 			out->touched += w != KSM_METER_UNTOUCHED;
 			out->zero += w == KSM_METER_ZERO;
 			if (w > KSM_METER_ZERO)
-				count_page(out, table_get(&t, w), v);
+				count_page(out, meter_table_get(&t, w), v);
 		}
 	}
 	if (share)

@@ -21,11 +21,11 @@ cd "$(dirname "$0")/.."
 build=${BUILD:-build}
 lab=$build/lab
 what=${1:-run}
-cpus=${LAB_CPUS:-2}
+cpus=${LAB_CPUS:-1}
 npts=${LAB_NPT:-both}
 guests=${LAB_GUESTS:-4}
-seconds=${LAB_SECONDS:-15}
-limit=${LAB_LIMIT:-400}
+seconds=${LAB_SECONDS:-30}
+limit=${LAB_LIMIT:-470}
 kernels=${LAB_KERNEL:-default}
 
 die() {
@@ -43,7 +43,7 @@ number() { # NAME VALUE LOW HIGH
 
 case $what in
 run | micro | tests | shell) ;;
-smoke) npts=${LAB_NPT:-1} guests=${LAB_GUESTS:-2} seconds=${LAB_SECONDS:-10} limit=${LAB_LIMIT:-230} ;;
+smoke) npts=${LAB_NPT:-1} guests=${LAB_GUESTS:-2} seconds=${LAB_SECONDS:-15} limit=${LAB_LIMIT:-230} ;;
 full) guests=${LAB_GUESTS:-8} kernels=${LAB_KERNEL:-both} limit=${LAB_LIMIT:-1500} ;;
 *) die 2 "'$what' is none of run, smoke, full, tests, micro, shell" ;;
 esac
@@ -64,21 +64,20 @@ number LAB_MEM "$mem" 256 262144
 mkdir -p "$lab"
 exec 9>"$lab/lock"
 flock -n 9 || die 1 "another lab runs in $lab"
-qemu=
-work=
-cleanup() {
-	trap - EXIT INT TERM HUP
-	if [ -n "$qemu" ] && kill -0 "$qemu" 2>/dev/null; then
-		kill -KILL "$qemu" 2>/dev/null
-		wait "$qemu" 2>/dev/null
-	fi
-	[ -z "$work" ] || rm -rf "$work"
-}
-trap cleanup EXIT
-trap 'cleanup; exit 130' INT TERM HUP
 # What one left that was killed.
 rm -rf "$lab"/work-* "$lab"/root-*
 work=$(mktemp -d "$lab/work-XXXXXX") || exit 1
+jobs=() # each a subshell that runs one outer machine
+cleanup() {
+	trap - EXIT INT TERM HUP
+	if [ ${#jobs[@]} != 0 ]; then
+		kill -TERM "${jobs[@]}" 2>/dev/null
+		wait "${jobs[@]}" 2>/dev/null
+	fi
+	rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'cleanup; exit 130' INT TERM HUP
 
 # --- the outer machine ------------------------------------------------------------------------------
 
@@ -127,28 +126,31 @@ image() {
 
 # outer NAME KERNEL NPT TASK [WORD...]: run it until it has switched itself off. What it has shipped is
 # in $results/NAME then. More WORDs are for the kernel's command line, and so for what runs inside.
+# In a subshell of its own: one machine each.
 outer() {
-	local name=$1 kernel=$2 npt=$3 task=$4 end line tar=$work/results.tar log=$lab/$1.log
+	local name=$1 kernel=$2 npt=$3 task=$4 end line mine=$work/$1 log=$lab/$1.log qemu dir=$results/$1
+	local console=(-serial "file:$lab/$1.log") words="quiet" input=/dev/null vmlinuz
 	shift 4
-	local dir=$results/$name console=(-serial "file:$log") words="quiet"
-	[ "$task" != shell ] || console=(-serial stdio) words=
-	rm -f "$tar" "$work/progress"
-	mkfifo "$work/progress" || return 1
+	[ "$task" != shell ] || { console=(-serial stdio) words="" input=/dev/stdin; }
+	vmlinuz=$(kernel fetch "$kernel")/vmlinuz || return 1
+	mkdir -p "$mine" && mkfifo "$mine/progress" || return 1
 	: >"$log"
-	exec 7<>"$work/progress"
+	exec 7<>"$mine/progress"
 	# It is killed with us, whatever becomes of us. cmpxchg16b spoils the flags in QEMU 7.2 when an
 	# interrupt comes right after it (then kernels die of a double fault), so there is none; and page
 	# tables of five levels are slower to walk.
 	setpriv --pdeathsig KILL qemu-system-x86_64 -accel tcg,thread=multi -cpu max,-cx16,-la57 \
 		-machine q35 -smp "$cpus" -m "$mem" -nodefaults -no-user-config -display none -no-reboot \
-		-kernel "$(kernel fetch "$kernel")/vmlinuz" -initrd "$lab/outer-${kernel##*/}.img" \
-		-append "console=ttyS0 $words panic=-1 no_timer_check mitigations=off lab_npt=$npt lab_task=$task \
+		-kernel "$vmlinuz" -initrd "$lab/outer-${kernel##*/}.img" \
+		-append "console=ttyS0 $words panic=-1 idle=poll no_timer_check mitigations=off lab_npt=$npt lab_task=$task \
 			lab_guests=$guests lab_seconds=$seconds lab_limit=$((limit - 20)) $*" \
 		"${console[@]}" -device virtio-serial-pci \
-		-chardev "file,id=p,path=$work/progress" -device virtserialport,chardev=p,name=progress \
-		-chardev "file,id=r,path=$tar" -device virtserialport,chardev=r,name=results \
-		9>&- 7>&- 2>"$work/qemu.err" <"$([ "$task" = shell ] && echo /dev/stdin || echo /dev/null)" &
+		-chardev "file,id=p,path=$mine/progress" -device virtserialport,chardev=p,name=progress \
+		-chardev "file,id=r,path=$mine/results.tar" -device virtserialport,chardev=r,name=results \
+		9>&- 7>&- 2>"$mine/qemu.err" <"$input" &
 	qemu=$!
+	# shellcheck disable=SC2064
+	trap "kill -KILL $qemu 2>/dev/null; exit 1" TERM
 	end=$((SECONDS + limit))
 	while :; do
 		if IFS= read -r -t 1 -u 7 line; then
@@ -159,32 +161,48 @@ outer() {
 			say "$name: not done after $limit s, and ended (LAB_LIMIT)"
 			kill -KILL "$qemu"
 			break
+		elif ! kill -0 $$ 2>/dev/null; then
+			kill -KILL "$qemu" # the script is gone
+			exit 1
 		fi
 	done
 	wait "$qemu" 2>/dev/null
-	qemu=
 	exec 7<&-
 	mkdir -p "$dir"
 	# One archive after another; the last may be cut off.
-	[ ! -s "$tar" ] || tar -xif "$tar" -C "$dir" --no-same-owner 2>/dev/null
+	[ ! -s "$mine/results.tar" ] || tar -xif "$mine/results.tar" -C "$dir" --no-same-owner 2>/dev/null
 	cp "$log" "$dir/console.txt"
 	if [ "$(cat "$dir/status" 2>/dev/null)" != 0 ]; then
 		say "$name: FAILED; the end of its console ($log):"
-		cat "$work/qemu.err"
+		cat "$mine/qemu.err"
 		tail -n 30 "$log" | sed 's/[^[:print:]\t]//g; s/^/    /'
 		return 1
 	fi
 }
 
+# start NAME ...: outer, beside the others that run, as many at a time as there are CPUs for.
+bad=0
+start() {
+	while [ ${#jobs[@]} != 0 ] && [ $(((${#jobs[@]} + 1) * cpus)) -gt "$(nproc)" ]; do
+		finish
+	done
+	outer "$@" &
+	jobs+=($!)
+}
+# Wait for the one that was started first.
+finish() {
+	wait "${jobs[0]}" || bad=1
+	jobs=("${jobs[@]:1}")
+}
+finish_all() {
+	while [ ${#jobs[@]} != 0 ]; do
+		finish
+	done
+}
+
 # --- what is done -----------------------------------------------------------------------------------
 
 scripts/setup.sh lab || exit 1
-goals="all linux $build/labsum"
-[ "$what" != tests ] && [ "$what" != full ] || goals="$goals tests"
-# shellcheck disable=SC2086
-make -s BUILD="$build" $goals || exit 1
-[ -s "$lab/guest.img" ] || "$build/mkimage" -o "$lab/guest.img" --mb 8 || exit 1
-
 case $kernels in
 both) kernels="6.12 6.1" ;;
 default)
@@ -192,6 +210,16 @@ default)
 	kernel fetch 6.12 >/dev/null 2>&1 || kernels=6.1
 	;;
 esac
+# Before the guests' image is built: a kernel that is fetched anew takes what was built of it along.
+for k in $kernels; do
+	kernel fetch "$k" >/dev/null || die 1 "no outer kernel $k"
+done
+goals="all linux $build/labsum"
+[ "$what" != tests ] && [ "$what" != full ] || goals="$goals tests"
+# shellcheck disable=SC2086
+make -s BUILD="$build" $goals || exit 1
+[ -s "$lab/guest.img" ] || "$build/mkimage" -o "$lab/guest.img" --mb 8 || exit 1
+
 results=results/lab-$(date +%Y%m%d-%H%M%S)
 for k in $kernels; do
 	d=$(kernel fetch "$k") || die 1 "no outer kernel $k"
@@ -199,15 +227,13 @@ for k in $kernels; do
 	say "outer machine packed: kernel $(cat "$d/release" 2>/dev/null || echo "$k"), \
 $(du -m "$lab/outer-${k##*/}.img" | cut -f1) MiB"
 done
-bad=0
 summed=()
 # fleet NAME KERNEL NPT LABEL [WORD...]: a fleet of Linux guests, and its place in the summary.
 fleet() {
 	local name=$1 kernel=$2 npt=$3 label=$4 mode=tdp
 	shift 4
 	[ "$npt" = 1 ] || mode=shadow
-	outer "$name" "$kernel" "$npt" fleet "$@" || bad=1
-	[ -s "$results/$name/fleet/result.json" ] || bad=1
+	start "$name" "$kernel" "$npt" fleet "$@"
 	summed+=("$name=$results/$name/fleet/result.json:$mode$label")
 }
 for k in $kernels; do
@@ -215,8 +241,8 @@ for k in $kernels; do
 		name=${k##*/}-npt$npt
 		case $what in
 		run | smoke | full) fleet "$name" "$k" "$npt" "" ;;
-		micro) outer "$name" "$k" "$npt" micro || bad=1 ;;
-		tests) outer "$name" "$k" "$npt" tests lab_tests="${LAB_TESTS:-}" lab_filter="${LAB_FILTER:-}" || bad=1 ;;
+		micro) start "$name" "$k" "$npt" micro ;;
+		tests) start "$name" "$k" "$npt" tests ${LAB_TESTS:+"lab_tests=\"$LAB_TESTS\""} lab_filter="${LAB_FILTER:-}" ;;
 		shell) outer "$name" "$k" "$npt" shell; exit ;;
 		esac
 	done
@@ -225,14 +251,16 @@ if [ "$what" = full ]; then
 	k=${kernels%% *} npt=${npts%% *}
 	fleet "${k##*/}-npt$npt-nokaslr" "$k" "$npt" :reference lab_append=nokaslr
 fi
+finish_all
 if [ ${#summed[@]} != 0 ]; then
 	"$build/labsum" "${summed[@]}" >"$results/summary.txt" || bad=1
 	cat "$results/summary.txt"
 fi
 if [ "$what" = full ]; then
 	for k in $kernels; do
-		outer "${k##*/}-tests" "$k" 1 tests || bad=1
+		start "${k##*/}-tests" "$k" 1 tests
 	done
+	finish_all
 fi
 say "results: $results"
 exit $bad

@@ -37,6 +37,8 @@ static struct bare *bare_new(const struct gmem *mem)
 	b->vm.agent.vm = &b->vm;
 	b->vm.agent.count_shared = count_shared;
 	b->vm.agent.count_arg = b;
+	b->vm.agent.kinds = calloc(mem->pages, 1);
+	OB_ASSERT(b->vm.agent.kinds);
 	agent_port_init(&b->port, &b->vm.agent);
 	return b;
 }
@@ -48,6 +50,9 @@ static void bare_free(struct bare *b)
 	if (agent_read_report(&b->vm.agent, &r))
 		OB_ASSERT(r.magic == AGENT_REPORT_MAGIC);
 	OB_ASSERT(b->vm.agent.checked_shared <= b->vm.agent.checked_pages);
+	for (uint64_t i = 0; i < b->vm.mem.pages; i++)
+		OB_ASSERT(b->vm.agent.kinds[i] < AGENT_PAGE_KINDS);
+	free(b->vm.agent.kinds);
 	agent_port_exit(&b->port);
 	serial_exit(&b->vm.serial);
 	ob_mutex_destroy(&b->vm.end_lock);

@@ -120,7 +120,7 @@ static bool is_fastest(const struct tree *t)
 	cr_assert_eq(ksm_settings_read(t->root, &s), 0);
 	return !strcmp(s.value[KSM_SET_RUN], "1") &&
 	       !strcmp(s.value[KSM_SET_SLEEP_MILLISECS], "0") &&
-	       !strcmp(s.value[KSM_SET_PAGES_TO_SCAN], "1000000") &&
+	       !strcmp(s.value[KSM_SET_PAGES_TO_SCAN], "10007") &&
 	       !strcmp(s.value[KSM_SET_ADVISOR_MODE], "none") &&
 	       !strcmp(s.value[KSM_SET_USE_ZERO_PAGES], "1") &&
 	       !strcmp(s.value[KSM_SET_MERGE_ACROSS_NODES], "1");
@@ -342,7 +342,7 @@ Test(guardian, paces, .timeout = 60)
 	static const struct {
 		const char *pace, *pages, *sleep, *mode, *max_cpu, *zero;
 	} want[] = {
-		{"fastest",   "1000000", "0",    "none",      "50", "1"},
+		{"fastest",   "10007", "0",    "none",      "50", "1"},
 		{"default",   "100",     "20",   "none",      "50", "0"},
 		/* On a real kernel pages_to_scan is the advisor's then; nobody else sets it. */
 		{"advisor",   "100",     "20",   "scan-time", "70", "0"},
@@ -592,7 +592,7 @@ Test(guardian, driven_from_another_root, .timeout = 60)
 
 	/* Left behind: by hand, as the line says, and all is well. */
 	put(&t, KSM, "run", "1\n");
-	put(&t, KSM, "pages_to_scan", "1000000\n");
+	put(&t, KSM, "pages_to_scan", "10007\n");
 	put(&t, KSM, "sleep_millisecs", "0\n");
 	expect_error(&t, EBUSY, "another overbook");
 	cr_assert_eq(ksm_driver_start_at(&d, t.self, t.lock, &fastest, t.root, &e), -EBUSY);
@@ -687,7 +687,7 @@ Test(guardian, the_real_ones, .timeout = 60)
 	cr_assert_eq(ksm_settings_read("", &now), 0);
 	cr_assert_str_eq(now.value[KSM_SET_RUN], "1");
 	cr_assert_str_eq(now.value[KSM_SET_SLEEP_MILLISECS], "0");
-	cr_assert_str_eq(now.value[KSM_SET_PAGES_TO_SCAN], "1000000");
+	cr_assert_str_eq(now.value[KSM_SET_PAGES_TO_SCAN], "10007");
 	cr_assert_eq(ksm_sysfs_read(&c), 0);
 	ksm_driver_stop(&d);
 	cr_assert_eq(ksm_settings_read("", &now), 0);

@@ -116,6 +116,46 @@ Test(labsum, anything_amiss_fails)
 	cr_assert_eq(verdict(d, "tdp"), 1);
 }
 
+/* @n MiB of page cache, and @code of kernel code, are shared across VMs under hash. */
+static void with_kinds(json_t *doc, int n, int code)
+{
+	json_t *list = json_pack("[{s:s,s:I,s:i,s:i}]", "kind", "page-cache", "inter", n * MIB,
+				 "intra", 0, "zero", 0);
+
+	if (code)
+		json_array_append_new(list, json_pack("{s:s,s:I,s:i,s:i}", "kind", "kernel-code",
+						      "inter", code * MIB, "intra", 0, "zero", 0));
+	json_object_set_new(phase_of(doc, 3), "kinds", list);
+}
+
+/* Where results with and without KASLR differ. */
+Test(labsum, what_kaslr_takes_is_told_by_kind)
+{
+	char path[2][32] = {"/tmp/overbook-labsum-XXXXXX", "/tmp/overbook-labsum-XXXXXX"};
+	char args[128];
+	struct cli c;
+
+	for (int i = 0; i < 2; i++) {
+		json_t *doc = good();
+		int fd = mkstemp(path[i]);
+
+		cr_assert_geq(fd, 0);
+		with_kinds(doc, i ? 5 : 4, i ? 7 : 0);
+		cr_assert(!json_dumpfd(doc, fd, 0));
+		close(fd);
+		json_decref(doc);
+	}
+	snprintf(args, sizeof(args), "here=%s without=%s:reference", path[0], path[1]);
+	cli_run_as(&c, "labsum", args, 30);
+	cr_assert_eq(c.status, 0);
+	cr_assert(strstr(c.out, "page-cache                 4.0       5.0       1.0"), "%s", c.out);
+	cr_assert(strstr(c.out, "kernel-code                0.0       7.0       7.0"), "%s", c.out);
+	cr_assert(strstr(c.out, "all                        4.0      12.0       8.0"), "%s", c.out);
+	cli_free(&c);
+	unlink(path[0]);
+	unlink(path[1]);
+}
+
 Test(labsum, bad_usage)
 {
 	struct cli c;

@@ -207,6 +207,28 @@ Test(report, domains)
 	json_decref(doc);
 }
 
+/* One row a kind; who merged nothing, or has none, is left out. */
+Test(report, kinds)
+{
+	json_t *doc = document(RUN_OK), *list;
+	char *html = report(doc);
+
+	cr_expect(!strstr(html, "By kind of memory"), "nobody says");
+	free(html);
+	list = json_pack("[{s:s,s:i,s:i,s:i,s:i},{s:s,s:s},i]", "kind", "page-cache", "pages", 6,
+			 "zero", 0, "intra", 4096, "inter", 8192, "kind", "<img>", "inter", "x", 5);
+	cr_assert(list);
+	json_object_set(json_array_get(json_object_get(doc, "runs"), 0), "kinds", list);
+	json_object_set_new(json_array_get(json_object_get(doc, "runs"), 1), "kinds", list);
+	html = report(doc);
+	cr_expect(strstr(html, "By kind of memory"));
+	cr_expect(strstr(html, "page cache</td><td>24.0 KiB</td><td>0 B</td><td>4.0 "
+			       "KiB</td><td>8.0 KiB</td>"));
+	cr_expect(strstr(html, "&lt;img&gt;") && !strstr(html, "<img"));
+	free(html);
+	json_decref(doc);
+}
+
 Test(report, failed_run)
 {
 	json_t *doc = document(RUN_FAILED);

@@ -219,7 +219,9 @@ Test(agent_port, frames_that_make_no_sense_stop_the_vm)
 
 	nonsense(AGENT_FRAME_MAGIC + 1, 1, 8, "what it sends is not a frame");
 	nonsense(AGENT_FRAME_MAGIC, 0, 8, "a frame of no known type");
-	nonsense(AGENT_FRAME_MAGIC, 5, 8, "a frame of no known type");
+	nonsense(AGENT_FRAME_MAGIC, AGENT_FRAME_KINDS + 1, 8, "a frame of no known type");
+	nonsense(AGENT_FRAME_MAGIC, AGENT_FRAME_KINDS, 8, "kinds of no page");
+	nonsense(AGENT_FRAME_MAGIC, AGENT_FRAME_KINDS, 0, "kinds of no page");
 	nonsense(AGENT_FRAME_MAGIC, AGENT_FRAME_CHECKED, AGENT_FRAME_MAX + 8,
 		 "a frame that is too long");
 	nonsense(AGENT_FRAME_MAGIC, AGENT_FRAME_CHECKED, UINT16_MAX, "a frame that is too long");
@@ -240,6 +242,64 @@ Test(agent_port, frames_that_make_no_sense_stop_the_vm)
 	send(b, AGENT_FRAME_CHECKED, &word, sizeof(word));
 	cr_assert_eq(b->asked, 0);
 	failed(b, "checked pages outside RAM");
+}
+
+/* --- what pages are ------------------------------------------------------------------------ */
+
+struct kinds_frame {
+	uint64_t gfn;
+	uint8_t kind[64];
+};
+
+Test(agent_port, kinds_of_pages_are_kept)
+{
+	struct bed *b = bed_new();
+	uint8_t kinds[PAGES + 1] = {0};
+	struct kinds_frame f = {.gfn = 3, .kind = {AGENT_PAGE_FREE, AGENT_PAGE_CACHE}};
+
+	send(b, AGENT_FRAME_KINDS, &f, 10); /* to nobody */
+	b->vm.agent.kinds = kinds;
+	kinds[PAGES] = 99;
+	kinds[5] = AGENT_PAGE_SLAB;
+	send(b, AGENT_FRAME_KINDS, &f, 10);
+	cr_assert_eq(kinds[2], AGENT_PAGE_UNKNOWN);
+	cr_assert_eq(kinds[3], AGENT_PAGE_FREE);
+	cr_assert_eq(kinds[4], AGENT_PAGE_CACHE);
+	cr_assert_eq(kinds[5], AGENT_PAGE_SLAB, "of two pages it was");
+	f = (struct kinds_frame){.gfn = PAGES - 1, .kind = {AGENT_PAGE_KINDS - 1}};
+	send(b, AGENT_FRAME_KINDS, &f, 9);
+	cr_assert_eq(kinds[PAGES - 1], AGENT_PAGE_KINDS - 1);
+	cr_assert_eq(b->vm.end, VM_END_NONE);
+	agent_port_reset(&b->port);
+	for (uint64_t i = 0; i < PAGES; i++)
+		cr_assert_eq(kinds[i], AGENT_PAGE_UNKNOWN, "of the one before");
+	cr_assert_eq(kinds[PAGES], 99, "this is no page");
+	bed_free(b);
+}
+
+static void bad_kinds(uint64_t at, unsigned int pages, uint8_t last, const char *why)
+{
+	struct bed *b = bed_new();
+	uint8_t kinds[PAGES + 64] = {0};
+	struct kinds_frame f = {.gfn = at};
+
+	b->vm.agent.kinds = kinds;
+	memset(f.kind, AGENT_PAGE_ANON, sizeof(f.kind));
+	f.kind[pages - 1] = last;
+	send(b, AGENT_FRAME_KINDS, &f, sizeof(f.gfn) + pages);
+	for (size_t i = 0; i < sizeof(kinds); i++)
+		cr_assert_eq(kinds[i], AGENT_PAGE_UNKNOWN, "nothing of it is taken");
+	failed(b, why);
+}
+
+Test(agent_port, kinds_that_make_no_sense_stop_the_vm)
+{
+	bad_kinds(PAGES, 1, 1, "kinds of pages outside RAM");
+	bad_kinds(PAGES - 3, 4, 1, "kinds of pages outside RAM");
+	bad_kinds(UINT64_MAX, 2, 1, "kinds of pages outside RAM");
+	bad_kinds(UINT64_MAX >> 12, 2, 1, "kinds of pages outside RAM");
+	bad_kinds(0, 64, AGENT_PAGE_KINDS, "a page of no known kind");
+	bad_kinds(0, 1, 255, "a page of no known kind");
 }
 
 /* Noise never does more than end the VM. */

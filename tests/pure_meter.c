@@ -108,7 +108,7 @@ static void run_random(uint64_t seed)
 	unsigned int nvms = (unsigned int)(rnd(&s) % 7);
 
 	for (unsigned int v = 0; v < nvms; v++) {
-		vm[v] = (struct ksm_meter_vm){words[v], rnd(&s) % 60};
+		vm[v] = (struct ksm_meter_vm){.words = words[v], .pages = rnd(&s) % 60};
 		for (uint64_t i = 0; i < vm[v].pages; i++) {
 			switch (rnd(&s) % 6) {
 			case 0:
@@ -157,7 +157,7 @@ Test(meter, a_frame_with_s_pages_in_v_vms)
 {
 	uint64_t a[] = {KSM_METER_PFN | 9, KSM_METER_PFN | 9, KSM_METER_PFN | 9, 0};
 	uint64_t b[] = {KSM_METER_PFN | 9, KSM_METER_ZERO};
-	struct ksm_meter_vm vm[] = {{a, 4}, {b, 2}};
+	struct ksm_meter_vm vm[] = {{.words = a, .pages = 4}, {.words = b, .pages = 2}};
 	struct ksm_meter_result r;
 
 	cr_assert_eq(ksm_meter_count(vm, 2, &r), 0);
@@ -175,7 +175,7 @@ Test(meter, each_vm_is_charged_its_part)
 {
 	uint64_t a[] = {KSM_METER_PFN | 9, KSM_METER_PFN | 9, KSM_METER_PFN | 9, 0};
 	uint64_t b[] = {KSM_METER_PFN | 9, KSM_METER_ZERO, KSM_METER_OWN | 5};
-	struct ksm_meter_vm vm[] = {{a, 4}, {b, 3}};
+	struct ksm_meter_vm vm[] = {{.words = a, .pages = 4}, {.words = b, .pages = 3}};
 	struct ksm_meter_share s[2];
 	struct ksm_meter_result r;
 
@@ -205,7 +205,7 @@ Test(meter, parts_add_up_however_many_frames)
 	for (uint64_t i = 0; i < FRAMES; i++)
 		words[i] = KSM_METER_FRAME | i;
 	for (unsigned int v = 0; v < VMS; v++)
-		vm[v] = (struct ksm_meter_vm){words, FRAMES};
+		vm[v] = (struct ksm_meter_vm){.words = words, .pages = FRAMES};
 	cr_assert_eq(ksm_meter_shares(vm, VMS, &r, s), 0);
 	for (unsigned int v = 0; v < VMS; v++) {
 		cr_assert_lt((double)s[v].resident, FRAMES * 4096.0 / VMS + 1.01);
@@ -223,7 +223,7 @@ Test(meter, words_that_nobody_writes_are_refused)
 	uint64_t bad[] = {2, 1ULL << 59, 4ULL << 60, UINT64_MAX};
 
 	for (unsigned int i = 0; i < 4; i++) {
-		struct ksm_meter_vm vm = {&bad[i], 1};
+		struct ksm_meter_vm vm = {.words = &bad[i], .pages = 1};
 		struct ksm_meter_result r;
 
 		cr_assert_eq(ksm_meter_count(&vm, 1, &r), -EINVAL);

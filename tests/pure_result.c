@@ -63,6 +63,8 @@ static struct run_result run(enum run_status status)
 			    .pauses = 3},
 		.metadata_map = 40,
 		.ksm = {.merged_pages = 42, .cost[KSM_COST_HASH] = {.ns = 900, .ops = 6}},
+		.kind[AGENT_PAGE_SLAB] = {.touched = 2 * OB_PAGE_SIZE, .inter = 3},
+		.kinds_known = true,
 		.nsamples = 2,
 	};
 
@@ -146,6 +148,9 @@ Test(result, fields)
 	cr_expect_eq(report_num(o, "reserve.pauses"), 3);
 	cr_expect_eq(report_num(o, "reserve.over_bytes"), 0);
 	cr_expect(json_is_null(report_get(o, "reserve.fits_seconds")), "it never fitted");
+	cr_expect_str_eq(report_str(json_array_get(report_get(o, "kinds"), 0), "kind"), "slab");
+	cr_expect_eq(report_num(json_array_get(report_get(o, "kinds"), 0), "pages"), 2);
+	cr_expect_eq(report_num(json_array_get(report_get(o, "kinds"), 0), "inter"), 3);
 	cr_expect(json_is_null(report_get(o, "kernel_ksm")),
 		  "counters of an engine that did not run");
 	cr_expect_eq(json_array_size(report_get(o, "samples")), 2);
@@ -248,6 +253,7 @@ Test(result, failed_run_has_no_figure)
 	/* The fields are there, so that a reader need not know which may be missing. */
 	cr_expect(json_is_null(report_get(o, "resident_bytes")));
 	cr_expect(json_is_null(report_get(o, "saved.inter")));
+	cr_expect(json_is_null(report_get(o, "kinds")));
 	json_decref(doc);
 	run_result_free(&r);
 }

@@ -13,7 +13,8 @@ run() {
 	shift
 	mkdir -p "/out/$name"
 	begin=$(cut -d. -f1 /proc/uptime)
-	say "$name: $*"
+	say "$name: begun"
+	echo "$*" >"/out/$name/command.txt"
 	timeout -s INT -k 10 "$limit" "$@" >"/out/$name/log.txt" 2>&1 </dev/null
 	rc=$?
 	say "$name: status $rc after $(($(cut -d. -f1 /proc/uptime) - begin)) s"
@@ -41,9 +42,12 @@ verifier() {
 task_fleet() {
 	local bad=0 pid
 	mkdir -p /out/fleet
+	: >/out/fleet/verify.txt
 	verifier &
 	pid=$!
-	run fleet $ob fleet --guest linux --guests "${lab_guests:-4}" --mem 96M --workload kv,filecache \
+	# What merges (ksmd, our scanner) comes before what runs in the guests: one CPU is there for all.
+	# shellcheck disable=SC2016
+	run fleet sh -c 'renice -n 12 -p $$ && exec "$@"' nice $ob fleet --guest linux --guests "${lab_guests:-4}" --mem 96M --workload kv,filecache \
 		--seconds "${lab_seconds:-15}" --live --sharing off,kernel,off,hash --ksm-cpu 0 \
 		--max-pause 20000 --boot-timeout 300 --out /out/fleet --append "quiet $lab_append" || bad=1
 	kill $pid
@@ -51,7 +55,7 @@ task_fleet() {
 		"$(grep -c 'status 1' /out/fleet/verify.txt) times not"
 	grep -q 'hash.*: status 0' /out/fleet/verify.txt || { say "ept verify: never clean in mode hash"; bad=1; }
 	! grep -q 'status 1' /out/fleet/verify.txt || bad=1
-	ship fleet/verify.txt
+	[ ! -e /out/fleet/verify.txt ] || ship fleet/verify.txt
 	return $bad
 }
 
@@ -64,7 +68,8 @@ task_micro() {
 	local bad=0
 	run doctor $ob doctor || bad=1
 	run compare-micro $ob compare --guests "${lab_guests:-4}" --mem 32M --workload kv,filecache,churn \
-		--seconds 10 --out /out/compare-micro --sharing off,hash,kernel || bad=1
+		--seconds 10 --out /out/compare-micro --sharing off,hash,kernel --ksm-cpu 0 --max-pause 20000 || bad=1
+	task_user || bad=1
 	return $bad
 }
 
@@ -75,17 +80,27 @@ task_user() {
 	mkdir -p /out/user && chown 1000 /out/user
 	run doctor-user su -s /bin/sh user -c "$ob doctor" || bad=1
 	run user su -s /bin/sh user -c "$ob compare --guests ${lab_guests:-4} --mem 32M \
-		--workload kv,filecache,churn --seconds 10 --out /out/user --sharing off,hash" || bad=1
+		--workload kv,filecache,churn --seconds 10 --out /out/user/out --sharing off,hash --ksm-cpu 0 \
+		--max-pause 20000" || bad=1
 	return $bad
 }
 
-# The test binaries; lab_filter chooses.
+# Those tests that are about the host's kernel and its KVM. (The others say the same anywhere, and some
+# take their time from the wall, of which there is little in here.)
+suites_pure='@(probe|track|take_pure|huge|walk)/*'
+suites_host='@(agent|blk*|fake_host|huge|move|pages_host|probe|scan_host|take_host|zap)/*'
+suites_kvm='@(vm|vm_walk|pc|kvm_track|kvm_stats|take|probe|huge|merge_kvm|merge_guests|hostile)/*'
+
+# The test binaries; lab_filter chooses among their tests.
 task_tests() {
-	local bad=0 t
+	local bad=0 t suites
 	export OB_BUILD=/ob OB_REQUIRE_KVM=1
 	cd /ob || return 1
-	for t in ${lab_tests:-pure host kvm}; do
-		run "tests-$t" "/ob/tests/$t" --verbose --jobs 1 --timeout "${lab_timeout:-60}" ${lab_filter:+--filter "$lab_filter"} || bad=1
+	for t in ${lab_tests:-host kvm}; do
+		eval "suites=\$suites_$t"
+		run "tests-$t" "/ob/tests/$t" --verbose --jobs 1 --timeout 120 --filter "${lab_filter:-$suites}" || bad=1
+		say "tests-$t: $(sed 's/\x1b\[[0-9;]*m//g' "/out/tests-$t/log.txt" | grep 'Synthesis: Tested' | tail -n 1)"
+		grep -a '^\[FAIL\]' "/out/tests-$t/log.txt" | while read -r line; do say "$line"; done
 	done
 	return $bad
 }

@@ -17,6 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/lab/kinds.h"
+
 #define RESULTS_MAX 16
 #define MIB	    1048576.0
 /* Of what Linux KSM saves on the same guests, hash is to save at least so much. */
@@ -340,6 +342,9 @@ static void show(const struct result *r, unsigned int n)
 		       (number(b, "saved", "inter") - number(a, "saved", "inter")) / MIB,
 		       (number(b, "saved", "intra") - number(a, "saved", "intra")) / MIB,
 		       (number(b, "saved", "zero") - number(a, "saved", "zero")) / MIB);
+		kinds_show("kernel", r[0].name, phase(&r[0], "kernel"), r[i].name,
+			   phase(&r[i], "kernel"));
+		kinds_show("hash", r[0].name, a, r[i].name, b);
 	}
 }
 

@@ -14,6 +14,7 @@
 #include <sys/types.h>
 
 #include "workloads/common/guest.h"
+#include "workloads/linux/kind.h"
 
 #define WORKERS_MAX 16
 #define PATH_LEN    128
@@ -31,6 +32,16 @@ struct worker {
 	pthread_t thread;
 };
 
+/* Where the look at all pages is (kinds.c). */
+struct kinds {
+	int fd; /* /proc/kpageflags; -1: the kernel does not tell */
+	struct kind_map map;
+	unsigned int range;	     /* of map.ram, in which */
+	uint64_t next;		     /* page comes next */
+	enum agent_page_kind before; /* of the page before that */
+	unsigned int resting;	     /* steps to leave out: it has been through */
+};
+
 struct agent {
 	bool init;				   /* PID 1: the guest ends with us */
 	const char *port_path, *disk_path, *words; /* of the command line; NULL: find out */
@@ -42,6 +53,7 @@ struct agent {
 	int disk_fd; /* -1: there is none */
 	uint64_t disk_pages;
 	int pagemap_fd; /* -1: not to be had */
+	struct kinds kinds;
 	uint64_t tsc_khz;
 	pthread_mutex_t lock; /* of what follows, and of ending */
 	struct worker worker[WORKERS_MAX];
@@ -91,6 +103,13 @@ void port_send(struct port *p, enum agent_frame_type type, const void *data, siz
 void port_report(struct agent *a);
 /* Send what the worker has gathered. */
 void port_flush_checked(struct platform *p);
+
+/* --- kinds.c: what the pages of this machine are ------------------------------------------------- */
+
+/* As far as the kernel tells, else nothing is ever sent. For a port of a guest's only. */
+void kinds_init(struct agent *a);
+/* Look at some pages, for a few milliseconds at most, and tell the host. Several times a second. */
+void kinds_step(struct agent *a);
 
 /* --- ram.c --------------------------------------------------------------------------------------- */
 

@@ -192,8 +192,10 @@ static void report_until_signal(struct agent *a, const sigset_t *stop)
 		pthread_mutex_lock(&a->lock);
 		ready = a->ready == a->nworkers;
 		pthread_mutex_unlock(&a->lock);
-		if (ready)
+		if (ready) {
 			port_report(a);
+			kinds_step(a);
+		}
 	}
 }
 
@@ -256,7 +258,7 @@ int main(int argc, char **argv)
 	if (!a)
 		return 1;
 	a->init = getpid() == 1;
-	a->port.fd = a->disk_fd = a->pagemap_fd = -1;
+	a->port.fd = a->disk_fd = a->pagemap_fd = a->kinds.fd = -1;
 	pthread_mutex_init(&a->port.lock, NULL);
 	pthread_mutex_init(&a->lock, NULL);
 	setvbuf(stdout, NULL, _IOLBF, 0);
@@ -287,6 +289,7 @@ int main(int argc, char **argv)
 		guest_fail(g, MG_EXIT_DISK, "cannot open the disk %s: %s",
 			   a->disk_path ? a->disk_path : a->disk_word, strerror(errno));
 	a->pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	kinds_init(a);
 	share_out(a);
 	a->tsc_khz = calibrate(start_ns, start_tsc);
 	start_workers(a, g);
