@@ -19,7 +19,7 @@
  * one empty round at most and a needed 1 is never lost.
  *
  * A parked vCPU may look again, and so go IN and OUT and clear immediate_exit, at any time. Whoever
- * wants KVM_RUN to return at once for it (vcpu_finish_access) makes OUT HELD first, which it waits for.
+ * wants KVM_RUN to return at once for it (vcpu_finish_access) makes OUT HELD first, and it waits.
  *
  * Emulating an access (MMIO, ports) is part of being in: a park waits for it. A vCPU that sleeps
  * for its guest is out: most guests sleep most of the time, and parking them costs two memory
@@ -43,7 +43,7 @@
 #include "kernel/cpuid.h"
 #include "kernel/pc.h"
 
-/* KVM emulates at most 1024 rounds of an instruction before it begins it anew, each of a few accesses. */
+/* KVM emulates at most 1024 rounds of an instruction, each of a few accesses, at a time. */
 #define VCPU_ACCESSES 8192
 #define VCPU_STOOD_NS OB_NS_PER_SEC /* parked so long, a guest is told (KVM_KVMCLOCK_CTRL) */
 /* Enough for the run loop and the devices below it; 200 guests make the default of 8 MiB count. */

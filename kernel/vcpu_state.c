@@ -20,8 +20,8 @@
 #define MSR_TSC 0x10 /* goes on: setting it back would move the vCPUs' clocks apart */
 
 /*
- * Hyper-V's registers. A guest has them only if its CPUID speaks of Hyper-V, which ours never does; but
- * merely to be asked for one makes KVM set up its part of Hyper-V for the vCPU, for good.
+ * Hyper-V's registers. A guest has them only if its CPUID speaks of Hyper-V, which ours never does;
+ * but merely to be asked for one makes KVM set up its part of Hyper-V for the vCPU, for good.
  */
 static bool is_hyperv(uint32_t msr)
 {

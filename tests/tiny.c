@@ -118,7 +118,7 @@ __asm__(
 	".code32\n"
 	"tiny_race_end:\n"
 
-	/* The other vCPU counts itself at +4, and reads from no device many times by one instruction. */
+	/* The other vCPU counts itself at +4, and reads no device many times by one instruction. */
 	".globl tiny_string, tiny_string_end\n"
 	"tiny_string:\n"
 	"	incl 0x40000\n"
