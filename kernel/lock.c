@@ -11,14 +11,15 @@
 const char *ob_rank_name(enum ob_rank r)
 {
 	static const char *const name[] = {
-		[OB_RANK_NONE] = "none",     [OB_RANK_SCAN] = "scan",
-		[OB_RANK_SAMPLE] = "sample", [OB_RANK_PARK] = "park",
-		[OB_RANK_VIRTIO] = "virtio", [OB_RANK_IO] = "io",
-		[OB_RANK_EPT] = "ept",	     [OB_RANK_TRACK] = "track",
-		[OB_RANK_BROKEN] = "broken", [OB_RANK_IO_HINT] = "io hint",
-		[OB_RANK_WAKE] = "wake",     [OB_RANK_KSM] = "ksm",
-		[OB_RANK_AGENT] = "agent",   [OB_RANK_SERIAL] = "serial",
-		[OB_RANK_VM_END] = "vm end", [OB_RANK_TEST] = "test",
+		[OB_RANK_NONE] = "none",       [OB_RANK_SCAN] = "scan",
+		[OB_RANK_SAMPLE] = "sample",   [OB_RANK_RESET] = "reset",
+		[OB_RANK_PARK] = "park",       [OB_RANK_VIRTIO] = "virtio",
+		[OB_RANK_IO] = "io",	       [OB_RANK_EPT] = "ept",
+		[OB_RANK_TRACK] = "track",     [OB_RANK_BROKEN] = "broken",
+		[OB_RANK_IO_HINT] = "io hint", [OB_RANK_WAKE] = "wake",
+		[OB_RANK_KSM] = "ksm",	       [OB_RANK_AGENT] = "agent",
+		[OB_RANK_SERIAL] = "serial",   [OB_RANK_VM_END] = "vm end",
+		[OB_RANK_TEST] = "test",
 	};
 
 	OB_ASSERT(r < OB_NRANKS);

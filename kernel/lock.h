@@ -19,6 +19,7 @@ enum ob_rank {
 	OB_RANK_NONE,
 	OB_RANK_SCAN,	 /* struct cell: held during a step of merging */
 	OB_RANK_SAMPLE,	 /* struct cell: held during a step of sampling */
+	OB_RANK_RESET,	 /* struct pc: a reset under way */
 	OB_RANK_PARK,	 /* no lock: waiting until a vCPU is out */
 	OB_RANK_VIRTIO,	 /* struct virtio_dev */
 	OB_RANK_IO,	 /* struct io_worker */

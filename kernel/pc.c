@@ -139,13 +139,14 @@ static int check_host(struct vm *vm, unsigned int vcpus, struct ob_err *e)
  */
 static void hide_counters(struct vm *vm)
 {
-	uint8_t none = 0; /* a bit for each register: not allowed */
+	/* A bit for each register: not allowed. KVM reads whole words of them. */
+	unsigned long none[1] = {0};
 	struct kvm_msr_filter filter = {
 		.flags = KVM_MSR_FILTER_DEFAULT_ALLOW,
 		.ranges[0] = {.flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE,
 			      .base = MSR_K7_EVNTSEL0,
 			      .nmsrs = MSR_K7_COUNTERS,
-			      .bitmap = &none},
+			      .bitmap = (uint8_t *)none},
 	};
 
 	ioctl(vm->fd, KVM_X86_SET_MSR_FILTER, &filter);
@@ -173,6 +174,7 @@ int pc_create(struct vm *vm, const struct vm_config *cfg, struct ob_err *e)
 	OB_ASSERT(vm->pc);
 	vm->pc->vm = vm;
 	vm->pc->worker = cfg->worker;
+	ob_mutex_init(&vm->pc->reset_lock, OB_RANK_RESET);
 	return 0;
 }
 
@@ -313,6 +315,7 @@ void pc_destroy(struct vm *vm)
 	vm->agent.port = NULL;
 	for (unsigned int i = 0; i < VM_MAX_VCPUS; i++)
 		free(pc->state[i]);
+	ob_mutex_destroy(&pc->reset_lock);
 	free(pc);
 	vm->pc = NULL;
 }

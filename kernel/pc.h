@@ -42,6 +42,7 @@ struct pc {
 	_Atomic uint32_t pm1_control;  /* the same, but for SLP_EN and SCI_EN */
 	_Atomic uint64_t unknown_msrs; /* reads and writes of registers that KVM does not know */
 	_Atomic bool reset_wanted;
+	struct ob_mutex reset_lock; /* of several vCPUs that ask, one resets */
 	/* As it was made, for a reset. */
 	struct kvm_irqchip chip[PC_NCHIPS];
 	struct kvm_pit_state2 pit;

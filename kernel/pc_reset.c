@@ -99,10 +99,15 @@ void pc_reset(struct vm *vm)
 {
 	struct ob_err e;
 
-	if (!atomic_exchange(&vm->pc->reset_wanted, false))
+	if (!pc_reset_due(vm))
 		return;
+	/* Being parked does not keep another vCPU from here, which counts as out as we do. */
+	ob_lock(&vm->pc->reset_lock);
 	vm_park(vm);
-	if (!atomic_load(&vm->stop) && reset(vm, &e))
+	/* Now nobody can ask any more: whoever did before is answered by this reset. */
+	if (atomic_exchange(&vm->pc->reset_wanted, false) && !atomic_load(&vm->stop) &&
+	    reset(vm, &e))
 		vm_fail(vm, "the guest rebooted, but could not be reset: %s", e.msg);
 	vm_unpark(vm);
+	ob_unlock(&vm->pc->reset_lock);
 }

@@ -6,8 +6,8 @@
  * thread and the one that parks:
  *
  *	vCPU, to go in				parker
- *	  immediate_exit = 0			  park_depth += 1
- *	  state = IN				  if state == IN:
+ *	  state = IN				  park_depth += 1
+ *	  immediate_exit = 0			  if state == IN:
  *	  if park_depth or stop:		      immediate_exit = 1, signal
  *	      state = OUT, wake, wait		      wait until state == OUT
  *
@@ -15,8 +15,11 @@
  * never is the vCPU in while the parker believes it out. A vCPU that has seen park_depth == 0 and
  * is on its way into KVM_RUN is caught by immediate_exit, which KVM looks at on the way in; one
  * that is inside is caught by the signal. The parker writes immediate_exit only while it sees IN
- * and holds park_depth up, and the vCPU clears it only on its way in, so a stale 1 costs one empty
- * round at most and a needed 1 is never lost.
+ * and holds park_depth up, and the vCPU clears it before it looks at park_depth, so a stale 1 costs
+ * one empty round at most and a needed 1 is never lost.
+ *
+ * A parked vCPU may look again, and so go IN and OUT and clear immediate_exit, at any time. Whoever
+ * wants KVM_RUN to return at once for it (vcpu_finish_access) makes OUT HELD first, and it waits.
  *
  * Emulating an access (MMIO, ports) is part of being in: a park waits for it. A vCPU that sleeps
  * for its guest is out: most guests sleep most of the time, and parking them costs two memory
@@ -40,6 +43,8 @@
 #include "kernel/cpuid.h"
 #include "kernel/pc.h"
 
+/* KVM emulates at most 1024 rounds of an instruction, each of a few accesses, at a time. */
+#define VCPU_ACCESSES 8192
 #define VCPU_STOOD_NS OB_NS_PER_SEC /* parked so long, a guest is told (KVM_KVMCLOCK_CTRL) */
 /* Enough for the run loop and the devices below it; 200 guests make the default of 8 MiB count. */
 #define VCPU_STACK (256 * OB_KIB)
@@ -98,12 +103,24 @@ int vcpu_create(struct vcpu *v, struct vm *vm, unsigned int index, unsigned int 
 
 int vcpu_finish_access(struct vcpu *v, struct ob_err *e)
 {
-	int r;
+	uint32_t out = VCPU_OUT;
+	unsigned int tries = 0;
+	int err = 0;
 
+	for (; !atomic_compare_exchange_strong(&v->state, &out, VCPU_HELD); out = VCPU_OUT)
+		vcpu_wait_out(v);
 	__atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
-	r = ioctl(v->fd, KVM_RUN, 0) && errno != EINTR && errno != EAGAIN ? -errno : 0;
+	/* An instruction of several accesses, or of many (rep), leaves again for the next one. */
+	while (!ioctl(v->fd, KVM_RUN, 0) && tries < VCPU_ACCESSES)
+		tries++;
+	if (tries == VCPU_ACCESSES)
+		err = EBUSY;
+	else if (errno != EINTR && errno != EAGAIN)
+		err = errno;
 	__atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
-	return r ? ob_fail(e, -r, "KVM_RUN: %s", strerror(-r)) : 0;
+	atomic_store(&v->state, VCPU_OUT);
+	futex_wake(&v->state);
+	return err ? ob_fail(e, err, "KVM_RUN: %s", strerror(err)) : 0;
 }
 
 /* Say that we are out, and tell a parker who may be waiting for it. */
@@ -126,10 +143,13 @@ static bool vcpu_enter(struct vcpu *v)
 	uint64_t waited;
 
 	for (;;) {
-		uint32_t seq = atomic_load(&vm->park_seq);
+		uint32_t seq = atomic_load(&vm->park_seq), out = VCPU_OUT;
 
+		if (!atomic_compare_exchange_strong(&v->state, &out, VCPU_IN)) {
+			futex_wait(&v->state, VCPU_HELD, NULL);
+			continue;
+		}
 		__atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
-		atomic_store(&v->state, VCPU_IN);
 		if (atomic_load(&vm->stop)) {
 			vcpu_leave(v);
 			return false;
@@ -139,9 +159,9 @@ static bool vcpu_enter(struct vcpu *v)
 		vcpu_leave(v);
 		/* Whoever releases or stops us changes park_seq after what we have
 		 * just looked at. */
-		waited = now_ns(v);
+		waited = vm->pc ? now_ns(v) : 0; /* our own guest has no such clock */
 		futex_wait(&vm->park_seq, seq, NULL);
-		v->stood |= now_ns(v) - waited > VCPU_STOOD_NS;
+		v->stood |= vm->pc && now_ns(v) - waited > VCPU_STOOD_NS;
 	}
 }
 
@@ -283,7 +303,7 @@ static void *vcpu_thread(void *arg)
 
 		/* A guest whose clock is KVM's is told that it stood still, lest it thinks that its
 		 * CPUs hang. Others (-EINVAL) cannot be told. */
-		if (v->stood && vm->pc)
+		if (v->stood)
 			ioctl(v->fd, KVM_KVMCLOCK_CTRL, 0);
 		v->stood = false;
 		r = ioctl(v->fd, KVM_RUN, 0);

@@ -13,8 +13,9 @@
 #define VCPU_KICK_SIGNAL SIGUSR1
 
 enum vcpu_state {
-	VCPU_OUT, /* touches no guest memory: parked, asleep, or its thread has ended */
-	VCPU_IN,  /* in guest mode, or emulating an access for it */
+	VCPU_OUT,  /* touches no guest memory: parked, asleep, or its thread has ended */
+	VCPU_IN,   /* in guest mode, or emulating an access for it */
+	VCPU_HELD, /* out, and kept there: another thread uses its run structure for a moment */
 };
 
 struct kvm_run;
@@ -37,8 +38,8 @@ struct vcpu {
 /* The one of number @index of @of; nothing is left behind on an error. */
 int vcpu_create(struct vcpu *v, struct vm *vm, unsigned int index, unsigned int of,
 		struct ob_err *e);
-/* Let KVM end the access that the vCPU left guest mode for, without running guest code. It does not
- * run. */
+/* Let KVM end the access that the vCPU left guest mode for, without running guest code. The VM is
+ * parked. 0 or -errno with a line in @e. */
 int vcpu_finish_access(struct vcpu *v, struct ob_err *e);
 /* vcpu_boot.c: set its registers to a kernel's entry. It does not run. */
 int vcpu_set_boot(struct vcpu *v, const struct boot_entry *entry, struct ob_err *e);

@@ -118,7 +118,8 @@ void virtio_dev_interrupt(struct virtio_dev *d, unsigned int q)
 	d->irq_status |= IRQ_USED;
 	ob_unlock(&d->lock);
 	tick(d);
-	if (d->vm)
+	/* On a PC nobody sleeps but in KVM, which has the tick. */
+	if (d->vm && d->irq_fd < 0)
 		vm_wake(d->vm);
 }
 
@@ -325,7 +326,7 @@ static void mmio_write(void *dev, uint64_t off, unsigned int size, uint64_t valu
 	struct virtio_dev *d = dev;
 	uint32_t v = (uint32_t)value;
 	const char *why = NULL;
-	bool ring = false;
+	bool ring = false, stopped = false;
 
 	if (size != 4 || off & 3 || off >= REG_CONFIG)
 		return; /* no register of ours is so wide, and no configuration can be written */
@@ -337,6 +338,7 @@ static void mmio_write(void *dev, uint64_t off, unsigned int size, uint64_t valu
 			why = "notification for a queue that there is not";
 		else
 			ring = live(d) && d->q[v].ready;
+		stopped = off == REG_QUEUE_READY && !v && live(d);
 	}
 	ob_unlock(&d->lock);
 	/* Both take locks of their own. A late ring finds a device that is not live, and does
@@ -345,6 +347,9 @@ static void mmio_write(void *dev, uint64_t off, unsigned int size, uint64_t valu
 		virtio_dev_fail(d, why);
 	else if (ring)
 		d->ops->notify(d, v);
+	/* While one queue was taken down the device was deaf for the others. */
+	for (unsigned int q = 0; stopped && q < d->nqueues; q++)
+		virtio_dev_doorbell(d, q);
 }
 
 /* --- reads ------------------------------------------------------------------------------------ */

@@ -189,7 +189,12 @@ static void vm_drop_vcpus(struct vm *vm)
 /* The virtual hardware, in the order in which its parts need each other. */
 static int vm_build(struct vm *vm, const struct vm_config *cfg, struct ob_err *e)
 {
-	int r = cfg->pc ? pc_create(vm, cfg, e) : 0;
+	int r = 0;
+
+	if (cfg->pc)
+		r = pc_create(vm, cfg, e);
+	else if (cfg->vcpus > 1)
+		r = ob_fail(e, EINVAL, "%u vCPUs: a guest of this kind has one", cfg->vcpus);
 
 	r = r ? r : vm_add_vcpus(vm, OB_MAX(cfg->vcpus, 1u), e);
 	r = r ? r : vm_add_devices(vm, cfg, e);
@@ -260,26 +265,27 @@ free_vm:
 
 int vm_start(struct vm *vm, struct ob_err *e)
 {
+	int r = 0;
+
 	OB_ASSERT(vm->state == VM_CREATED);
 	/* What vCPUs and chips are now is what a reset makes them again. */
-	if (vm->pc) {
-		int r = pc_keep_state(vm, e);
-
-		if (r)
-			return r;
-	}
+	if (vm->pc)
+		r = pc_keep_state(vm, e);
+	if (r)
+		return r;
 	vm->started_ns = vm->host->ops->now_ns(vm->host);
 	vm->state = VM_RUNNING;
 	vm->nrunning = vm->nvcpus;
-	for (unsigned int i = 0; i < vm->nvcpus; i++) {
-		int r = vcpu_start(&vm->vcpu[i], e);
-
-		if (r) {
-			vm_stop(vm);
-			return r;
-		}
-	}
-	return 0;
+	/* Parked until all are there: one that runs could not be kicked while vcpu_start is still
+	 * noting down its thread, and whoever wants it out (another vCPU that resets) would wait
+	 * for ever. */
+	vm_park(vm);
+	for (unsigned int i = 0; i < vm->nvcpus && !r; i++)
+		r = vcpu_start(&vm->vcpu[i], e);
+	vm_unpark(vm);
+	if (r)
+		vm_stop(vm);
+	return r;
 }
 
 /* Note how it ended (the first one counts) and make the vCPUs end. */

@@ -177,6 +177,40 @@ Test(pc, stops_while_it_resets, .timeout = 60)
 	}
 }
 
+/* Several vCPUs ask at the same moment: that is one reset, done by one of them. */
+Test(pc, is_reset_once_by_all_its_vcpus, .timeout = 120)
+{
+	for (unsigned int n = 2; n <= 4; n++) {
+		uint32_t others = n - 1;
+		struct bed b;
+
+		NEED_KVM();
+		bed_make(&b, tiny_race, tiny_race_end, n);
+		cr_assert(!gmem_write(&b.vm->mem, gpa(TINY_WORD + 8), &others, sizeof(others)));
+		bed_start(&b);
+		bed_wait(&b);
+		cr_assert_eq(b.vm->end, VM_END_EXIT, "%s", b.vm->reason);
+		cr_assert_eq(word(&b, 0), TINY_TIMES + 1);
+		cr_assert_eq(b.vm->boot.resets, TINY_TIMES);
+		bed_free(&b);
+	}
+}
+
+/* A vCPU that was in the middle of an instruction does not go on with it after the reset. */
+Test(pc, is_reset_in_the_middle_of_an_instruction, .timeout = 60)
+{
+	struct bed b;
+
+	NEED_KVM();
+	bed_make(&b, tiny_string, tiny_string_end, 2);
+	bed_start(&b);
+	bed_wait(&b);
+	cr_assert_eq(b.vm->end, VM_END_EXIT, "%s", b.vm->reason);
+	cr_assert_eq(word(&b, 0), TINY_TIMES + 1);
+	cr_assert_eq(b.vm->boot.resets, TINY_TIMES);
+	bed_free(&b);
+}
+
 Test(pc, starts_its_other_vcpus, .timeout = 60)
 {
 	for (unsigned int n = 1; n <= 5; n += 2) {
@@ -282,6 +316,11 @@ Test(pc, what_it_cannot_have_is_refused)
 	cfg.vcpus = VM_MAX_VCPUS + 1;
 	cr_assert_eq(vm_create(&vm, &kvm, &host, &cfg, &e), -EINVAL);
 	cr_assert(strstr(e.msg, "vCPUs"), "%s", e.msg);
+	cfg.pc = false;
+	cfg.vcpus = 2;
+	cr_assert_eq(vm_create(&vm, &kvm, &host, &cfg, &e), -EINVAL);
+	cr_assert(strstr(e.msg, "vCPUs"), "%s", e.msg);
+	cfg.pc = true;
 	cfg.vcpus = 1;
 	cfg.ndisks = VM_MAX_DISKS + 1;
 	cr_assert_eq(vm_create(&vm, &kvm, &host, &cfg, &e), -EINVAL);

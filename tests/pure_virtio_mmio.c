@@ -206,6 +206,28 @@ Test(virtio_mmio, a_live_queue_cannot_be_changed)
 	bed_free(b);
 }
 
+/* What was rung for while another queue was taken down is rung again: on_reset tries it. */
+Test(virtio_mmio, a_queue_taken_down_makes_no_other_one_deaf)
+{
+	struct bed *b = bed_new();
+	unsigned int rings;
+
+	vdrv_negotiate(b->d, 0);
+	vdrv_set(b->d, VDRV_QUEUE_SEL, 1);
+	vdrv_set(b->d, VDRV_QUEUE_NUM, 8);
+	vdrv_set64(b->d, VDRV_QUEUE_DESC, 0x8000);
+	vdrv_set64(b->d, VDRV_QUEUE_AVAIL, 0x9000);
+	vdrv_set64(b->d, VDRV_QUEUE_USED, 0xa000);
+	vdrv_set(b->d, VDRV_QUEUE_READY, 1);
+	vdrv_start(&b->v);
+	rings = b->dev.rings;
+	vdrv_set(b->d, VDRV_QUEUE_SEL, 1);
+	vdrv_set(b->d, VDRV_QUEUE_READY, 0);
+	cr_assert(!b->d->q[1].ready && b->d->q[0].ready);
+	cr_assert_eq(b->dev.rings, rings + 1);
+	bed_free(b);
+}
+
 Test(virtio_mmio, features_are_agreed_on_or_not)
 {
 	struct bed *b = bed_new();

@@ -23,6 +23,10 @@ extern const char tiny_reboot[], tiny_reboot_end[];
 /* Starts all other vCPUs, each of which counts itself in TINY_WORD and halts; waits until there are
  * as many as the word at TINY_WORD + 8 says; powers off. */
 extern const char tiny_smp[], tiny_smp_end[];
+/* As tiny_reboot, but all vCPUs reset at once: one more than the word at TINY_WORD + 8 says. */
+extern const char tiny_race[], tiny_race_end[];
+/* As tiny_reboot, with a second vCPU that is in the middle of an instruction with many accesses. */
+extern const char tiny_string[], tiny_string_end[];
 /* Reads a register that there is not; its #GP finds no handler. */
 extern const char tiny_msr[], tiny_msr_end[];
 /* Writes to a performance counter that CPUID does not speak of. */
