@@ -205,13 +205,17 @@ $(BUILD)/fuzz/%: tests/%.c $(wildcard kernel/*.[ch] ept/*.[ch])
 # --- the lab --------------------------------------------------------------------------------------
 # Linux guests on a KVM with hardware below it, on any machine: in QEMU's emulation (docs/linux-guests.md).
 
-.PHONY: lab lab-full lab-smoke lab-tests
+.PHONY: lab lab-full lab-smoke lab-big lab-micro lab-tests
 lab:
 	@scripts/lab.sh run
 lab-full:
 	@scripts/lab.sh full
 lab-smoke:
 	@scripts/lab.sh smoke
+lab-big:
+	@scripts/lab.sh big
+lab-micro:
+	@scripts/lab.sh micro
 lab-tests:
 	@scripts/lab.sh tests
 

@@ -6,6 +6,7 @@
 #
 #	lab.sh run       4 Linux guests, npt=1 and npt=0; sharing is switched live: off, kernel, off, hash
 #	lab.sh smoke     2 guests, npt=1, shorter
+#	lab.sh big       a guest of 1 GiB and one of 5 GiB, with 2 vCPUs each
 #	lab.sh full      8 guests, on both outer kernels; without KASLR besides; the tests
 #	lab.sh tests     our test binaries on older kernels (LAB_TESTS="pure host kvm" LAB_FILTER=glob)
 #	lab.sh micro     doctor and a comparison, with the microguest, as root and as nobody in particular
@@ -37,15 +38,16 @@ die() {
 say() { printf 'lab %4d s  %s\n' "$SECONDS" "$*"; }
 
 number() { # NAME VALUE LOW HIGH
-	[[ $2 =~ ^[0-9]{1,6}$ ]] && [ "$2" -ge "$3" ] && [ "$2" -le "$4" ] ||
+	[[ $2 =~ ^(0|[1-9][0-9]{0,5})$ ]] && [ "$2" -ge "$3" ] && [ "$2" -le "$4" ] ||
 		die 2 "$1=$2: give a number from $3 to $4"
 }
 
 case $what in
 run | micro | tests | shell) ;;
+big) guests=1 npts=${LAB_NPT:-1} mem=${LAB_MEM:-7000} limit=${LAB_LIMIT:-900} ;;
 smoke) npts=${LAB_NPT:-1} guests=${LAB_GUESTS:-2} seconds=${LAB_SECONDS:-15} limit=${LAB_LIMIT:-230} ;;
 full) guests=${LAB_GUESTS:-8} kernels=${LAB_KERNEL:-both} limit=${LAB_LIMIT:-1500} ;;
-*) die 2 "'$what' is none of run, smoke, full, tests, micro, shell" ;;
+*) die 2 "'$what' is none of run, smoke, big, full, tests, micro, shell" ;;
 esac
 case $npts in
 both) npts="1 0" ;;
@@ -55,9 +57,20 @@ esac
 number LAB_CPUS "$cpus" 1 16
 number LAB_GUESTS "$guests" 1 64
 number LAB_SECONDS "$seconds" 1 3600
-number LAB_LIMIT "$limit" 1 86400
-mem=${LAB_MEM:-$((700 + guests * 160))}
+number LAB_LIMIT "$limit" 60 86400
+mem=${mem:-${LAB_MEM:-$((700 + guests * 160))}}
 number LAB_MEM "$mem" 256 262144
+
+for k in $kernels; do
+	case $k in
+	default | both | [0-9]*.[0-9]*) ;;
+	*/*)
+		[ -s "$k/vmlinuz" ] && [ -s "$k/release" ] && [ -d "$k/modules" ] ||
+			die 2 "LAB_KERNEL=$k: a folder with vmlinuz, release and modules/ is wanted"
+		;;
+	*) die 2 "LAB_KERNEL=$k: give 6.12, 6.1, both, or a folder" ;;
+	esac
+done
 
 # --- what runs, and its end -------------------------------------------------------------------------
 
@@ -87,8 +100,6 @@ kernel() {
 	local verb=$1 version=$2 from=$build
 	shift 2
 	if [[ $version = */* ]]; then
-		[ -s "$version/vmlinuz" ] && [ -s "$version/release" ] && [ -d "$version/modules" ] ||
-			die 2 "LAB_KERNEL=$version: a folder with vmlinuz, release and modules/ is wanted"
 		from=$work/own
 		mkdir -p "$from/linux"
 		ln -sfn "$(realpath "$version")" "$from/linux/99.0"
@@ -99,12 +110,13 @@ kernel() {
 
 # image VERSION OUT: all that the outer machine needs, one initramfs.
 image() {
-	local version=$1 out=$2 f name
+	local version=$1 out=$2 f name wanted
 	local files=("$build/overbook=/ob/overbook" "$build/microguest.elf=/ob/microguest.elf"
 		"$lab/guest.img=/ob/guest.img")
 	mkdir -p "$work/modules"
 	rm -f "$work"/modules/*
-	for f in $(kernel modules "$version" virtio_pci virtio_console kvm-amd); do
+	wanted=$(kernel modules "$version" virtio_pci virtio_console kvm-amd) || return 1
+	for f in $wanted; do
 		name=$(basename "$f" .xz)
 		case $f in
 		*.xz) xz -dc "$f" >"$work/modules/$name" ;;
@@ -126,10 +138,23 @@ image() {
 
 # outer NAME KERNEL NPT TASK [WORD...]: run it until it has switched itself off. What it has shipped is
 # in $results/NAME then. More WORDs are for the kernel's command line, and so for what runs inside.
-# In a subshell of its own: one machine each.
+# In a subshell of its own: one machine each. One that stands still (it says something at least every
+# half minute) is ended; now and then the emulation itself does (docs/linux-guests.md), so there is a
+# second try, and that is said.
 outer() {
+	local again=0
+	while :; do
+		outer_once "$@"
+		case $? in
+		0) return 0 ;;
+		3) [ $((again++)) = 0 ] || return 1 ;;
+		*) return 1 ;;
+		esac
+	done
+}
+outer_once() {
 	local name=$1 kernel=$2 npt=$3 task=$4 end line mine=$work/$1 log=$lab/$1.log qemu dir=$results/$1
-	local console=(-serial "file:$lab/$1.log") words="quiet" input=/dev/null vmlinuz
+	local still=0 console=(-serial "file:$lab/$1.log") words="quiet" input=/dev/null vmlinuz
 	shift 4
 	[ "$task" != shell ] || { console=(-serial stdio) words="" input=/dev/stdin; }
 	vmlinuz=$(kernel fetch "$kernel")/vmlinuz || return 1
@@ -151,15 +176,21 @@ outer() {
 	qemu=$!
 	# shellcheck disable=SC2064
 	trap "kill -KILL $qemu 2>/dev/null; exit 1" TERM
-	end=$((SECONDS + limit))
+	end=$((SECONDS + limit)) still=$SECONDS
 	while :; do
 		if IFS= read -r -t 1 -u 7 line; then
 			say "$name: $line"
+			still=$SECONDS
 		elif ! kill -0 "$qemu" 2>/dev/null; then
 			break
 		elif [ $SECONDS -ge $end ]; then
 			say "$name: not done after $limit s, and ended (LAB_LIMIT)"
 			kill -KILL "$qemu"
+			break
+		elif [ "$task" = fleet ] && [ $((SECONDS - still)) -ge 100 ]; then
+			say "$name: NOTE the outer machine has stood still for 100 s, and is ended; its console is $log.still"
+			kill -KILL "$qemu"
+			still=-1
 			break
 		elif ! kill -0 $$ 2>/dev/null; then
 			kill -KILL "$qemu" # the script is gone
@@ -168,10 +199,19 @@ outer() {
 	done
 	wait "$qemu" 2>/dev/null
 	exec 7<&-
+	if [ $still = -1 ]; then
+		cp "$log" "$log.still"
+		rm -rf "$mine"
+		return 3
+	fi
 	mkdir -p "$dir"
 	# One archive after another; the last may be cut off.
 	[ ! -s "$mine/results.tar" ] || tar -xif "$mine/results.tar" -C "$dir" --no-same-owner 2>/dev/null
-	cp "$log" "$dir/console.txt"
+	# The fleet's own folder is the run's.
+	if [ -d "$dir/fleet" ]; then
+		mv "$dir"/fleet/* "$dir" && rmdir "$dir/fleet"
+	fi
+	cp "$log" "$dir/outer-console.txt"
 	if [ "$(cat "$dir/status" 2>/dev/null)" != 0 ]; then
 		say "$name: FAILED; the end of its console ($log):"
 		cat "$mine/qemu.err"
@@ -234,14 +274,17 @@ fleet() {
 	shift 4
 	[ "$npt" = 1 ] || mode=shadow
 	start "$name" "$kernel" "$npt" fleet "$@"
-	summed+=("$name=$results/$name/fleet/result.json:$mode$label")
+	summed+=("$name=$results/$name/result.json:$mode$label")
 }
 for k in $kernels; do
 	for npt in $npts; do
 		name=${k##*/}-npt$npt
 		case $what in
-		run | smoke | full) fleet "$name" "$k" "$npt" "" ;;
+		# In the short one the guests have two vCPUs.
+		smoke) fleet "$name" "$k" "$npt" "" lab_vcpus=2 ;;
+		run | full) fleet "$name" "$k" "$npt" "" ;;
 		micro) start "$name" "$k" "$npt" micro ;;
+		big) start "$name" "$k" "$npt" big ;;
 		tests) start "$name" "$k" "$npt" tests ${LAB_TESTS:+"lab_tests=\"$LAB_TESTS\""} lab_filter="${LAB_FILTER:-}" ;;
 		shell) outer "$name" "$k" "$npt" shell; exit ;;
 		esac
@@ -259,6 +302,7 @@ fi
 if [ "$what" = full ]; then
 	for k in $kernels; do
 		start "${k##*/}-tests" "$k" 1 tests
+		start "${k##*/}-micro" "$k" 1 micro
 	done
 	finish_all
 fi
