@@ -8,7 +8,8 @@
  * kernels look: leaf 1, leaves 4 and 0x8000001d (caches), 0xb and 0x1f, 0x80000008, 0x8000001e.
  *
  * What is hidden. Nested virtualization and performance counters: nobody asked for them, and a
- * guest that has them reads and writes model-specific registers that cost exits. MONITOR/MWAIT.
+ * guest that has them reads and writes model-specific registers that cost exits. MONITOR/MWAIT. AMX:
+ * its state takes a permission of the host's kernel that we do not ask for.
  * Asynchronous page faults: with them KVM's own threads touch guest memory for a vCPU that goes on
  * running, and tells the guest so by writing into its memory at moments that we do not see.
  *
@@ -32,6 +33,8 @@
 #define LEAF_TOPOLOGY	 0xb
 #define LEAF_SGX	 0x12
 #define LEAF_PT		 0x14
+#define LEAF_TILE	 0x1d
+#define LEAF_TMUL	 0x1e
 #define LEAF_TOPOLOGY2	 0x1f
 #define LEAF_KVM	 0x40000001
 #define LEAF_EXT	 0x80000001
@@ -54,6 +57,8 @@
 #define EAX6_ARAT	  (1u << 2) /* the LAPIC timer runs on in deep sleep */
 #define EBX7_SGX	  (1u << 2)
 #define EBX7_PT		  (1u << 25)
+#define EDX7_AMX	  (1u << 22 | 1u << 24 | 1u << 25) /* BF16, TILE, INT8 */
+#define EAX71_AMX	  (1u << 21)			   /* FP16 */
 #define ECX_SVM		  (1u << 2)
 #define ECX_IBS		  (1u << 10)
 #define ECX_SKINIT	  (1u << 12)
@@ -128,8 +133,12 @@ static void change(struct kvm_cpuid_entry2 *e, const struct cpuid_machine *m, un
 		e->ebx = e->ecx = e->edx = 0;
 		break;
 	case LEAF_STRUCTURED:
-		if (e->index == 0)
+		if (e->index == 0) {
 			e->ebx &= ~(EBX7_SGX | EBX7_PT);
+			e->edx &= ~EDX7_AMX;
+		} else if (e->index == 1) {
+			e->eax &= ~EAX71_AMX;
+		}
 		break;
 	case LEAF_KVM:
 		e->eax &= ~KVM_ASYNC_PF;
@@ -150,6 +159,8 @@ static void change(struct kvm_cpuid_entry2 *e, const struct cpuid_machine *m, un
 	case LEAF_PMU:
 	case LEAF_SGX:
 	case LEAF_PT:
+	case LEAF_TILE:
+	case LEAF_TMUL:
 	case LEAF_SVM:
 	case LEAF_IBS:
 	case LEAF_AMD_ENCRYPT:

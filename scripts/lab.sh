@@ -112,7 +112,7 @@ kernel() {
 image() {
 	local version=$1 out=$2 f name wanted
 	local files=("$build/overbook=/ob/overbook" "$build/microguest.elf=/ob/microguest.elf"
-		"$lab/guest.img=/ob/guest.img")
+		"$lab/guest.img=/ob/guest.img" "$lab/disk-initrd.img=/ob/disk-initrd.img")
 	mkdir -p "$work/modules"
 	rm -f "$work"/modules/*
 	wanted=$(kernel modules "$version" virtio_pci virtio_console kvm-amd) || return 1
@@ -258,6 +258,8 @@ goals="all linux $build/labsum"
 [ "$what" != tests ] && [ "$what" != full ] || goals="$goals tests"
 # shellcheck disable=SC2086
 make -s BUILD="$build" $goals || exit 1
+scripts/linux-initrd.sh "$(dirname "$(readlink "$build/linux/vmlinuz")")" scripts/lab/disk-init \
+	"$lab/disk-initrd.img" || exit 1
 [ -s "$lab/guest.img" ] || "$build/mkimage" -o "$lab/guest.img" --mb 8 || exit 1
 
 results=results/lab-$(date +%Y%m%d-%H%M%S)
@@ -280,8 +282,8 @@ for k in $kernels; do
 	for npt in $npts; do
 		name=${k##*/}-npt$npt
 		case $what in
-		# In the short one the guests have two vCPUs.
-		smoke) fleet "$name" "$k" "$npt" "" lab_vcpus=2 ;;
+		# In the short one the guests have two vCPUs, and another guest tries its disks.
+		smoke) fleet "$name" "$k" "$npt" "" lab_vcpus=2 lab_disk=1 ;;
 		run | full) fleet "$name" "$k" "$npt" "" ;;
 		micro) start "$name" "$k" "$npt" micro ;;
 		big) start "$name" "$k" "$npt" big ;;

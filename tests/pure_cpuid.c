@@ -32,7 +32,7 @@ static struct kvm_cpuid2 *host(bool amd)
 	add(l, 4, 3, 0x1c03c163, 0x03c0003f, 0x7fff, 6);
 	add(l, 4, 4, 0, 0, 0, 0);
 	add(l, 6, 0, 0x77, 2, 9, 0);
-	add(l, 7, 0, 1, 0x218c97a9 | 1u << 2 | 1u << 25, 0x40061c, 0);
+	add(l, 7, 0, 1, 0x218c97a9 | 1u << 2 | 1u << 25, 0x40061c, 0x03400010);
 	add(l, 0xa, 0, 0x07300404, 0, 0, 0x603);
 	add(l, 0xb, 0, 1, 2, 0x100, 7);
 	add(l, 0xb, 1, 5, 32, 0x201, 7);
@@ -113,6 +113,7 @@ Test(cpuid, what_is_hidden_and_what_is_added)
 	cr_assert(!(ecx1 & (1u << 3 | 1u << 5 | 1u << 15)), "MONITOR, VMX, PDCM");
 	cr_assert(!(at(c, 0x80000001, 0)->ecx & (1u << 2 | 1u << 23)), "SVM, counters");
 	cr_assert_eq(at(c, 0xa, 0)->eax, 0);
+	cr_assert_eq(at(c, 7, 0)->edx, 0x10, "AMX");
 	cr_assert_eq(at(c, 0x8000000a, 0)->edx, 0);
 	cr_assert_eq(at(c, 6, 0)->eax, 4);
 	cr_assert_eq(at(c, 0x40000001, 0)->eax & (1u << 4 | 1u << 10 | 1u << 14), 0,

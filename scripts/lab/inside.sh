@@ -41,6 +41,7 @@ verifier() {
 # The real thing: Linux guests, started once, and switched through the modes while they run.
 task_fleet() {
 	local bad=0 pid
+	[ "$lab_disk" != 1 ] || task_disk || { say "disk: not as it should be"; bad=1; }
 	mkdir -p /out/fleet
 	: >/out/fleet/verify.txt
 	verifier &
@@ -57,6 +58,18 @@ task_fleet() {
 	! grep -q 'status 1' /out/fleet/verify.txt || bad=1
 	[ ! -e /out/fleet/verify.txt ] || ship fleet/verify.txt
 	return $bad
+}
+
+# A guest that is not ours, with disks: Linux's own driver writes, flushes, reads back, and reboots in
+# between. What it says that it wrote must then be in the file, out here.
+task_disk() {
+	local log=/out/disk/log.txt said
+	dd if=/dev/zero of=/tmp/disk.img bs=1M count=16 2>/dev/null
+	run disk $ob run --kernel /ob/linux/vmlinuz --initrd /ob/disk-initrd.img --mem 96M --vcpus 2 \
+		--disk /tmp/disk.img:rw --disk /ob/guest.img --append quiet --boot-timeout 300 || return 1
+	tr -d '\r' <$log | grep '^disk: ' | while read -r line; do say "$line"; done
+	said=$(tr -d '\r' <$log | sed -n 's/^disk: kept over a reboot, //p')
+	[ -n "$said" ] && [ "$(head -c 4194304 /tmp/disk.img | md5sum | cut -d' ' -f1)" = "$said" ]
 }
 
 # Guests larger than the hole below 4 GiB, and with two vCPUs. No figures: do they boot and work?
