@@ -9,8 +9,7 @@ cd "$(dirname "$0")/.."
 
 jobs=$(nproc)
 log=$(mktemp -d)
-aside=
-trap '[ -z "$aside" ] || kill $aside 2>/dev/null; rm -rf "$log"' EXIT
+trap 'rm -rf "$log"' EXIT
 passed=0 failed=0 skipped=0
 
 say() { printf '%-44s %s\n' "$1" "$2"; }
@@ -159,26 +158,6 @@ lab_smoke() {
 	[ -s "$dir/summary.txt" ] && rm -r "$dir"
 }
 
-# What needs no KVM and does not mind when it runs: beside the kvm tests, which mostly wait, on the CPU
-# that they leave (SCHED_IDLE). Its lines come when those are over.
-aside() {
-	log=$log/aside passed=0 failed=0 skipped=0
-	mkdir "$log"
-	tests "pure, clang" build/clang/tests/pure
-	tests "pure, ASan and UBSan" build/asan/tests/pure
-	# What is about threads (tests/plain stands in for Criterion). All of it would take ten minutes.
-	TSAN_OPTIONS=$tsan tests "pure, ThreadSanitizer" build/tsan/tests/pure --filter 'track/*' --filter 'ept/*' \
-		--filter 'take_pure/*' --filter 'fault/*' --filter 'window/*' --filter 'staged/*' \
-		--filter 'io_worker/*' --filter 'index_threads/*' --filter 'io_hint/a_thread*' \
-		--filter 'console/*' --filter 'serial_irq/*'
-	for f in build/fuzz/*; do
-		step "fuzz for ${FUZZ_SECONDS:-6} s: $(basename "$f")" \
-			"$f" -max_total_time="${FUZZ_SECONDS:-6}" -verbosity=0 -print_final_stats=0 \
-			-artifact_prefix="$log/"
-	done
-	echo "$passed $failed $skipped" >"$log/counts"
-}
-
 step "layout (.clang-format)" make -s format-check
 step "includes point down" arrows
 step "memory system calls in the host seam only" scripts/seam.sh
@@ -196,12 +175,6 @@ step "build the fuzz targets" make -s -j"$jobs" fuzzers
 
 tests "pure" build/tests/pure
 tests "host" build/tests/host
-tsan="suppressions=$PWD/tests/tsan.supp halt_on_error=1"
-(
-	chrt -i -p 0 $BASHPID
-	aside
-) >"$log/aside.out" 2>&1 &
-aside=$!
 kvm=$passed ran=0
 [ -e /dev/kvm ] && export OB_REQUIRE_KVM=1
 tjobs=1 tests "kvm" build/tests/kvm
@@ -209,27 +182,31 @@ if [ -e /dev/kvm ] && [ "$passed" -le "$kvm" ]; then
 	say "kvm tests" "FAILED: /dev/kvm is there, and none ran"
 	failed=$((failed + 1))
 fi
-wait $aside
-cat "$log/aside.out"
-if read -r p f s <"$log/aside/counts"; then
-	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
-else
-	say "what ran aside" "FAILED to end"
-	failed=$((failed + 1))
-fi
 if [ -e /dev/kvm ]; then
 	step "make demo" demo
 fi
 # Linux guests on a KVM with hardware below it, in QEMU's emulation: needs no /dev/kvm here.
 step "make lab-smoke" lab_smoke
+tests "pure, clang" build/clang/tests/pure
+tests "pure, ASan and UBSan" build/asan/tests/pure
 OB_BUILD=build/asan tests "host, ASan and UBSan" build/asan/tests/host
 if [ -e /dev/kvm ]; then
 	OB_BUILD=build/asan tjobs=1 tests "kvm, ASan and UBSan" build/asan/tests/kvm \
 		--filter '@(vm|kvm_track|take|merge_)*/*'
 fi
-export TSAN_OPTIONS=$tsan
+# What is about threads (tests/plain stands in for Criterion). All of it would take ten minutes.
+export TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp halt_on_error=1"
+tests "pure, ThreadSanitizer" build/tsan/tests/pure --filter 'track/*' --filter 'ept/*' \
+	--filter 'take_pure/*' --filter 'fault/*' --filter 'window/*' --filter 'staged/*' \
+	--filter 'io_worker/*' --filter 'index_threads/*' --filter 'io_hint/a_thread*' \
+	--filter 'console/*' --filter 'serial_irq/*'
 tests "host, ThreadSanitizer" build/tsan/tests/host --filter 'take_host/*' --filter 'io_worker/*' \
 	--filter 'huge/everything*'
+for f in build/fuzz/*; do
+	step "fuzz for ${FUZZ_SECONDS:-6} s: $(basename "$f")" \
+		"$f" -max_total_time="${FUZZ_SECONDS:-6}" -verbosity=0 -print_final_stats=0 \
+		-artifact_prefix="$log/"
+done
 
 echo "tests: $passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]
