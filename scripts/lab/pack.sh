@@ -30,6 +30,7 @@ for f in "$@"; do
 		[ -e "$root$l" ] || { mkdir -p "$root$(dirname "$l")" && cp -L "$l" "$root$l"; }
 	done
 done
-chmod 755 "$root/init"
+# The folder itself is the root of all, and mktemp makes it for one alone.
+chmod 755 "$root" "$root/init"
 (cd "$root" && find . | cpio -o -H newc --quiet) >"$out.new"
 mv "$out.new" "$out"
