@@ -260,7 +260,7 @@ goals="all linux $build/labsum"
 make -s BUILD="$build" $goals || exit 1
 scripts/linux-initrd.sh "$(dirname "$(readlink "$build/linux/vmlinuz")")" scripts/lab/disk-init \
 	"$lab/disk-initrd.img" || exit 1
-[ -s "$lab/guest.img" ] || "$build/mkimage" -o "$lab/guest.img" --mb 8 || exit 1
+[ "$lab/guest.img" -nt "$build/mkimage" ] || "$build/mkimage" -o "$lab/guest.img" --mb 8 || exit 1
 
 results=results/lab-$(date +%Y%m%d-%H%M%S)
 for k in $kernels; do
