@@ -46,7 +46,7 @@ case $what in
 run | micro | tests | shell) ;;
 big) guests=1 npts=${LAB_NPT:-1} mem=${LAB_MEM:-7000} limit=${LAB_LIMIT:-900} ;;
 smoke) npts=${LAB_NPT:-1} guests=${LAB_GUESTS:-2} seconds=${LAB_SECONDS:-15} limit=${LAB_LIMIT:-230} ;;
-full) guests=${LAB_GUESTS:-8} kernels=${LAB_KERNEL:-both} limit=${LAB_LIMIT:-1500} ;;
+full) guests=${LAB_GUESTS:-8} kernels=${LAB_KERNEL:-both} seconds=${LAB_SECONDS:-60} limit=${LAB_LIMIT:-2700} ;;
 *) die 2 "'$what' is none of run, smoke, big, full, tests, micro, shell" ;;
 esac
 case $npts in
@@ -295,6 +295,9 @@ done
 if [ "$what" = full ]; then
 	k=${kernels%% *} npt=${npts%% *}
 	fleet "${k##*/}-npt$npt-nokaslr" "$k" "$npt" :reference lab_append=nokaslr
+	for k in $kernels; do
+		start "${k##*/}-micro" "$k" "$npt" micro
+	done
 fi
 finish_all
 if [ ${#summed[@]} != 0 ]; then
@@ -303,8 +306,7 @@ if [ ${#summed[@]} != 0 ]; then
 fi
 if [ "$what" = full ]; then
 	for k in $kernels; do
-		start "${k##*/}-tests" "$k" 1 tests
-		start "${k##*/}-micro" "$k" 1 micro
+		start "${k##*/}-tests" "$k" "$npt" tests
 	done
 	finish_all
 fi

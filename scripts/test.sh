@@ -14,6 +14,15 @@ passed=0 failed=0 skipped=0
 
 say() { printf '%-44s %s\n' "$1" "$2"; }
 
+# remember NAME <WHAT: what failed is said where it happens, and again at the end: who reads a long log
+# begins there.
+remember() {
+	local line
+	while IFS= read -r line; do
+		printf '  %s: %s\n' "$1" "$line"
+	done >>"$log/failed"
+}
+
 # step NAME COMMAND...: run it, say how it went, show the end of its output when it failed.
 step() {
 	local name=$1
@@ -23,6 +32,7 @@ step() {
 	else
 		say "$name" FAILED
 		tail -40 "$log/step"
+		tail -5 "$log/step" | remember "$name"
 		failed=$((failed + 1))
 		return 1
 	fi
@@ -42,6 +52,7 @@ tests() {
 	if [ -z "$t" ]; then
 		say "$name" "FAILED to run"
 		tail -40 "$log/out"
+		tail -5 "$log/out" | remember "$name"
 		failed=$((failed + 1))
 		return
 	fi
@@ -58,9 +69,12 @@ tests() {
 		failed=$((failed + 1))
 		say "$name" "FAILED with status $rc"
 		tail -40 "$log/out"
+		echo "status $rc" | remember "$name"
 	fi
 	if [ $((f + c)) != 0 ]; then
 		sed 's/\x1b\[[0-9;]*m//g' "$log/out" | grep -v -e '^\[RUN' -e '^\[PASS' | tail -60
+		sed 's/\x1b\[[0-9;]*m//g' "$log/out" | grep -B4 '^\[FAIL\]' | grep -v -e '^\[RUN' -e '^\[PASS' |
+			remember "$name"
 	fi
 }
 
@@ -180,6 +194,7 @@ kvm=$passed ran=0
 tjobs=1 tests "kvm" build/tests/kvm
 if [ -e /dev/kvm ] && [ "$passed" -le "$kvm" ]; then
 	say "kvm tests" "FAILED: /dev/kvm is there, and none ran"
+	echo "none ran" | remember "kvm tests"
 	failed=$((failed + 1))
 fi
 if [ -e /dev/kvm ]; then
@@ -208,5 +223,9 @@ for f in build/fuzz/*; do
 		-artifact_prefix="$log/"
 done
 
+if [ -s "$log/failed" ]; then
+	echo "what failed:"
+	cat "$log/failed"
+fi
 echo "tests: $passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]

@@ -114,7 +114,7 @@ task_user() {
 # take their time from the wall, of which there is little in here.)
 suites_pure='@(probe|track|take_pure|huge|walk)/*'
 suites_host='@(agent|blk*|fake_host|huge|move|pages_host|probe|scan_host|take_host|zap)/*'
-suites_kvm='@(vm|vm_walk|pc|kvm_track|kvm_stats|take|probe|huge|merge_kvm|merge_guests|hostile)/*'
+suites_kvm='@(vm|vm_memory|vm_walk|pc*|kvm_track|kvm_stats|take|probe|huge|merge_kvm|merge_guests|hostile)/*'
 
 # The test binaries; lab_filter chooses among their tests.
 task_tests() {
