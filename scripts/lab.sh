@@ -6,7 +6,7 @@
 #
 #	lab.sh run       4 Linux guests, npt=1 and npt=0; sharing is switched live: off, kernel, off, hash
 #	lab.sh smoke     2 guests, npt=1, shorter
-#	lab.sh big       a guest of 1 GiB and one of 5 GiB, with 2 vCPUs each
+#	lab.sh big       a vmlinux by its PVH entry, a guest of 1 GiB and one of 5 GiB, with 2 vCPUs each
 #	lab.sh full      8 guests, on both outer kernels; without KASLR besides; the tests
 #	lab.sh tests     our test binaries on older kernels (LAB_TESTS="pure host kvm" LAB_FILTER=glob)
 #	lab.sh micro     doctor and a comparison, with the microguest, as root and as nobody in particular
@@ -44,7 +44,7 @@ number() { # NAME VALUE LOW HIGH
 
 case $what in
 run | micro | tests | shell) ;;
-big) guests=1 npts=${LAB_NPT:-1} mem=${LAB_MEM:-7000} limit=${LAB_LIMIT:-900} ;;
+big) guests=1 npts=${LAB_NPT:-1} mem=${LAB_MEM:-7000} limit=${LAB_LIMIT:-1800} ;;
 smoke) npts=${LAB_NPT:-1} guests=${LAB_GUESTS:-2} seconds=${LAB_SECONDS:-15} limit=${LAB_LIMIT:-230} ;;
 full) guests=${LAB_GUESTS:-8} kernels=${LAB_KERNEL:-both} seconds=${LAB_SECONDS:-60} limit=${LAB_LIMIT:-2700} ;;
 *) die 2 "'$what' is none of run, smoke, big, full, tests, micro, shell" ;;
@@ -127,6 +127,7 @@ image() {
 	for f in vmlinuz initrd.img; do
 		[ ! -e "$build/linux/$f" ] || files+=("$build/linux/$f=/ob/linux/$f")
 	done
+	[ "$3" != big ] || files+=("$lab/vmlinux=/ob/vmlinux")
 	if [ "$3" = tests ] || [ "$3" = full ]; then
 		for f in pure host kvm; do
 			files+=("$build/tests/$f=/ob/tests/$f")
@@ -158,7 +159,7 @@ outer_once() {
 	shift 4
 	[ "$task" != shell ] || { console=(-serial stdio) words="" input=/dev/stdin; }
 	vmlinuz=$(kernel fetch "$kernel")/vmlinuz || return 1
-	mkdir -p "$mine" && mkfifo "$mine/progress" || return 1
+	mkdir -p "$mine" && mkfifo "$mine/progress" "$mine/monitor.in" "$mine/monitor.out" || return 1
 	: >"$log"
 	exec 7<>"$mine/progress"
 	# It is killed with us, whatever becomes of us. cmpxchg16b spoils the flags in QEMU 7.2 when an
@@ -167,11 +168,12 @@ outer_once() {
 	setpriv --pdeathsig KILL qemu-system-x86_64 -accel tcg,thread=multi -cpu max,-cx16,-la57 \
 		-machine q35 -smp "$cpus" -m "$mem" -nodefaults -no-user-config -display none -no-reboot \
 		-kernel "$vmlinuz" -initrd "$lab/outer-${kernel##*/}.img" \
-		-append "console=ttyS0 $words panic=-1 idle=poll no_timer_check mitigations=off lab_npt=$npt lab_task=$task \
+		-append "console=ttyS0 $words panic=-1 idle=poll no_timer_check mitigations=off nokaslr lab_npt=$npt lab_task=$task \
 			lab_guests=$guests lab_seconds=$seconds lab_limit=$((limit - 20)) $*" \
 		"${console[@]}" -device virtio-serial-pci \
 		-chardev "file,id=p,path=$mine/progress" -device virtserialport,chardev=p,name=progress \
 		-chardev "file,id=r,path=$mine/results.tar" -device virtserialport,chardev=r,name=results \
+		-chardev "pipe,id=m,path=$mine/monitor" -mon m \
 		9>&- 7>&- 2>"$mine/qemu.err" <"$input" &
 	qemu=$!
 	# shellcheck disable=SC2064
@@ -188,7 +190,9 @@ outer_once() {
 			kill -KILL "$qemu"
 			break
 		elif [ "$task" = fleet ] && [ $((SECONDS - still)) -ge 100 ]; then
-			say "$name: NOTE the outer machine has stood still for 100 s, and is ended; its console is $log.still"
+			say "$name: NOTE the outer machine has stood still for 100 s, and is ended; its console and where \
+it stood are in $log.still"
+			{ cat "$log"; where_it_stands "$mine/monitor"; } >"$log.still" 2>&1
 			kill -KILL "$qemu"
 			still=-1
 			break
@@ -200,7 +204,6 @@ outer_once() {
 	wait "$qemu" 2>/dev/null
 	exec 7<&-
 	if [ $still = -1 ]; then
-		cp "$log" "$log.still"
 		rm -rf "$mine"
 		return 3
 	fi
@@ -218,6 +221,16 @@ outer_once() {
 		tail -n 30 "$log" | sed 's/[^[:print:]\t]//g; s/^/    /'
 		return 1
 	fi
+}
+
+# where_it_stands PIPE: of a machine that does nothing, what its CPU does, by QEMU's monitor; three times,
+# since a loop is told from a halt by what changes.
+where_it_stands() {
+	local i
+	for i in 1 2 3; do
+		printf '%s\n' "info registers" "info lapic" "info pic" 'x/12i $pc' >"$1.in"
+		timeout 2 cat "$1.out"
+	done
 }
 
 # start NAME ...: outer, beside the others that run, as many at a time as there are CPUs for.
@@ -261,6 +274,9 @@ make -s BUILD="$build" $goals || exit 1
 scripts/linux-initrd.sh "$(dirname "$(readlink "$build/linux/vmlinuz")")" scripts/lab/disk-init \
 	"$lab/disk-initrd.img" || exit 1
 [ "$lab/guest.img" -nt "$build/mkimage" ] || "$build/mkimage" -o "$lab/guest.img" --mb 8 || exit 1
+if [ "$what" = big ] && ! [ "$lab/vmlinux" -nt "$build/linux/vmlinuz" ]; then
+	scripts/linux-vmlinux.sh "$build/linux/vmlinuz" "$lab/vmlinux" || exit 1
+fi
 
 results=results/lab-$(date +%Y%m%d-%H%M%S)
 for k in $kernels; do

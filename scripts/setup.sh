@@ -9,7 +9,7 @@ build="gcc make libc6-dev libxxhash-dev libjansson-dev libhwloc-dev libjemalloc-
 emu="qemu-system-x86 busybox-static cpio xz-utils"
 test="$build clang clang-format libclang-rt-14-dev libcriterion-dev acpica-tools $emu"
 bench="$build qemu-system-x86"
-lab="$build $emu"
+lab="$build $emu lz4 zstd"
 
 case "${1:-build}" in
 build) want=$build ;;

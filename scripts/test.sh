@@ -12,7 +12,7 @@ log=$(mktemp -d)
 trap 'rm -rf "$log"' EXIT
 passed=0 failed=0 skipped=0
 
-say() { printf '%-44s %s\n' "$1" "$2"; }
+say() { printf '%5d s  %-44s %s\n' "$SECONDS" "$1" "$2"; }
 
 # remember NAME <WHAT: what failed is said where it happens, and again at the end: who reads a long log
 # begins there.
@@ -76,6 +76,23 @@ tests() {
 		sed 's/\x1b\[[0-9;]*m//g' "$log/out" | grep -B4 '^\[FAIL\]' | grep -v -e '^\[RUN' -e '^\[PASS' |
 			remember "$name"
 	fi
+}
+
+# later NAME GOAL...: make them in build/NAME, some time; built NAME: wait until that is done.
+later() {
+	local name=$1 out=$log/built-$1
+	shift
+	[ "$name" = fuzz ] || set -- BUILD="build/$name" "$@"
+	{
+		printf 'make -s -j%d' "$jobs"
+		printf ' %q' "$@"
+		printf ' >%q 2>&1; echo $? >%q.rc\n' "$out" "$out"
+	} >>"$log/later"
+}
+built() {
+	while [ ! -s "$log/built-$1.rc" ] && kill -0 "$later"; do sleep 0.2; done
+	cat "$log/built-$1"
+	[ "$(cat "$log/built-$1.rc")" = 0 ]
 }
 
 # Folders may include from folders below only (docs/design.md).
@@ -180,12 +197,16 @@ step "set-up without root names the packages" setup_names
 step "build with gcc" make -s -j"$jobs" CC=gcc tests || exit 1
 export OB_BUILD=build
 export LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp:print_suppressions=0
-step "build with clang" make -s -j"$jobs" CC=clang BUILD=build/clang build/clang/overbook build/clang/yardstick \
-	build/clang/tests/pure build/clang/tests/host build/clang/tests/kvm build/clang/linux/agent
-step "build with gcc, ASan and UBSan" make -s -j"$jobs" SAN=address,undefined BUILD=build/asan tests
-step "build with gcc, ThreadSanitizer" make -s -j"$jobs" SAN=thread BUILD=build/tsan \
-	build/tsan/tests/pure build/tsan/tests/host
-step "build the fuzz targets" make -s -j"$jobs" fuzzers
+# The other builds go on beside the tests, most of which wait most of their time; they have what those
+# leave of the CPUs (SCHED_IDLE).
+later clang CC=clang build/clang/overbook build/clang/yardstick build/clang/tests/pure build/clang/tests/host \
+	build/clang/tests/kvm build/clang/linux/agent
+later asan SAN=address,undefined tests
+later tsan SAN=thread build/tsan/tests/pure build/tsan/tests/host
+later fuzz fuzzers
+setsid chrt -i 0 bash "$log/later" &
+later=$!
+trap 'kill -- "-$later" 2>/dev/null; rm -rf "$log"' EXIT
 
 tests "pure" build/tests/pure
 tests "host" build/tests/host
@@ -202,13 +223,16 @@ if [ -e /dev/kvm ]; then
 fi
 # Linux guests on a KVM with hardware below it, in QEMU's emulation: needs no /dev/kvm here.
 step "make lab-smoke" lab_smoke
+step "build with clang" built clang
 tests "pure, clang" build/clang/tests/pure
+step "build with gcc, ASan and UBSan" built asan
 tests "pure, ASan and UBSan" build/asan/tests/pure
 OB_BUILD=build/asan tests "host, ASan and UBSan" build/asan/tests/host
 if [ -e /dev/kvm ]; then
 	OB_BUILD=build/asan tjobs=1 tests "kvm, ASan and UBSan" build/asan/tests/kvm \
 		--filter '@(vm|kvm_track|take|merge_)*/*'
 fi
+step "build with gcc, ThreadSanitizer" built tsan
 # What is about threads (tests/plain stands in for Criterion). All of it would take ten minutes.
 export TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp halt_on_error=1"
 tests "pure, ThreadSanitizer" build/tsan/tests/pure --filter 'track/*' --filter 'ept/*' \
@@ -217,6 +241,7 @@ tests "pure, ThreadSanitizer" build/tsan/tests/pure --filter 'track/*' --filter 
 	--filter 'console/*' --filter 'serial_irq/*'
 tests "host, ThreadSanitizer" build/tsan/tests/host --filter 'take_host/*' --filter 'io_worker/*' \
 	--filter 'huge/everything*'
+step "build the fuzz targets" built fuzz
 for f in build/fuzz/*; do
 	step "fuzz for ${FUZZ_SECONDS:-6} s: $(basename "$f")" \
 		"$f" -max_total_time="${FUZZ_SECONDS:-6}" -verbosity=0 -print_final_stats=0 \

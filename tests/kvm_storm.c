@@ -27,6 +27,29 @@ static void all_stormed(const json_t *r, uint64_t mib)
 			      "guest %zu", i);
 }
 
+/*
+ * A host that is so busy that it is looked at a tenth of a second late, again and again, keeps so much
+ * in reserve that there is none left to run in: then guests stand, as they are to, and whether all get
+ * done is no question. true: that is how it was, and it is worth another try.
+ */
+static bool held_up_by_a_busy_host(struct cli *c, int tries)
+{
+	const json_t *r = cli_run_of(c, 0);
+	double react =
+		json_number_value(json_object_get(json_object_get(r, "reserve"), "react_seconds"));
+
+	if (!strstr(cli_str(r, "note"), "stand still for want of memory") || react < 0.1)
+		return false;
+	cr_assert_eq(cli_num(r, "integrity", "mismatches"), 0);
+	cr_assert_eq(cli_num(r, "cells_lost", NULL), 0);
+	if (!json_is_null(json_object_get(json_object_get(r, "reserve"), "host_mem_bytes")))
+		cr_assert_eq(cli_num(r, "reserve", "over_bytes"), 0, "it was passed:\n%s", c->out);
+	cli_free(c);
+	if (tries == 2)
+		cr_skip_test("the host is too busy: it was looked at %.2f s late", react);
+	return true;
+}
+
 Test(storm, everything_breaks_and_is_merged_again, .timeout = 120)
 {
 	const json_t *r, *s;
@@ -64,16 +87,20 @@ Test(storm, everything_breaks_and_is_merged_again, .timeout = 120)
 }
 
 /* 256 MiB of guests that live in 220, the pool included. */
-Test(storm, a_small_host_is_not_passed_and_all_get_done, .timeout = 120)
+Test(storm, a_small_host_is_not_passed_and_all_get_done, .timeout = 160)
 {
 	const json_t *r;
 	struct cli c;
 
 	NEED_KVM();
-	cli_run(&c,
-		"fleet --guests 4 --cell 1 --mem 64M --workload cowstorm:8 --seconds 30 --quiet "
-		"--host-mem 220M",
-		true, 90);
+	for (int tries = 1;; tries++) {
+		cli_run(&c,
+			"fleet --guests 4 --cell 1 --mem 64M --workload cowstorm:8 --seconds 30 "
+			"--quiet --host-mem 220M",
+			true, 70);
+		if (!held_up_by_a_busy_host(&c, tries))
+			break;
+	}
 	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
 	r = cli_run_of(&c, 0);
 	cr_assert_str_eq(cli_str(r, "status"), "ok");
@@ -156,7 +183,7 @@ static void put(const char *dir, const char *file, uint64_t v)
 #define LIMIT (274 * OB_MIB)
 
 /* In a memory cgroup that ends whoever passes its limit nobody is ended. */
-Test(storm, a_memory_cgroup_is_not_run_into, .timeout = 120)
+Test(storm, a_memory_cgroup_is_not_run_into, .timeout = 160)
 {
 	struct bench_cgroup g;
 	char above[1100];
@@ -164,17 +191,22 @@ Test(storm, a_memory_cgroup_is_not_run_into, .timeout = 120)
 	struct cli c;
 
 	NEED_KVM();
-	if (!bench_cgroup_open(&g))
-		cr_skip_test("no memory cgroup to be had here (root)");
-	put(g.dir, g.v2 ? "memory.max" : "memory.limit_in_bytes", LIMIT);
-	put(g.dir, "cgroup.procs", (uint64_t)getpid());
-	cli_run(&c,
-		"fleet --guests 4 --cell 1 --mem 64M --workload cowstorm:8 --seconds 30 --quiet",
-		true, 90);
-	snprintf(above, sizeof(above), "%s", g.dir);
-	*strrchr(above, '/') = '\0';
-	put(above, "cgroup.procs", (uint64_t)getpid());
-	bench_cgroup_close(&g);
+	for (int tries = 1;; tries++) {
+		if (!bench_cgroup_open(&g))
+			cr_skip_test("no memory cgroup to be had here (root)");
+		put(g.dir, g.v2 ? "memory.max" : "memory.limit_in_bytes", LIMIT);
+		put(g.dir, "cgroup.procs", (uint64_t)getpid());
+		cli_run(&c,
+			"fleet --guests 4 --cell 1 --mem 64M --workload cowstorm:8 --seconds 30 "
+			"--quiet",
+			true, 70);
+		snprintf(above, sizeof(above), "%s", g.dir);
+		*strrchr(above, '/') = '\0';
+		put(above, "cgroup.procs", (uint64_t)getpid());
+		bench_cgroup_close(&g);
+		if (!held_up_by_a_busy_host(&c, tries))
+			break;
+	}
 
 	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
 	r = cli_run_of(&c, 0);

@@ -109,6 +109,14 @@ Test(live, hash_and_off_in_turn_on_the_same_guests, .timeout = 180)
 	cli_free(&c);
 }
 
+/* ksmd has a low priority: on a busy host it may not be through in its time, and then there is
+ * nothing to say of what it saves. */
+static bool converged(const struct cli *c, size_t i)
+{
+	return json_is_true(
+		json_object_get(json_object_get(phase(c, i, "kernel"), "kernel_ksm"), "converged"));
+}
+
 Test(live, linux_ksm_in_between_and_its_settings_back, .timeout = 240)
 {
 	const json_t *off, *kernel;
@@ -121,13 +129,20 @@ Test(live, linux_ksm_in_between_and_its_settings_back, .timeout = 240)
 	f = fopen("/sys/kernel/mm/ksm/pages_to_scan", "re");
 	cr_assert(f && fgets(before, sizeof(before), f));
 	fclose(f);
-	cli_run(&c,
-		"compare --guests 4 --cell 2 --mem 16M --workload kv,churn --sharing "
-		"off,kernel,off,hash --live --seconds 2 --control none --out "
-		"/tmp/overbook-test-live-out",
-		true, 200);
-	cr_expect_eq(system("rm -rf /tmp/overbook-test-live-out"), 0);
-	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
+	for (int tries = 1;; tries++) {
+		cli_run(&c,
+			"compare --guests 4 --cell 2 --mem 16M --workload kv,churn --sharing "
+			"off,kernel,off,hash --live --seconds 2 --control none --out "
+			"/tmp/overbook-test-live-out",
+			true, 70);
+		cr_expect_eq(system("rm -rf /tmp/overbook-test-live-out"), 0);
+		cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
+		if (converged(&c, 1))
+			break;
+		cli_free(&c);
+		if (tries == 3)
+			cr_skip_test("the host is too busy: ksmd was not through in its time");
+	}
 	off = phase(&c, 0, "off");
 	kernel = phase(&c, 1, "kernel");
 	left(kernel, "off");

@@ -2,6 +2,7 @@
 /* kvm_wset_fleet.c: --working-set as a person has it: fleets, their results, pauses and ends. */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,20 +54,44 @@ static double real_of(const json_t *o, const char *key)
 	return json_number_value(v);
 }
 
+/* As below. */
+#define SECONDS 17
+#define PERIOD	5
+
+/* How often the slowest guest touched all that it uses in a period of sampling, on the average. */
+static double rounds(const struct cli *c, const double *percent)
+{
+	double least = INFINITY;
+
+	for (size_t i = 0; i < 4; i++)
+		least = fmin(least, real_of(guest_of(c, i), "ops") / SECONDS * PERIOD /
+					    (percent[i % 2] / 100 * 8192));
+	return least;
+}
+
 /* Two guests that use a little, two that use three times as much. A guest visits all that it uses
- * in two seconds or a little more. */
-Test(wset_fleet, estimates_what_guests_touch, .timeout = 120)
+ * in two seconds or a little more; where the host is so busy that it does not, it uses less. */
+Test(wset_fleet, estimates_what_guests_touch, .timeout = 160)
 {
 	static const double percent[] = {30, 90};
 	struct cli c;
+	double r;
 
 	NEED_KVM();
 	need_uffd();
-	cli_run(&c,
-		"fleet --guests 4 --cell 2 --mem 32M --workload touch:30,touch:90 --seconds 17 "
-		"--working-set --sample-period 5 --quiet --control none",
-		true, 90);
-	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
+	for (int tries = 1;; tries++) {
+		cli_run(&c,
+			"fleet --guests 4 --cell 2 --mem 32M --workload touch:30,touch:90 "
+			"--seconds 17 --sample-period 5 --working-set --quiet --control none",
+			true, 50);
+		cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
+		r = rounds(&c, percent);
+		if (r >= 1.8)
+			break;
+		cli_free(&c);
+		if (tries == 3)
+			cr_skip_test("the host is too busy: %.1f rounds a period", r);
+	}
 	cr_expect(strstr(c.out, "working set, estimated"), "%s", c.out);
 	for (size_t i = 0; i < 4; i++) {
 		const json_t *w = json_object_get(guest_of(&c, i), "working_set"), *p;

@@ -1,0 +1,48 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# The vmlinux that is packed in a bzImage, to boot it by its PVH entry. Needs no root.
+#
+#	linux-vmlinux.sh BZIMAGE OUT
+#
+# Where the packed kernel lies stands in the header, from boot protocol 2.08 on: payload_offset and
+# payload_length, counted from the end of the setup sectors (Documentation/arch/x86/boot.rst). Its last
+# four bytes are its length unpacked.
+set -eu
+
+[ $# = 2 ] || {
+	echo "usage: linux-vmlinux.sh BZIMAGE OUT" >&2
+	exit 2
+}
+image=$1
+out=$2
+
+die() {
+	echo "linux-vmlinux.sh: $*" >&2
+	exit 1
+}
+field() { od -An -v -t "u$2" -j "$1" -N "$2" "$image" | tr -d ' \n'; } # OFFSET BYTES
+payload() { tail -c "+$((begin + 1))" "$image" | head -c $((length - 4)); }
+
+[ "$(od -An -c -j 514 -N 4 "$image" | tr -d ' \n')" = HdrS ] || die "$image: is no bzImage"
+[ "$(field 518 2)" -ge 520 ] || die "$image: boot protocol older than 2.08"
+setup=$(field 497 1)
+[ "$setup" != 0 ] || setup=4
+begin=$(((setup + 1) * 512 + $(field 584 4)))
+length=$(field 588 4)
+case $(od -An -v -t x1 -j "$begin" -N 4 "$image" | tr -d ' \n') in
+02214c18) tool=lz4 ;;
+28b52ffd) tool=zstd ;;
+fd377a58) tool=xz ;;
+1f8b*) tool=gzip ;;
+425a68*) tool=bzip2 ;;
+7f454c46) tool=cat ;;
+*) die "$image: packed in a way that this script does not know" ;;
+esac
+command -v $tool >/dev/null || die "no $tool: install the package $tool"
+trap 'rm -f "$out.new"' EXIT
+case $tool in
+cat) payload >"$out.new" ;;
+*) payload | $tool -dc >"$out.new" ;;
+esac
+[ "$(od -An -v -t x1 -N 4 "$out.new" | tr -d ' \n')" = 7f454c46 ] || die "$image: what is packed in it is no ELF file"
+mv "$out.new" "$out"
