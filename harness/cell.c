@@ -100,6 +100,7 @@ static void cell_pause(struct cell *c, bool pause)
 	for (unsigned int i = 0; i < c->nguests && !pause; i++)
 		c->guest[i].beat_ns = 0;
 	c->paused = pause;
+	cell_boot_held(c);
 }
 
 /* For want of memory: park or release all guests, while merging goes on, to bring some back. */
@@ -115,6 +116,7 @@ static void cell_stand(struct cell *c, bool stand)
 		c->guest[i].beat_ns = 0;
 	}
 	c->stood = stand;
+	cell_boot_held(c);
 	if (!c->wset)
 		return;
 	/* A cell that is paused holds this lock already. */
@@ -400,20 +402,19 @@ static json_t *reply_sample(struct cell *c, const json_t *doc)
 	return o;
 }
 
-/* Guests that are not warm by now are not going to be; or those that have not even booted. */
-static void cell_fail_cold(struct cell *c, bool booting)
+/* Guests that are not warm by now are not going to be. */
+static void cell_fail_cold(struct cell *c)
 {
 	for (unsigned int i = 0; i < c->nguests; i++) {
 		struct vm *vm = c->guest[i].vm;
 		struct agent_report r = {0};
+		uint64_t phase;
 
-		if (agent_read_report(&vm->agent, &r) && booting)
-			continue;
-		if (booting && atomic_load(&vm->state) == VM_RUNNING)
-			vm_fail(vm, "did not boot in time: its agent has not said anything");
-		else if (r.phase < AGENT_WARM && atomic_load(&vm->state) == VM_RUNNING)
+		agent_read_report(&vm->agent, &r);
+		phase = cell_boot_phase(c, &c->guest[i], r.phase);
+		if (phase < AGENT_WARM && atomic_load(&vm->state) == VM_RUNNING)
 			vm_fail(vm, "was not ready in time (phase %llu)",
-				(unsigned long long)r.phase);
+				(unsigned long long)phase);
 	}
 }
 
@@ -448,7 +449,7 @@ static json_t *cell_answer(struct cell *c, const json_t *doc, bool *quit)
 	else if (!strcmp(what, "stand"))
 		stand_told(c, doc);
 	else if (!strcmp(what, "fail-cold"))
-		cell_fail_cold(c, json_is_true(json_object_get(doc, "booting")));
+		cell_fail_cold(c);
 	else if (!strcmp(what, "scan-gap"))
 		cell_scan_gap(c, doc);
 	else if (!strcmp(what, "plant"))

@@ -11,11 +11,29 @@ struct cell_linux {
 	unsigned int vcpus;
 	void *initrd;
 	size_t initrd_len;
+	uint64_t boot_ns; /* so long a guest may take to boot */
 	uint64_t hang_ns; /* an agent that says nothing for so long: the guest hangs */
-	int input_fd;	  /* a terminal, whose input is for the one guest's console; -1: none */
+	char ready[LINUX_MAX_READY + 1]; /* said on a console by who has booted; "": not known */
+	bool remark;			 /* on a guest that falls silent: nobody looks at it */
+	int input_fd; /* a terminal, whose input is for the one guest's console; -1: none */
 	pthread_t input;
 	bool has_input;
 	_Atomic bool input_quit;
+};
+
+/* How far a Linux guest is with booting, by the cell's clock (cell_boot.c). */
+struct cell_boot {
+	bool begun;
+	uint64_t since_ns;   /* its start, or the reset since which it has not been up */
+	bool again;	     /* the latter */
+	unsigned int loops;  /* resets since then */
+	unsigned int resets; /* ever, as last seen */
+	bool up;	     /* it has been since the last reset */
+	unsigned int times;  /* boots before this one that were ready: serial_heard */
+	uint64_t bytes, bytes_ns;
+	bool remarked;	      /* on this boot */
+	unsigned int remarks; /* made in all */
+	char remark[200];     /* the last */
 };
 
 struct cell_guest {
@@ -31,6 +49,7 @@ struct cell_guest {
 	/* Watchdog: when its heartbeat last changed, by its CPU time and by the clock. */
 	uint64_t beat, beat_cpu_ns, beat_ns;
 	bool running;
+	struct cell_boot boot;
 	bool gone;		      /* it has ended, and its memory was given back */
 	struct agent_report last;     /* of one that is gone */
 	struct cell_kvmstat *kvmstat; /* NULL: this KVM has none */
@@ -87,7 +106,9 @@ struct cell {
 	struct ob_mutex wake_lock; /* the scanner's rest ends early: woken */
 	pthread_cond_t wake_cond;
 	bool woken;
-	bool stood;		/* for want of memory the guests stand still; merging goes on */
+	bool stood; /* for want of memory the guests stand still; merging goes on */
+	/* Since when they are paused or stand (0: they do not), and for how long before, in all. */
+	uint64_t held_since_ns, held_ns;
 	struct cell_wset *wset; /* the samplers; NULL: there are none */
 };
 
@@ -164,6 +185,17 @@ bool cell_linux_watch(struct cell *c, struct cell_guest *g, uint64_t heartbeat, 
 void cell_linux_sample(struct cell *c, struct cell_guest *g, json_t *o);
 int cell_linux_input_start(struct cell *c, struct ob_err *e);
 void cell_linux_input_stop(struct cell *c);
+
+/*
+ * cell_boot.c: has a Linux guest booted? What it is to say, before it runs; look, while it runs, and end
+ * it or remark on it; how far it is, @said being what its agent says; what a sample says of it. And
+ * whether the guests are held, paused or standing, has changed.
+ */
+void cell_boot_guest(struct cell *c, struct cell_guest *g);
+void cell_boot_watch(struct cell *c, struct cell_guest *g);
+uint64_t cell_boot_phase(const struct cell *c, struct cell_guest *g, uint64_t said);
+void cell_boot_sample(const struct cell_guest *g, json_t *o);
+void cell_boot_held(struct cell *c);
 
 /* cell_kvmstat.c: opened when the VM is there, closed before it goes. */
 void cell_kvmstat_open(struct cell_guest *g);

@@ -156,6 +156,7 @@ int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, s
 		goto exit_ept;
 	}
 	cell_io_listen(c, g);
+	cell_boot_guest(c, g);
 	cell_huge_guest(c, g);
 	cell_kvmstat_open(g);
 	g->vm->agent.count_arg = g;
@@ -235,8 +236,9 @@ void cell_guest_watch(struct cell *c, struct cell_guest *g)
 
 	if (!g->running || atomic_load(&g->vm->state) != VM_RUNNING)
 		return;
+	cell_boot_watch(c, g);
 	/* Before its first report a guest is watched by the time that the fleet may take to be
-	 * warm. */
+	 * warm, and a Linux guest by the time that it may take to boot. */
 	if (!agent_read_report(&g->vm->agent, &r) || cell_linux_watch(c, g, r.heartbeat, now))
 		return;
 	if (r.heartbeat != g->beat || !g->beat_ns || c->paused || c->stood) {

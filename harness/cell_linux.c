@@ -36,7 +36,10 @@ int cell_linux_setup(struct cell *c, const json_t *doc, struct ob_err *e)
 	l->on = true;
 	l->agent = json_is_true(json_object_get(pc, "agent"));
 	l->vcpus = (unsigned int)proto_u64(pc, "vcpus");
+	l->boot_ns = boot_ns;
 	l->hang_ns = OB_MAX(boot_ns, HANG_NS);
+	snprintf(l->ready, sizeof(l->ready), "%s", proto_str(pc, "ready"));
+	l->remark = json_is_true(json_object_get(pc, "remark"));
 	if (json_is_true(json_object_get(pc, "input")))
 		l->input_fd = STDIN_FILENO;
 	if (!*proto_str(pc, "initrd"))
@@ -125,15 +128,16 @@ void cell_linux_sample(struct cell *c, struct cell_guest *g, json_t *o)
 		return;
 	/* Nobody is there to say how far it is, nor with which code it ends. */
 	if (!c->lx.agent) {
-		json_object_set_new(o, "phase", json_integer(AGENT_WARM));
+		json_object_set_new(o, "phase",
+				    json_integer((json_int_t)cell_boot_phase(c, g, AGENT_BOOT)));
 		if (g->vm->end == VM_END_EXIT)
 			json_object_set_new(o, "reason", json_string("it powered off"));
 	}
 	json_object_set_new(o, "reboots",
 			    json_integer((json_int_t)atomic_load(&g->vm->boot.resets)));
 	serial_flush(&g->vm->serial);
-	json_object_set_new(o, "silent", json_boolean(!g->vm->serial.total));
-	if (g->vm->end != VM_END_FAILED)
+	cell_boot_sample(g, o);
+	if (g->vm->end != VM_END_FAILED && !g->boot.remarked)
 		return;
 	serial_tail(&g->vm->serial, tail, sizeof(tail));
 	json_object_set_new(o, "tail", json_string(tail));

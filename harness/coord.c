@@ -94,14 +94,9 @@ static unsigned int count_guests(const struct coord *c, bool ended)
 	return n;
 }
 
-/* There is nobody in the guests to say how far they are. */
-static bool agentless(const struct coord *c)
-{
-	return c->cfg->lx.on && !c->cfg->lx.agent;
-}
-
 static int wait_warm(struct coord *c, struct ob_err *e)
 {
+	const char *doing = coord_linux_agentless(c) ? "booting" : "filling memory";
 	/* Of Linux guests, from when they must have booted. */
 	uint64_t limit =
 		c->boot_ns + (c->cfg->warm_timeout + c->cfg->lx.boot_timeout) * OB_NS_PER_SEC;
@@ -118,8 +113,7 @@ static int wait_warm(struct coord *c, struct ob_err *e)
 		warm = count_guests(c, false);
 		ended = count_guests(c, true);
 		if (now >= next || isatty(STDERR_FILENO)) {
-			coord_progress(c, "filling memory: %u of %u guests ready", warm,
-				       c->cfg->guests);
+			coord_progress(c, "%s: %u of %u guests ready", doing, warm, c->cfg->guests);
 			next = now + 2 * OB_NS_PER_SEC;
 		}
 		if (warm + ended == c->cfg->guests)
@@ -129,13 +123,10 @@ static int wait_warm(struct coord *c, struct ob_err *e)
 			if (r)
 				return r;
 		}
-		r = coord_linux_boot_time(c, e);
-		if (r)
-			return r;
 		nap_until(c, now + WARM_POLL_NS);
 	}
 	c->out->warm_seconds = (double)(coord_now(c) - c->boot_ns) / OB_NS_PER_SEC;
-	if (!ob_stop_signal && !warm)
+	if (!ob_stop_signal && !warm && !coord_linux_was_ready(c))
 		return ob_fail(e, EIO, "no guest came up: %s", c->out->guest[0].reason);
 	return 0;
 }
@@ -273,9 +264,6 @@ static int measure(struct coord *c, struct ob_err *e)
 		if (r)
 			return r;
 		reap(c);
-		r = coord_linux_boot_time(c, e);
-		if (r)
-			return r;
 		s = &c->out->sample[c->out->nsamples - 1];
 		if (c->driving && !ksm_sysfs_read(&k))
 			c->out->converged |= ksm_settled(&c->settle, &k);
@@ -369,10 +357,10 @@ static void judge(struct coord *c, int err, const struct ob_err *e)
 			 out->paused_seconds);
 	} else if (*memory) {
 		snprintf(out->note, sizeof(out->note), "%s", memory);
-	} else if (agentless(c) && c->cfg->guests > 1) {
-		snprintf(
-			out->note, sizeof(out->note),
-			"guests without an agent: measured from their start, nothing was verified");
+	} else if (coord_linux_agentless(c) && c->cfg->guests > 1) {
+		snprintf(out->note, sizeof(out->note),
+			 "guests without an agent: measured from %s, nothing was verified",
+			 coord_linux_from_start(c) ? "their start" : "when all were ready");
 	}
 }
 
@@ -464,7 +452,7 @@ int coord_run(const struct fleet_config *cfg, const struct ksm_engine_ops *mode,
 		out->boot_seconds = (double)(c.boot_ns - begin) / OB_NS_PER_SEC;
 		r = coord_ask(&c, json_pack("{s:s}", "do", "start"), 30000, NULL, e);
 	}
-	if (!r && !ob_stop_signal && !agentless(&c))
+	if (!r && !ob_stop_signal && !coord_linux_from_start(&c))
 		r = wait_warm(&c, e);
 	if (!r && !ob_stop_signal)
 		r = switch_on(&c, e);

@@ -22,7 +22,9 @@ struct coord_guest {
 	unsigned int nram;
 	uint64_t staging, staging_size; /* the same of its staging; 0 bytes: it has none */
 	uint64_t phase, ops;
-	bool ended; /* by itself or by a fault, or its cell is lost */
+	bool ended;	      /* by itself or by a fault, or its cell is lost */
+	bool told;	      /* how its console ended when it failed (coord_linux.c) */
+	unsigned int remarks; /* on how it boots, that were told */
 	uint64_t lat[AGENT_LAT_BUCKETS];
 };
 
@@ -97,7 +99,6 @@ struct coord {
 	uint64_t lat_t0[AGENT_LAT_BUCKETS];
 	unsigned int room; /* samples allocated */
 	bool said_unbound; /* that cells could not be bound to their nodes */
-	bool said_booting; /* that the time to boot is over (coord_linux.c) */
 	/* Stopped and let go on by the control socket (coord_control.c). */
 	bool stopped;
 	uint64_t stopped_ns;	   /* since when, by the host's clock */
@@ -216,15 +217,19 @@ int coord_sample(struct coord *c, bool full, struct ob_err *e);
 /* coord_wset.c: what cells are told about sampling (null: nothing), and what one says of a guest. */
 json_t *coord_wset_doc(const struct fleet_config *cfg);
 void coord_wset_take(struct coord *c, struct run_guest *g, const json_t *guest);
-/* coord_linux.c: Linux guests: what cells are told of all of them (null: there are none) and of one; what
- * a sample says of one; and who has not booted in time, looked at while guests boot. */
+/* coord_linux.c: Linux guests: what cells are told of all of them (null: there are none) and of one; and
+ * what a sample says of one. */
 json_t *coord_linux_doc(const struct fleet_config *cfg);
 void coord_linux_guest(const struct fleet_config *cfg, unsigned int guest, json_t *doc);
 void coord_linux_take(struct coord *c, struct run_guest *g, const json_t *guest);
 /* All have ended: is that as it may be? Those without an agent were to run until they power off, and
  * whoever has the console may power the others off as well. */
 bool coord_linux_all_off(const struct coord *c);
-int coord_linux_boot_time(struct coord *c, struct ob_err *e);
+/* There is nobody in the guests to say how they are; nor when they have booted: then they are measured
+ * from their start; but some had booted, and are gone. */
+bool coord_linux_agentless(const struct coord *c);
+bool coord_linux_from_start(const struct coord *c);
+bool coord_linux_was_ready(const struct coord *c);
 /* coord_content.c: top shared content, from the last sample's meter. */
 void coord_content(struct coord *c);
 /* coord_kinds.c: what is saved by kind, from the same. 0 or -errno with a line. */

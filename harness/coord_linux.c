@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * coord_linux.c: Linux guests as the coordinator sees them: what the cells are told of them, who has
- * not booted in time, and how the console of one that failed ends.
+ * coord_linux.c: Linux guests as the coordinator sees them: what the cells are told of them, what is
+ * remarked on one, and how its console ends then, or when it has failed.
  */
 #include <limits.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "harness/coord.h"
 #include "harness/proto.h"
@@ -16,9 +17,12 @@ json_t *coord_linux_doc(const struct fleet_config *cfg)
 
 	if (!l->on)
 		return json_null();
-	o = json_pack("{s:I,s:b,s:b,s:I,s:s}", "vcpus", (json_int_t)l->vcpus, "agent",
+	/* Who has the console before him sees himself what it says. */
+	o = json_pack("{s:I,s:b,s:b,s:I,s:s,s:b,s:s}", "vcpus", (json_int_t)l->vcpus, "agent",
 		      (int)l->agent, "input", (int)l->input, "boot_timeout",
-		      (json_int_t)l->boot_timeout, "initrd", l->initrd ? l->initrd : "");
+		      (json_int_t)l->boot_timeout, "ready", l->ready ? l->ready : "", "remark",
+		      (int)!(cfg->console_fd > 0 && isatty(cfg->console_fd)), "initrd",
+		      l->initrd ? l->initrd : "");
 	OB_ASSERT(o);
 	return o;
 }
@@ -55,37 +59,27 @@ static void say_tail(const struct coord *c, const struct run_guest *g)
 
 void coord_linux_take(struct coord *c, struct run_guest *g, const json_t *guest)
 {
-	const char *tail = proto_str(guest, "tail");
+	struct coord_guest *cg = &c->guest[g->id];
+	unsigned int remarks = (unsigned int)proto_u64(guest, "remarks");
+	bool failed = !strcmp(g->end, "failed") && !cg->told;
 
 	if (!c->cfg->lx.on)
 		return;
 	g->reboots = (unsigned int)proto_u64(guest, "reboots");
-	g->silent = json_is_true(json_object_get(guest, "silent"));
-	if (*tail && !*g->console_tail) {
-		snprintf(g->console_tail, sizeof(g->console_tail), "%.*s",
-			 (int)sizeof(g->console_tail) - 1, tail);
-		say_tail(c, g);
+	if (remarks == cg->remarks && !failed)
+		return;
+	if (remarks > cg->remarks) {
+		snprintf(g->remark, sizeof(g->remark), "%.*s", (int)sizeof(g->remark) - 1,
+			 proto_str(guest, "remark"));
+		ob_warn("guest %u %s", g->id, g->remark);
 	}
-}
-
-int coord_linux_boot_time(struct coord *c, struct ob_err *e)
-{
-	const struct linux_opts *l = &c->cfg->lx;
-
-	if (!l->on || c->said_booting ||
-	    coord_now(c) < c->boot_ns + l->boot_timeout * OB_NS_PER_SEC)
-		return 0;
-	c->said_booting = true;
-	if (l->agent)
-		return coord_ask(c, json_pack("{s:s,s:b}", "do", "fail-cold", "booting", 1), 10000,
-				 NULL, e);
-	for (unsigned int i = 0; i < c->cfg->guests; i++)
-		if (c->out->guest[i].silent && !c->guest[i].ended)
-			ob_warn("guest %u has written nothing to its console in %u s: is "
-				"console=ttyS0 the last console= of its kernel, and has that a "
-				"driver for it?",
-				i, l->boot_timeout);
-	return 0;
+	cg->remarks = remarks;
+	cg->told |= failed;
+	if (!*proto_str(guest, "tail"))
+		return;
+	snprintf(g->console_tail, sizeof(g->console_tail), "%.*s", (int)sizeof(g->console_tail) - 1,
+		 proto_str(guest, "tail"));
+	say_tail(c, g);
 }
 
 bool coord_linux_all_off(const struct coord *c)
@@ -94,4 +88,22 @@ bool coord_linux_all_off(const struct coord *c)
 		if (c->cfg->lx.agent && strcmp(c->out->guest[i].end, "exit"))
 			return false;
 	return c->cfg->lx.on;
+}
+
+bool coord_linux_agentless(const struct coord *c)
+{
+	return c->cfg->lx.on && !c->cfg->lx.agent;
+}
+
+bool coord_linux_from_start(const struct coord *c)
+{
+	return coord_linux_agentless(c) && !c->cfg->lx.ready;
+}
+
+bool coord_linux_was_ready(const struct coord *c)
+{
+	for (unsigned int i = 0; i < c->cfg->guests; i++)
+		if (coord_linux_agentless(c) && c->guest[i].phase >= AGENT_WARM)
+			return true;
+	return false;
 }

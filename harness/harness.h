@@ -140,10 +140,10 @@ struct run_guest {
 	unsigned int nmismatch;	      /* of those filled in */
 	struct run_wset wset;	      /* --working-set */
 	struct ksm_meter_share share; /* of what is resident and saved */
-	/* Of Linux guests (all have vCPUs): resets that it booted anew from; it has not written to its console; and how
-	 * that ended when it failed. */
+	/* Of Linux guests (all have vCPUs): resets that it booted anew from; what is remarked on one that goes
+	 * on; and how its console ended then, or when it failed. */
 	unsigned int vcpus, reboots;
-	bool silent;
+	char remark[200];
 	char console_tail[1100];
 };
 

@@ -51,6 +51,7 @@ enum opts_key {
 	KEY_VCPUS,
 	KEY_DISK,
 	KEY_BOOT_TIMEOUT,
+	KEY_READY,
 	KEY_HELP,
 };
 
@@ -74,8 +75,11 @@ enum opts_key {
 	{"vcpus", KEY_VCPUS, "N", 0, "vCPUs of each Linux guest, 1 to 64 (default 1)", 0}, \
 	{"disk", KEY_DISK, "FILE[:rw]", 0, "raw disk of Linux guests, up to 4; {} in its name is the " \
 	 "guest's number; with :rw the guest may write to it", 0}, \
-	{"boot-timeout", KEY_BOOT_TIMEOUT, "S", 0, "time for the agent in a Linux guest to speak " \
-	 "(default 60; 3600 on a KVM without hardware below it)", 0}, \
+	{"boot-timeout", KEY_BOOT_TIMEOUT, "S", 0, "time for a Linux guest to boot: for its agent to " \
+	 "speak, or its console to say the text of --ready (default 60; 3600 on a KVM without " \
+	 "hardware below it)", 0}, \
+	{"ready", KEY_READY, "TEXT", 0, "what the console of a Linux guest without our agent says " \
+	 "when it has booted: \"login:\"; one that does not in time is ended", 0}, \
 	{"image", KEY_IMAGE, "FILE", 0, "disk of the guests (default: guest.img next to overbook)", 0}, \
 	{"control", KEY_CONTROL, "PATH", 0, \
 	 "socket to ask and steer it by (docs/control.md); none: no such socket", 0}, \
@@ -495,6 +499,8 @@ static error_t opts_option(int key, char *arg, struct argp_state *state)
 		ret = take_count(st, "--boot-timeout", arg, 1, LINUX_MAX_BOOT, &v);
 		c->lx.boot_timeout = (unsigned int)v;
 		return ret;
+	case KEY_READY:
+		return take_with(st, opts_take_ready(c, arg, st->e));
 	case KEY_JSON:
 		c->json_path = arg;
 		return *arg ? 0 : opts_bad(st, "--json: the file name is empty");

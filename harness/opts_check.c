@@ -321,6 +321,8 @@ int opts_check(struct fleet_config *c, const struct opts_given *given, const str
 		ret = check_utf8("initrd", c->lx.initrd, e);
 	if (!ret)
 		ret = check_utf8("--append", c->lx.append, e);
+	if (!ret)
+		ret = check_utf8("--ready", c->lx.ready, e);
 	for (unsigned int i = 0; i < c->lx.ndisks && !ret; i++)
 		ret = check_utf8("--disk", c->lx.disk[i].path, e);
 	if (!ret)

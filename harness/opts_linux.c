@@ -66,6 +66,27 @@ int opts_take_append(struct fleet_config *c, const char *arg, struct ob_err *e)
 	return 0;
 }
 
+int opts_take_ready(struct fleet_config *c, const char *arg, struct ob_err *e)
+{
+	size_t n = strlen(arg);
+
+	if (!n)
+		return ob_fail(e, EINVAL,
+			       "--ready: the text is empty; give what the console says when the "
+			       "guest has booted: --ready login:");
+	if (n > LINUX_MAX_READY)
+		return ob_fail(e, EINVAL, "--ready: the text has %zu bytes; at most %d", n,
+			       LINUX_MAX_READY);
+	for (const char *p = arg; *p; p++)
+		if ((unsigned char)*p < ' ' || *p == 0x7f)
+			return ob_fail(e, EINVAL,
+				       "--ready: a control character (0x%02x); give a part of one "
+				       "line, as the console shows it",
+				       (unsigned int)(unsigned char)*p);
+	c->lx.ready = arg;
+	return 0;
+}
+
 /* Is the file that was named for a kernel one of Linux? What cannot be read is said later. */
 static bool file_is_linux(const char *path)
 {
@@ -91,6 +112,7 @@ static int refuse_micro(const struct fleet_config *c, const struct opts_given *g
 			   : l->ndisks	     ? "--disk"
 			   : l->vcpus > 1    ? "--vcpus"
 			   : l->boot_timeout ? "--boot-timeout"
+			   : l->ready	     ? "--ready"
 					     : NULL;
 
 	if (given->microguest && file_is_linux(c->kernel_path))
@@ -151,6 +173,10 @@ static int settle_agentless(struct fleet_config *c, const struct opts_given *giv
 
 static int settle_agent(struct fleet_config *c, struct ob_err *e)
 {
+	if (c->lx.ready)
+		return ob_fail(e, EINVAL,
+			       "--ready is for guests without our agent, which says itself when "
+			       "it is up; leave it out, or --workload if there is no agent");
 	for (unsigned int i = 0; i < c->nworkloads; i++)
 		if (!linux_has_workload(c->workload[i]))
 			return ob_fail(e, EINVAL,

@@ -4,8 +4,8 @@
  *
  * Either the project's own image (--guest linux alone: kernel, initrd and agent of build/linux), or
  * what a person brings: --kernel with --initrd or a root disk. Such a guest has an agent only if
- * --workload says so; without one it is not asked how it is: it counts as warm from its start, checks
- * nothing, and is over when it powers off.
+ * --workload says so; without one it is not asked how it is: it counts as warm from its start, or from
+ * when its console says what --ready names, checks nothing, and is over when it powers off.
  */
 #ifndef OVERBOOK_HARNESS_OPTS_LINUX_H
 #define OVERBOOK_HARNESS_OPTS_LINUX_H
@@ -21,8 +21,9 @@ struct opts_given;
 #define LINUX_MAX_DISKS	    4
 #define LINUX_MAX_VCPUS	    64
 #define LINUX_MAX_BOOT	    86400
+#define LINUX_MAX_READY	    64 /* bytes */
 #define LINUX_DEFAULT_MEM   (128 * OB_MIB)
-#define LINUX_BOOT_TIMEOUT  60	 /* s, until the agent speaks */
+#define LINUX_BOOT_TIMEOUT  60	 /* s, until the guest has booted */
 #define LINUX_BOOT_SOFTWARE 3600 /* the same on a KVM without hardware below it */
 #define LINUX_VERSION	    160
 #define LINUX_GUEST_IN_PATH "{}"    /* in --disk: the guest's number */
@@ -42,6 +43,7 @@ struct linux_opts {
 	const char *append;	   /* NULL: nothing */
 	unsigned int vcpus;	   /* 0: one */
 	unsigned int boot_timeout; /* s */
+	const char *ready;	   /* said on its console once it has booted; NULL: not known */
 	struct linux_disk disk[LINUX_MAX_DISKS];
 	unsigned int ndisks;
 	bool input; /* what is typed on our terminal goes to the (one) guest's console */
@@ -54,6 +56,7 @@ struct linux_opts {
 int opts_take_guest(struct opts_given *given, const char *arg, struct ob_err *e);
 int opts_take_disk(struct fleet_config *c, const char *arg, struct ob_err *e);
 int opts_take_append(struct fleet_config *c, const char *arg, struct ob_err *e);
+int opts_take_ready(struct fleet_config *c, const char *arg, struct ob_err *e);
 
 /*
  * Is it Linux that is to be booted? By --guest, else by --initrd, else by what the file of --kernel

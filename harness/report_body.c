@@ -295,6 +295,10 @@ static void guest_row(FILE *out, const json_t *g)
 		fputs(": ", out);
 		report_text(out, report_str(g, "reason"));
 	}
+	if (*report_str(g, "remark")) {
+		fputs("; ", out);
+		report_text(out, report_str(g, "remark"));
+	}
 	guest_mismatch(out, g);
 	fputs("</td></tr>\n", out);
 }

@@ -190,6 +190,8 @@ static json_t *guest_json(const struct run_result *r, const struct run_guest *g)
 	json_object_set_new(o, "domain", result_domain_name_json(r, g));
 	json_object_set_new(o, "end", text(g->end, sizeof(g->end)));
 	json_object_set_new(o, "reason", text(g->reason, sizeof(g->reason)));
+	json_object_set_new(o, "remark",
+			    *g->remark ? text(g->remark, sizeof(g->remark)) : json_null());
 	json_object_set_new(o, "console_tail", result_tail_json(g));
 	json_object_set_new(o, "vcpus", fig(r, g->vcpus));
 	json_object_set_new(o, "reboots", fig(r, g->reboots));

@@ -57,7 +57,7 @@ void table_content(FILE *out, const struct run_result *r);
 void result_guest_config(json_t *o, const struct fleet_config *c);
 /* For the table's first line: ", Linux 6.1.0 with 2 vCPUs". */
 void table_linux(FILE *out, const struct linux_opts *l);
-/* The last lines of a guest's console, when it failed; else null. New reference. */
+/* The last lines of a guest's console, when it failed or was remarked on; else null. New reference. */
 json_t *result_tail_json(const struct run_guest *g);
 
 /* --- result_huge.c: --pages ------------------------------------------------------------------ */

@@ -39,6 +39,7 @@ void result_guest_config(json_t *o, const struct fleet_config *c)
 	json_object_set_new(o, "append", l->append ? json_string(l->append) : json_null());
 	json_object_set_new(o, "boot_timeout_seconds",
 			    l->on ? json_integer(l->boot_timeout) : json_null());
+	json_object_set_new(o, "ready", l->ready ? json_string(l->ready) : json_null());
 	json_object_set_new(o, "image",
 			    c->image_path || !l->on ? result_file_json(c->image_path)
 						    : json_null());

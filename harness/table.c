@@ -326,7 +326,7 @@ static void first_mismatch(FILE *out, const struct run_guest *g)
 			(unsigned long long)m->got, (unsigned long long)m->expect);
 }
 
-/* Why a run is not ok, and which guests ended badly. */
+/* Why a run is not ok, which guests ended badly, and what there is to remark on. */
 static void notes(const struct table *t)
 {
 	for (unsigned int i = 0; i < t->nruns; i++) {
@@ -343,7 +343,7 @@ static void notes(const struct table *t)
 		for (unsigned int g = 0; r->guest && g < r->guests; g++) {
 			const struct run_guest *rg = &r->guest[g];
 
-			if (!rg->reason[0] && !rg->mismatches)
+			if (!rg->reason[0] && !rg->mismatches && !rg->remark[0])
 				continue;
 			if (++bad > TABLE_GUESTS_SHOWN)
 				continue;
@@ -351,6 +351,8 @@ static void notes(const struct table *t)
 				rg->workload, rg->end, (unsigned long long)rg->mismatches);
 			if (rg->reason[0])
 				plain(t->out, rg->reason);
+			else if (rg->remark[0] && !rg->mismatches)
+				plain(t->out, rg->remark);
 			else
 				first_mismatch(t->out, rg);
 			fputc('\n', t->out);

@@ -54,7 +54,7 @@ bool bus_write(struct bus *b, uint64_t addr, unsigned int size, uint64_t value);
 #define SERIAL_PORTS 8
 #define SERIAL_IRQ   4
 
-#define SERIAL_LINE 200 /* of a line that is looked at, with its end */
+#define SERIAL_LINE 200 /* of the line that says why a kernel panicked, with its end */
 
 struct serial {
 	/* The UART (serial.c). */
@@ -78,13 +78,19 @@ struct serial {
 	uint64_t limit;	  /* of bytes written to a regular file: a guest may not fill the disk */
 	uint64_t sent;	  /* bytes that were given to fd */
 	uint64_t dropped; /* bytes that fd did not take in time: nobody reads the console */
-	size_t part;  /* at most so many bytes in one write: they never block once fd is ready */
-	bool stalled; /* the last output was dropped: look for room, but do not wait for it */
-	char line[SERIAL_LINE]; /* the beginning of the line that is being written */
-	unsigned int line_fill;
+	size_t part;	/* at most so many bytes in one write: they never block once fd is ready */
+	bool stalled;	/* the last output was dropped: look for room, but do not wait for it */
+	uint64_t began; /* what total was when this kernel started */
+	const char *ready;	  /* what it says when it has booted; NULL: nobody waits for it */
+	bool is_ready;		  /* this kernel has said it */
+	unsigned int times_ready; /* kernels that have, one after another */
+	unsigned int resets;
 	char panic
 		[SERIAL_LINE]; /* the line in which Linux says why it panicked; empty: it has not */
-	bool panic_over;       /* and the line that ends what it has to say was seen */
+	unsigned int panic_fill;
+	bool panic_open; /* that line is being written */
+	bool panic_end;	 /* the line that ends what it has to say is being written */
+	bool panic_over; /* and was */
 	bool panic_told;
 	void (*panicked)(void *arg, const char *line);
 	void *panic_arg;
@@ -102,8 +108,8 @@ void serial_init(struct serial *s, int fd);
 void serial_on_irq(struct serial *s, void (*irq)(void *arg, bool level), void *arg);
 /* Type @n bytes. Returns how many were taken: the rest when the guest has read some. Any thread. */
 size_t serial_input(struct serial *s, const void *bytes, size_t n);
-/* As at power-on: registers, input, and what was seen of a panic. Output is kept. Nobody may be
- * using the registers. */
+/* As at power-on: registers, input, and what was seen of a panic and of being ready. Output is kept.
+ * Nobody may be using the registers. */
 void serial_reset(struct serial *s);
 void serial_exit(struct serial *s);
 
@@ -122,6 +128,17 @@ void serial_on_panic(struct serial *s, void (*panicked)(void *arg, const char *l
 /* That line, also when the end has not come (a kernel with panic=N resets instead); false and empty
  * when there is none. As all of the console, it is what the guest says. Any thread. */
 bool serial_panic_line(struct serial *s, char *out, size_t n);
+/* A kernel has booted when it has said @text, which has no line end in it and stays where it is.
+ * Before the guest runs. */
+void serial_wait_for(struct serial *s, const char *text);
+struct serial_heard {
+	unsigned int resets;
+	uint64_t bytes;	    /* of the kernel that runs now, since the last serial_reset */
+	bool ready;	    /* it has said what is waited for */
+	unsigned int times; /* kernels that have, this one included */
+};
+/* Any thread. */
+void serial_heard(struct serial *s, struct serial_heard *h);
 
 /* --- virtqueue.c: split virtqueues (virtio 1.2, 2.7) ------------------------------------------ */
 

@@ -15,8 +15,9 @@
  * counted, and when there is room again the output says how much is missing.
  *
  * A Linux kernel that panics says so on its console, and then stands still or resets, as it was told
- * to: nothing else tells from outside. So each line is held against the two that frame a panic. They
- * are what a guest says, like everything here: one that prints them has ended itself.
+ * to: nothing else tells from outside. So output is held against the two lines that frame a panic, and
+ * against the text that says that a guest without our agent has booted, if there is one. They are what
+ * a guest says, like everything here: one that prints a panic has ended itself.
  */
 #include <errno.h>
 #include <poll.h>
@@ -126,32 +127,64 @@ static char harmless(char c)
 	return (unsigned char)c < ' ' || (unsigned char)c >= 0x7f ? '?' : c;
 }
 
-/* A line is complete, or as long as is looked at. */
-static void watch_line(struct serial *s)
+/* Does what this kernel has said until now end in @text? Asked at each byte, so that no matter how its
+ * output is cut, and that a prompt, which is a line without an end, is seen as it stands there. */
+static bool ends_in(const struct serial *s, const char *text)
 {
-	const char *why;
-	size_t n = 0;
+	size_t n = strlen(text);
 
-	s->line[s->line_fill] = '\0';
-	why = strstr(s->line, PANIC_LINE);
-	if (why && !*s->panic) {
-		for (; why[n] && why[n] != '\r'; n++)
-			s->panic[n] = harmless(why[n]);
-		s->panic[n] = '\0';
-	}
-	if (strstr(s->line, PANIC_END) && *s->panic)
-		s->panic_over = true;
+	if (s->total - s->began < n)
+		return false;
+	for (size_t i = 1; i <= n; i++)
+		if (s->tail[(s->total - i) % sizeof(s->tail)] != text[n - i])
+			return false;
+	return true;
 }
 
+/* From "Kernel panic" to the end of the line. */
+static void watch_panic(struct serial *s, char c)
+{
+	if (c == '\n' || c == '\r')
+		s->panic_open = false;
+	if (s->panic_open && s->panic_fill < sizeof(s->panic) - 1)
+		s->panic[s->panic_fill++] = harmless(c);
+	if (!*s->panic && ends_in(s, PANIC_LINE)) {
+		s->panic_fill = sizeof(PANIC_LINE) - 1;
+		memcpy(s->panic, PANIC_LINE, s->panic_fill);
+		s->panic_open = true;
+	}
+	s->panic[s->panic_fill] = '\0';
+	if (c == '\n') {
+		s->panic_over |= s->panic_end && *s->panic;
+		s->panic_end = false;
+	} else if (ends_in(s, PANIC_END)) {
+		s->panic_end = true;
+	}
+}
+
+/* @c has come, and is kept. */
 static void watch(struct serial *s, char c)
 {
-	if (c == '\n') {
-		watch_line(s);
-		s->line_fill = 0;
-	} else if (s->line_fill < sizeof(s->line) - 1) {
-		/* A zero would hide what is behind it. */
-		s->line[s->line_fill++] = c ? c : ' ';
+	watch_panic(s, c);
+	if (s->ready && !s->is_ready && ends_in(s, s->ready)) {
+		s->is_ready = true;
+		s->times_ready++;
 	}
+}
+
+void serial_wait_for(struct serial *s, const char *text)
+{
+	s->ready = text;
+}
+
+void serial_heard(struct serial *s, struct serial_heard *h)
+{
+	ob_lock(&s->lock);
+	h->resets = s->resets;
+	h->bytes = s->total - s->began;
+	h->ready = s->is_ready;
+	h->times = s->times_ready;
+	ob_unlock(&s->lock);
 }
 
 bool serial_panic_line(struct serial *s, char *out, size_t n)
@@ -181,15 +214,18 @@ void serial_out_init(struct serial *s)
 
 void serial_out_reset(struct serial *s)
 {
-	s->line_fill = 0;
+	s->resets++;
+	s->began = s->total;
+	s->is_ready = false;
+	s->panic_fill = 0;
 	s->panic[0] = '\0';
-	s->panic_over = s->panic_told = false;
+	s->panic_open = s->panic_end = s->panic_over = s->panic_told = false;
 }
 
 void serial_put(struct serial *s, uint8_t c)
 {
-	watch(s, (char)c);
 	s->tail[s->total++ % sizeof(s->tail)] = (char)c;
+	watch(s, (char)c);
 	s->buf[s->fill++] = (char)c;
 	if (c == '\n' || s->fill == sizeof(s->buf) || s->total == 1)
 		flush_locked(s);

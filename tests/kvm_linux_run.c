@@ -180,7 +180,7 @@ Test(linux_run, a_guest_that_does_not_boot_in_time_is_ended, .timeout = 90)
 	run(&c, "fleet", "--guests 2 --append tiny=hs --workload idle --boot-timeout 2 --quiet");
 	cr_assert_eq(c.status, 1, "%s%s", c.out, c.err);
 	for (size_t i = 0; i < 2; i++)
-		cr_assert(strstr(cli_str(guest(&c, i), "reason"), "did not boot in time"), "%s",
+		cr_assert(strstr(cli_str(guest(&c, i), "reason"), "did not boot: its agent"), "%s",
 			  c.err);
 	cr_assert(tail_has(guest(&c, 0), "tiny kernel up"));
 	cli_free(&c);
@@ -195,6 +195,116 @@ Test(linux_run, a_silent_console_is_remarked_on, .timeout = 90)
 	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
 	cr_assert(strstr(c.err, "guest 0 has written nothing"), "%s", c.err);
 	cr_assert(!strstr(c.err, "guest 1 has written nothing"), "%s", c.err);
+	cr_assert(strstr(cli_str(guest(&c, 0), "remark"), "console=ttyS0"));
+	cli_free(&c);
+}
+
+/* How often does @text hold @says? */
+static unsigned int count(const char *text, const char *says)
+{
+	unsigned int n = 0;
+
+	for (; (text = strstr(text, says)); text += strlen(says))
+		n++;
+	return n;
+}
+
+Test(linux_run, a_console_that_falls_silent_is_remarked_on_once, .timeout = 90)
+{
+	struct cli c;
+
+	NEED_KVM();
+	/* The second one has reset before. */
+	run(&c, "fleet", "--guests 3 --append tiny=hbo --boot-timeout 1 --seconds 5 --quiet");
+	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
+	for (size_t i = 0; i < 2; i++) {
+		const json_t *g = guest(&c, i);
+
+		cr_assert_str_eq(cli_str(g, "end"), "running", "it goes on");
+		cr_assert(strstr(cli_str(g, "remark"), "nothing more on its console for 1 s"), "%s",
+			  cli_str(g, "remark"));
+		cr_assert(!!strstr(cli_str(g, "remark"), "after a reset") == (i == 1));
+		cr_assert(tail_has(g, "tiny kernel up"));
+	}
+	cr_assert_eq(count(c.err, "guest 0 has said nothing"), 1, "%s", c.err);
+	cr_assert_eq(count(c.err, "guest 1 has said nothing"), 1, "%s", c.err);
+	cr_assert_eq(count(c.err, "the end of the console of guest 0"), 1, "%s", c.err);
+	cr_assert(strstr(c.err, "| tiny kernel up\n"), "%s", c.err);
+	cr_assert(strstr(c.out, "guest 0 (none) running"), "the table has it too: %s", c.out);
+	cr_assert(json_is_null(json_object_get(guest(&c, 2), "remark")));
+	cli_free(&c);
+}
+
+Test(linux_run, a_guest_is_measured_once_it_has_said_that_it_is_ready, .timeout = 90)
+{
+	const json_t *r, *config;
+	struct cli c;
+
+	NEED_KVM();
+	run(&c, "fleet",
+	    "--guests 3 --append tiny=lol --ready login: --boot-timeout 30 "
+	    "--seconds 2 --quiet");
+	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
+	r = cli_run_of(&c, 0);
+	cr_assert(strstr(cli_str(r, "note"), "when all were ready"), "%s", cli_str(r, "note"));
+	cr_assert_str_eq(cli_str(guest(&c, 0), "end"), "running");
+	cr_assert_str_eq(cli_str(guest(&c, 1), "end"), "exit", "one less to wait for");
+	cr_assert_str_eq(cli_str(guest(&c, 2), "end"), "running");
+	cr_assert(json_is_null(json_object_get(guest(&c, 0), "remark")), "it is known to be up");
+	config = json_object_get(c.result, "config");
+	cr_assert_str_eq(cli_str(config, "ready"), "login:");
+	cli_free(&c);
+	/* Ready, and gone before anybody has looked. */
+	run(&c, "run", "--append tiny=o --ready kernel");
+	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
+	cr_assert_str_eq(cli_str(guest(&c, 0), "end"), "exit");
+	cli_free(&c);
+	run(&c, "run", "--append tiny=o --ready login:");
+	cr_assert_eq(c.status, 1, "%s%s", c.out, c.err);
+	cr_assert(strstr(c.err, "no guest came up: it powered off"), "%s", c.err);
+	cli_free(&c);
+}
+
+Test(linux_run, a_guest_that_does_not_say_that_it_is_ready_is_ended, .timeout = 90)
+{
+	const json_t *g;
+	struct cli c;
+
+	NEED_KVM();
+	/* One hangs, one is silent, one resets for ever: the first and the last go on. */
+	run(&c, "fleet",
+	    "--guests 5 --cell 2 --append tiny=lhsal --ready login: --boot-timeout 3 "
+	    "--seconds 1 --quiet");
+	cr_assert_eq(c.status, 1, "%s%s", c.out, c.err);
+	cr_assert_str_eq(cli_str(cli_run_of(&c, 0), "status"), "degraded");
+	cr_assert_str_eq(cli_str(guest(&c, 0), "end"), "running");
+	cr_assert_str_eq(cli_str(guest(&c, 4), "end"), "running");
+	g = guest(&c, 1);
+	cr_assert_str_eq(cli_str(g, "end"), "failed");
+	cr_assert_str_eq(cli_str(g, "reason"), "did not boot: has not said 'login:' in 3 s");
+	cr_assert(tail_has(g, "tiny kernel up"));
+	cr_assert(strstr(c.err, "the end of the console of guest 1:\n  | tiny kernel up\n"), "%s",
+		  c.err);
+	cr_assert(strstr(cli_str(guest(&c, 2), "reason"), "nor anything else"), "%s", c.err);
+	cr_assert(strstr(cli_str(guest(&c, 3), "reason"), "and has reset "), "%s", c.err);
+	cli_free(&c);
+}
+
+Test(linux_run, a_second_boot_is_waited_for_as_the_first, .timeout = 90)
+{
+	const json_t *g;
+	struct cli c;
+
+	NEED_KVM();
+	run(&c, "fleet",
+	    "--guests 2 --append tiny=bl --ready login: --boot-timeout 3 --seconds 6 "
+	    "--quiet");
+	cr_assert_eq(c.status, 1, "%s%s", c.out, c.err);
+	g = guest(&c, 0);
+	cr_assert_eq(cli_num(g, "reboots", NULL), 1);
+	cr_assert_str_eq(cli_str(g, "reason"), "did not boot again: has not said 'login:' in 3 s");
+	cr_assert(tail_has(g, "tiny login:"), "the console goes on over a reset");
+	cr_assert_str_eq(cli_str(guest(&c, 1), "end"), "running");
 	cli_free(&c);
 }
 

@@ -76,6 +76,9 @@ Test(linux_opts, ones_own)
 	cr_expect_eq(l->c.seconds, 3);
 	cr_assert_eq(settle(l, "fleet --initrd i"), 0);
 	cr_expect_eq(l->c.seconds, 10);
+	cr_expect_null(l->c.lx.ready);
+	cr_assert_eq(settle(l, "fleet --initrd i --ready login:"), 0, "%s", l->e.msg);
+	cr_expect_str_eq(l->c.lx.ready, "login:");
 	cr_assert_eq(settle(l, "fleet --initrd i --workload idle"), 0);
 	cr_expect(l->c.lx.agent, "who names a workload has our agent in it");
 	cr_assert_eq(settle(l, "run --guest linux --kernel k"), 0);
@@ -97,6 +100,14 @@ Test(linux_opts, bad_lines)
 		{"run --disk d", "--disk is for Linux guests"},
 		{"run --boot-timeout 4", "--boot-timeout is for Linux guests"},
 		{"run --guest linux --boot-timeout 0", "1 to 86400"},
+		{"run --ready login:", "--ready is for Linux guests"},
+		{"run --guest linux --ready login:", "--ready is for guests without our agent"},
+		{"fleet --initrd i --workload kv --ready x", "without our agent"},
+		{"run --initrd i --ready=", "--ready: the text is empty"},
+		{"run --initrd i --ready a\tb", "control character (0x09)"},
+		{"run --initrd i --ready "
+		 "12345678901234567890123456789012345678901234567890123456789012345",
+		 "65 bytes; at most 64"},
 		{"run --initrd=", "--initrd: the file name is empty"},
 		{"run --disk :rw", "--disk: the file name is empty"},
 		{"run --guest linux --append a --append b", "twice"},

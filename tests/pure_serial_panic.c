@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* pure_serial_panic.c: what is seen of a panic in a guest's output, and the last lines for reports. */
+/*
+ * pure_serial_panic.c: what is seen of a panic in a guest's output, and of the text that says that it has
+ * booted; and the last lines for reports.
+ */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
@@ -94,17 +97,24 @@ Test(serial_panic, other_lines_are_not_it)
 	listen(&s, &h);
 	print(&s, "Kernel panic\n - not syncing: two lines\n---[ end trace 0000 ]---\n");
 	print(&s, "---[ end Kernel pani\n");
-	/* A line may be long: what is behind its first part is not looked at. */
+	cr_assert(!serial_panic_line(&s, line, sizeof(line)));
+	/* A line may be long, and hold anything. */
 	for (int i = 0; i < 5000; i++)
 		print(&s, "x");
-	print(&s, WHY "\n");
-	cr_assert(!serial_panic_line(&s, line, sizeof(line)));
-	/* And it may hold anything. */
 	serial_bus_ops.write(&s, 0, 1, 0);
 	print(&s, "\x1b[31m" WHY "\x07\x80\n");
 	cr_assert(serial_panic_line(&s, line, sizeof(line)));
 	cr_assert_str_eq(line, WHY "??");
 	cr_assert_eq(h.times, 0);
+	serial_exit(&s);
+	/* Its reason may be long too: it is cut. */
+	serial_init(&s, -1);
+	print(&s, WHY);
+	for (int i = 0; i < 5000; i++)
+		print(&s, "x");
+	print(&s, "\n");
+	cr_assert(serial_panic_line(&s, line, sizeof(line)));
+	cr_assert(!strncmp(line, WHY "xx", sizeof(WHY) + 1) && strlen(line) == SERIAL_LINE - 1);
 	serial_exit(&s);
 }
 
@@ -123,6 +133,83 @@ Test(serial_panic, a_reset_forgets_it)
 	print(&s, "Kernel panic - not syncing: again\n---[ end Kernel panic\n");
 	cr_assert_eq(h.times, 2);
 	cr_assert_str_eq(h.line, "Kernel panic - not syncing: again");
+	serial_exit(&s);
+}
+
+/* --- that it has booted ------------------------------------------------------------------------ */
+
+static bool ready(struct serial *s, unsigned int times)
+{
+	struct serial_heard h;
+
+	serial_heard(s, &h);
+	cr_assert_eq(h.times, times);
+	return h.ready;
+}
+
+Test(serial_ready, a_text_in_a_line_or_a_prompt)
+{
+	struct serial s;
+
+	serial_init(&s, -1);
+	print(&s, "login: login: ");
+	cr_assert(!ready(&s, 0), "nobody waits for it");
+	serial_wait_for(&s, "aab login:");
+	print(&s, "b login: aab\nlogin: aab logi\r\n ab login:");
+	cr_assert(!ready(&s, 0));
+	print(&s, "aaaab logi");
+	cr_assert(!ready(&s, 0));
+	/* Not in one piece, and by a wider access, as the guest likes it. */
+	serial_bus_ops.write(&s, 0, 1, 'n');
+	serial_flush(&s);
+	serial_bus_ops.write(&s, 0, 1, ':');
+	cr_assert(ready(&s, 1), "no end of the line is needed");
+	print(&s, " aab login:\n");
+	cr_assert(ready(&s, 1), "once is enough");
+	serial_exit(&s);
+}
+
+Test(serial_ready, wherever_the_output_is_cut)
+{
+	static const char text[] = "ready!";
+	struct serial s;
+
+	/* Behind so many bytes that it goes over the end of each buffer there is. */
+	for (unsigned int before = 4080; before < 4110; before++) {
+		serial_init(&s, -1);
+		serial_wait_for(&s, text);
+		for (unsigned int i = 0; i < before; i++)
+			print(&s, "r");
+		for (unsigned int i = 0; i < sizeof(text) - 1; i++) {
+			cr_assert(!ready(&s, 0), "%u, %u", before, i);
+			serial_bus_ops.write(&s, 0, 1, (uint8_t)text[i]);
+		}
+		cr_assert(ready(&s, 1), "%u", before);
+		serial_exit(&s);
+	}
+}
+
+Test(serial_ready, each_boot_says_it_anew)
+{
+	struct serial_heard h;
+	struct serial s;
+
+	serial_init(&s, -1);
+	serial_wait_for(&s, "up");
+	print(&s, "it is up");
+	cr_assert(ready(&s, 1));
+	serial_reset(&s);
+	cr_assert(!ready(&s, 1));
+	serial_heard(&s, &h);
+	cr_assert_eq(h.bytes, 0);
+	print(&s, "u");
+	serial_reset(&s);
+	print(&s, "p");
+	cr_assert(!ready(&s, 1), "half of it from another kernel");
+	serial_heard(&s, &h);
+	cr_assert_eq(h.bytes, 1);
+	print(&s, "up");
+	cr_assert(ready(&s, 2));
 	serial_exit(&s);
 }
 

@@ -38,6 +38,12 @@ __asm__(
 "	je 6f\n"
 "	cmp $'e', %ebp\n"
 "	je 7f\n"
+"	cmp $'l', %ebp\n"
+"	je 8f\n"
+"	cmp $'b', %ebp\n"
+"	je 9f\n"
+"	cmp $'a', %ebp\n"
+"	je 3f\n"
 "	cmp $'r', %ebp\n"
 "	jne 1f\n"
 "	cmpb $0x5a, 0x3f8000\n"			/* memory is kept over a reset */
@@ -69,6 +75,15 @@ __asm__(
 "	mov $'\\n', %al\n"
 "	out %al, %dx\n"
 "	jmp 1b\n"
+"8:	lea 25f(%rip), %rdi\n"			/* a prompt */
+"	call 15f\n"
+"	jmp 5b\n"
+"9:	cmpb $0x5b, 0x3f8000\n"		/* the same, reset, and hang before it */
+"	je 5b\n"
+"	movb $0x5b, 0x3f8000\n"
+"	lea 25f(%rip), %rdi\n"
+"	call 15f\n"
+"	jmp 3b\n"
 "10:	mov %rbx, %rax\n"			/* find the word at rdi: rax is behind it */
 "11:	cmpb $0, (%rax)\n"
 "	je 14f\n"
@@ -97,6 +112,7 @@ __asm__(
 "23:	.ascii \"first line\\nKernel panic - not syncing: tiny test\\n\"\n"
 "	.asciz \"---[ end Kernel panic - not syncing: tiny test ]---\\n\"\n"
 "24:	.fill 10, 1, 0\n"
+"25:	.asciz \"tiny login: \"\n"
 "tiny_end:\n"
 "	.popsection\n");
 /* clang-format on */

@@ -8,7 +8,8 @@
  *	o	powers off			h	hangs
  *	p	says that it panics, resets	r	resets, but only the first time; then powers off
  *	t	triple fault			e	echoes what is typed until q, then powers off
- *	s	stays silent and hangs
+ *	s	stays silent and hangs		l	says "tiny login: ", without a newline, and hangs
+ *	a	resets, again and again		b	says that and resets, the first time; then hangs
  */
 #ifndef OVERBOOK_TESTS_TINY_LINUX_H
 #define OVERBOOK_TESTS_TINY_LINUX_H
