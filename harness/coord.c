@@ -99,7 +99,7 @@ static int wait_warm(struct coord *c, struct ob_err *e)
 	const char *doing = coord_linux_agentless(c) ? "booting" : "filling memory";
 	/* Of Linux guests, from when they must have booted. */
 	uint64_t limit =
-		c->boot_ns + (c->cfg->warm_timeout + c->cfg->lx.boot_timeout) * OB_NS_PER_SEC;
+		c->boot_ns + (fleet_warm_timeout(c->cfg) + c->cfg->lx.boot_timeout) * OB_NS_PER_SEC;
 	unsigned int warm = 0, ended = 0;
 	uint64_t next = 0;
 	int r;

@@ -58,7 +58,7 @@ struct fleet_config {
 	unsigned int cell;	      /* most guests in one cell */
 	struct domain_opts domains;   /* --domain */
 	bool across_nodes;	      /* --merge-across-nodes */
-	unsigned int warm_timeout;    /* seconds that the guests may take until they are warm */
+	unsigned int warm_timeout;    /* s until the guests are warm; 0: fleet_warm_timeout() */
 	unsigned int inject;	      /* enum ksm_inject */
 	unsigned int ksm_cpu_percent; /* of one core, for all scanners; 0: no limit */
 	unsigned int scan_gap_ms;     /* rest between passes over settled guests; 0: the default */
@@ -87,6 +87,19 @@ struct fleet_config {
 	 * copy of this struct outlive it. */
 	char kernel_buf[1024], image_buf[1024], out_buf[96];
 };
+
+#define FLEET_WARM_SECONDS 120
+#define FLEET_WARM_PER_GIB 30
+
+/* How long guests may take to fill their memory, s: a host may need 100 us for a page's first touch. */
+static inline unsigned int fleet_warm_timeout(const struct fleet_config *c)
+{
+	uint64_t gib = c->guests * c->mem_bytes / OB_GIB;
+
+	return c->warm_timeout ? c->warm_timeout
+			       : (unsigned int)OB_MIN(FLEET_WARM_SECONDS + FLEET_WARM_PER_GIB * gib,
+						      (uint64_t)86400);
+}
 
 /*
  * Parse a verb's command line (argp). Returns 0, or OB_EXIT_USAGE after one line on stderr, or -1

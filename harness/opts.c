@@ -92,7 +92,8 @@ enum opts_key {
 	{"huge-threshold", KEY_THRESHOLD, "PAGES", 0, "with adaptive: break a huge page when that " \
 	 "gives back so many of its 512 pages (default 64)", 0}, \
 	{"quiet", KEY_QUIET, NULL, 0, "no progress lines", 0}, \
-	{"warm-timeout", KEY_WARM, "S", OPTION_HIDDEN, NULL, 0}, \
+	{"warm-timeout", KEY_WARM, "S", 0, "time for guests to fill their memory (default 120, " \
+	 "and 30 for each GiB of the fleet)", 0}, \
 	{"help", KEY_HELP, NULL, 0, "print this and exit", 0}
 
 static const struct argp_option opts_run[] = {OPTS_COMMON, {0}};
@@ -627,7 +628,6 @@ enum opts_outcome opts_parse(struct fleet_config *c, struct opts_given *given, c
 		.seconds = 10,
 		.seed = 1,
 		.cell = FLEET_DEFAULT_CELL,
-		.warm_timeout = 120,
 		.ksm_cpu_percent = KSM_BUDGET_DEFAULT_PERCENT,
 		.io_hints = true,
 		.max_pause_us = FLEET_DEFAULT_PAUSE,

@@ -588,7 +588,7 @@ static json_t *config_json(const struct fleet_config *c)
 	json_object_set_new(o, "cell", json_integer(c->cell));
 	json_object_set_new(o, "domains", result_domain_config_json(c));
 	json_object_set_new(o, "merge_across_nodes", json_boolean(c->across_nodes));
-	json_object_set_new(o, "warm_timeout_seconds", json_integer(c->warm_timeout));
+	json_object_set_new(o, "warm_timeout_seconds", json_integer(fleet_warm_timeout(c)));
 	json_object_set_new(o, "ksm_cpu_percent", json_integer(c->ksm_cpu_percent));
 	json_object_set_new(o, "max_pause_us", json_integer(c->max_pause_us));
 	json_object_set_new(o, "inject", inject);

@@ -85,7 +85,7 @@ big() {
 	local name=big-$1 mem=$2 rc
 	shift 2
 	mkdir -p "/out/$name"
-	run "$name" $ob run --guest linux --mem "$mem" --vcpus 2 --workload kv --seconds 10 --boot-timeout 400 \
+	run "$name" $ob run --guest linux --mem "$mem" --vcpus 2 --workload kv --seconds 10 --boot-timeout 400 --warm-timeout 1500 \
 		--json "/out/$name/result.json" "$@"
 	rc=$?
 	grep -E '^(status|pages verified|mismatches|boot|guest)' "/out/$name/log.txt" |
