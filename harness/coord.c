@@ -119,7 +119,8 @@ static int wait_warm(struct coord *c, struct ob_err *e)
 		if (warm + ended == c->cfg->guests)
 			break;
 		if (now > limit) {
-			r = coord_ask(c, json_pack("{s:s}", "do", "fail-cold"), 10000, NULL, e);
+			r = coord_ask(c, json_pack("{s:s}", "do", "fail-cold"), COORD_ASK_MS, NULL,
+				      e);
 			if (r)
 				return r;
 		}
@@ -159,7 +160,7 @@ static int switch_on(struct coord *c, struct ob_err *e)
 	c->phase_checked = c->phase_mismatches = 0;
 	count_back(c, (double)(c->t0_ns - c->boot_ns) / OB_NS_PER_SEC);
 	c->stage = COORD_MEASURE;
-	r = coord_ask(c, json_pack("{s:s}", "do", "engine"), 10000, NULL, e);
+	r = coord_ask(c, json_pack("{s:s}", "do", "engine"), COORD_ASK_MS, NULL, e);
 	return r ? r : coord_guard_start(c, e);
 }
 
@@ -299,7 +300,7 @@ int coord_measure_last(struct coord *c, struct ob_err *e)
 
 	if (hold)
 		ksm_driver_hold(true);
-	r = coord_ask(c, json_pack("{s:s}", "do", "pause"), 10000, NULL, e);
+	r = coord_ask(c, json_pack("{s:s}", "do", "pause"), COORD_ASK_MS, NULL, e);
 	coord_guard_finish(c);
 	c->end_ns = coord_now(c);
 	reap(c);
@@ -450,7 +451,7 @@ int coord_run(const struct fleet_config *cfg, const struct ksm_engine_ops *mode,
 		c.stage = COORD_READY;
 		c.boot_ns = coord_now(&c);
 		out->boot_seconds = (double)(c.boot_ns - begin) / OB_NS_PER_SEC;
-		r = coord_ask(&c, json_pack("{s:s}", "do", "start"), 30000, NULL, e);
+		r = coord_ask(&c, json_pack("{s:s}", "do", "start"), COORD_ASK_MS, NULL, e);
 	}
 	if (!r && !ob_stop_signal && !coord_linux_from_start(&c))
 		r = wait_warm(&c, e);

@@ -158,6 +158,12 @@ int coord_domains_finish(struct coord *c);
 
 /* --- coord_cell.c: the processes --------------------------------------------------------- */
 
+/*
+ * A cell that has not answered for so long is taken for lost, and its guests with it, which is for good:
+ * so it is long. On a host that is out of CPU or in the midst of swapping an answer took ten seconds.
+ */
+#define COORD_ASK_MS 60000
+
 int coord_spawn(struct coord *c, unsigned int cell, struct ob_err *e);
 /*
  * Ask all cells that are there the same thing (@doc is taken) and gather the answers: @each is

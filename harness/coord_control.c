@@ -16,8 +16,6 @@
 #include "harness/coord.h"
 #include "harness/proto.h"
 
-#define ASK_TIMEOUT_MS 30000
-
 /* --- the fleet as a whole ---------------------------------------------------------------- */
 
 /* The fleet that runs behind the socket, with guests; NULL: there is none yet. */
@@ -50,7 +48,7 @@ static json_t *do_stop(void *ctx, const json_t *args, struct ob_err *e)
 		return NULL;
 	if (c->stopped)
 		return json_object();
-	if (coord_ask(c, json_pack("{s:s}", "do", "pause"), ASK_TIMEOUT_MS, NULL, e))
+	if (coord_ask(c, json_pack("{s:s}", "do", "pause"), COORD_ASK_MS, NULL, e))
 		return NULL;
 	now = c->host.ops->now_ns(&c->host);
 	c->stopped_ns = now;
@@ -76,7 +74,7 @@ static json_t *do_cont(void *ctx, const json_t *args, struct ob_err *e)
 		ksm_driver_hold(false);
 	c->stood_ns += c->host.ops->now_ns(&c->host) - c->stopped_ns;
 	c->stopped = false;
-	if (coord_ask(c, json_pack("{s:s}", "do", "resume"), ASK_TIMEOUT_MS, NULL, e))
+	if (coord_ask(c, json_pack("{s:s}", "do", "resume"), COORD_ASK_MS, NULL, e))
 		return NULL;
 	coord_progress(c, "going on");
 	control_event(ctx, "RESUME", NULL);
@@ -146,7 +144,7 @@ static json_t *do_guests(void *ctx, const json_t *args, struct ob_err *e)
 		return NULL;
 	list = c->answers = json_array();
 	r = coord_ask(c, json_pack("{s:s,s:b,s:b}", "do", "sample", "meter", 0, "full", 0),
-		      ASK_TIMEOUT_MS, gather_sample, e);
+		      COORD_ASK_MS, gather_sample, e);
 	c->answers = NULL;
 	if (!r)
 		return list;
@@ -219,7 +217,7 @@ static int ask_one(struct coord *c, json_int_t vm, json_t *doc, struct ob_err *e
 			       (long long)vm, c->cfg->guests - 1);
 	}
 	cell = c->guest[vm].cell;
-	r = coord_ask_one(c, cell, doc, ASK_TIMEOUT_MS, &a, e);
+	r = coord_ask_one(c, cell, doc, COORD_ASK_MS, &a, e);
 	if (r == -EPIPE)
 		return ob_fail(e, EPIPE, "guest %lld is gone: %.200s", (long long)vm,
 			       c->cell[cell].why);
@@ -251,7 +249,7 @@ static json_t *ask_ept(void *ctx, const char *what, const json_t *args, uint64_t
 		json_object_set_new(doc, "vm", json_integer(json_integer_value(vm)));
 		r = ask_one(c, json_integer_value(vm), doc, e);
 	} else {
-		r = coord_ask(c, doc, ASK_TIMEOUT_MS, gather_vms, e);
+		r = coord_ask(c, doc, COORD_ASK_MS, gather_vms, e);
 	}
 	c->answers = NULL;
 	if (!r)

@@ -329,7 +329,7 @@ int coord_sample(struct coord *c, bool full, struct ob_err *e)
 	r = coord_ask(c,
 		      json_pack("{s:s,s:b,s:b,s:b}", "do", "sample", "meter", 1, "full", (int)full,
 				"kvm", (int)kvm),
-		      30000, take_sample, e);
+		      COORD_ASK_MS, take_sample, e);
 	if (r)
 		return r;
 	/* What the guests did they did until they were parked. */

@@ -36,7 +36,6 @@
 /* What one CPU can break at most, and what a storm is like, bytes a second (docs/storm.md). */
 #define CPU_RATE_MAX (1024 * OB_MIB)
 #define CPU_RATE     (256 * OB_MIB)
-#define ASK_MS	     30000
 /* Stopping and going on may alternate quickly: no more lines than one in so long. */
 #define LINE_NS (2 * OB_NS_PER_SEC)
 /* Merging gets an advance on its budget no more often than this. */
@@ -257,7 +256,8 @@ static void tell(struct coord *c, uint64_t now)
 		guests += c->cell[i].n;
 	}
 	c->out->reserve.standing_guests = guests;
-	if (coord_ask(c, json_pack("{s:s,s:o}", "do", "stand", "cells", cells), ASK_MS, NULL, &e))
+	if (coord_ask(c, json_pack("{s:s,s:o}", "do", "stand", "cells", cells), COORD_ASK_MS, NULL,
+		      &e))
 		ob_warn("guests cannot be held up: %s", e.msg);
 	if (stopped)
 		ksm_reserve_acted(&g->reserve, c->host.ops->now_ns(&c->host) - begin);

@@ -26,7 +26,6 @@
 #include "harness/proto.h"
 #include "harness/result.h"
 
-#define ASK_MS	30000
 #define STEP_MS 40
 /* The host is to have so much left beyond what is taken back: this, and a 16th of that. */
 #define MARGIN (32 * OB_MIB)
@@ -214,7 +213,7 @@ static int end_phase(struct coord *c, struct ob_err *e)
 	c->end_ns = 0;
 	if (!r)
 		coord_phase_add(c);
-	if (coord_ask(c, json_pack("{s:s}", "do", "resume"), ASK_MS, NULL, r ? &ignored : e))
+	if (coord_ask(c, json_pack("{s:s}", "do", "resume"), COORD_ASK_MS, NULL, r ? &ignored : e))
 		r = r ? r : -EIO;
 	return r;
 }
@@ -255,7 +254,7 @@ int coord_switch_begin(struct coord *c, const struct ksm_engine_ops *to, struct 
 	coord_guard_free(c);
 	sw->to = to;
 	coord_progress(c, "switching to %s", to->name);
-	return coord_ask(c, json_pack("{s:s}", "do", "switch-leave"), ASK_MS, NULL, e);
+	return coord_ask(c, json_pack("{s:s}", "do", "switch-leave"), COORD_ASK_MS, NULL, e);
 }
 
 static void done(struct coord *c)
@@ -288,7 +287,7 @@ static int turn_back(struct coord *c, const char *why, struct ob_err *e)
 	/* The cells have not forgotten what it has cost. */
 	c->merge_base_ns -= OB_MIN(c->merge_base_ns, cells_cpu_ns(c));
 	snprintf(sw->last.to, sizeof(sw->last.to), "%s", c->engine->name);
-	r = coord_ask(c, json_pack("{s:s}", "do", "switch-start"), ASK_MS, NULL, e);
+	r = coord_ask(c, json_pack("{s:s}", "do", "switch-start"), COORD_ASK_MS, NULL, e);
 	if (!r)
 		r = coord_guard_start(c, e);
 	done(c);
@@ -326,7 +325,7 @@ static int start(struct coord *c, struct ob_err *e)
 	snprintf(c->out->sharing, sizeof(c->out->sharing), "%s", c->engine->name);
 	ksm_budget_init(c->budget, c->cfg->ksm_cpu_percent, c->host.ops->now_ns(&c->host));
 	r = coord_ask(c, json_pack("{s:s,s:s}", "do", "switch-engine", "sharing", c->engine->name),
-		      ASK_MS, NULL, e);
+		      COORD_ASK_MS, NULL, e);
 	/* What leaving took is no merging. */
 	c->reap_cpu_ns = 0;
 	for (unsigned int i = 0; i < c->ncells; i++)
@@ -334,7 +333,7 @@ static int start(struct coord *c, struct ob_err *e)
 	if (!r)
 		r = coord_phase_begin(c, e);
 	if (!r)
-		r = coord_ask(c, json_pack("{s:s}", "do", "switch-start"), ASK_MS, NULL, e);
+		r = coord_ask(c, json_pack("{s:s}", "do", "switch-start"), COORD_ASK_MS, NULL, e);
 	return r;
 }
 
@@ -361,7 +360,8 @@ static int enter(struct coord *c, struct ob_err *e)
 			 why.msg);
 		snprintf(sw->last.to, sizeof(sw->last.to), "off");
 		sw->to = off;
-		return coord_ask(c, json_pack("{s:s}", "do", "switch-leave"), ASK_MS, NULL, e);
+		return coord_ask(c, json_pack("{s:s}", "do", "switch-leave"), COORD_ASK_MS, NULL,
+				 e);
 	}
 	if (r) {
 		*e = why;
@@ -397,8 +397,8 @@ int coord_switch_step(struct coord *c, struct ob_err *e)
 	if (!sw->to || c->stopped)
 		return 0;
 	sw->more = 0;
-	r = coord_ask(c, json_pack("{s:s,s:i}", "do", "switch-unmerge", "ms", STEP_MS), ASK_MS,
-		      take_unmerged, &why);
+	r = coord_ask(c, json_pack("{s:s,s:i}", "do", "switch-unmerge", "ms", STEP_MS),
+		      COORD_ASK_MS, take_unmerged, &why);
 	if (r)
 		return turn_back(c, why.msg, e);
 	coord_pools_reap(c);
