@@ -362,20 +362,14 @@ struct virtio_console {
 	bool asked;	   /* a control message was taken and not looked at yet: */
 	uint16_t asked_head;
 	struct virtio_console_control question;
-	_Atomic uint64_t out_bytes, in_bytes;
+	_Atomic uint64_t out_bytes;
 	_Atomic uint64_t odd; /* control messages that make no sense here, and were ignored */
-	/* To the guest: a ring of in_fill bytes from in_at, under dev.lock. */
-	uint8_t in[1024];
-	unsigned int in_at, in_fill;
 };
 
-/* One port, number 0, which the guest finds as @name (at most 63 bytes). */
+/* One port, number 0, which the guest finds as @name (at most 63 bytes). Nothing is sent to it. */
 void virtio_console_init(struct virtio_console *c, struct vm *vm, struct gmem *mem,
 			 struct io_worker *w, const char *name,
 			 const struct virtio_console_ops *ops, void *arg);
 void virtio_console_exit(struct virtio_console *c);
-/* Send @n bytes to the guest. Returns how many were taken: the rest when it has read some. What is
- * sent before the guest has opened the port waits for that. Any thread. */
-size_t virtio_console_in(struct virtio_console *c, const void *bytes, size_t n);
 
 #endif
