@@ -169,7 +169,7 @@ int virtq_push(struct virtq *q, uint16_t head, uint32_t len, const char **why);
 /* Must the driver be interrupted (VIRTQ_AVAIL_F_NO_INTERRUPT not set)? */
 bool virtq_wants_irq(struct virtq *q);
 
-/* --- virtio_mmio.c: the transport (virtio 1.2, 4.2.2, version 2) ------------------------------ */
+/* --- virtio_dev.c: a device; virtio_mmio.c: its transport (virtio 1.2, 4.2.2, version 2) ------- */
 
 #define VIRTIO_MAX_QUEUES      4
 #define VIRTIO_REG_NOTIFY      0x050 /* what the driver writes the number of a queue to */
