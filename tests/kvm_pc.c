@@ -35,15 +35,38 @@ static uint32_t word(struct bed *b, uint64_t off)
 	return v;
 }
 
+/* It runs until it powers off. */
+static void runs(struct bed *b)
+{
+	bed_start(b);
+	bed_wait(b);
+	cr_assert_eq(b->vm->end, VM_END_EXIT, "%s", b->vm->reason);
+}
+
+/* And was reset as often as it asked to be. */
+static void runs_and_resets(struct bed *b)
+{
+	runs(b);
+	cr_assert_eq(word(b, 0), TINY_TIMES + 1);
+	cr_assert_eq(b->vm->boot.resets, TINY_TIMES);
+}
+
+/* It runs until it is ended for what it did. */
+static void fails(struct bed *b, const char *reason)
+{
+	bed_start(b);
+	bed_wait(b);
+	cr_assert_eq(b->vm->end, VM_END_FAILED);
+	cr_assert(strstr(b->vm->reason, reason), "%s", b->vm->reason);
+}
+
 Test(pc, powers_off, .timeout = 60)
 {
 	struct bed b;
 
 	NEED_KVM();
 	pc_make(&b, tiny_off, tiny_off_end, 1);
-	bed_start(&b);
-	bed_wait(&b);
-	cr_assert_eq(b.vm->end, VM_END_EXIT, "%s", b.vm->reason);
+	runs(&b);
 	cr_assert_eq(b.vm->exit_code, 0);
 	bed_close(&b);
 }
@@ -54,11 +77,7 @@ Test(pc, a_reset_boots_anew_and_keeps_memory, .timeout = 60)
 
 	NEED_KVM();
 	pc_make(&b, tiny_reboot, tiny_reboot_end, 2);
-	bed_start(&b);
-	bed_wait(&b);
-	cr_assert_eq(b.vm->end, VM_END_EXIT, "%s", b.vm->reason);
-	cr_assert_eq(word(&b, 0), TINY_TIMES + 1);
-	cr_assert_eq(b.vm->boot.resets, TINY_TIMES);
+	runs_and_resets(&b);
 	bed_close(&b);
 }
 
@@ -139,11 +158,7 @@ Test(pc, is_reset_once_by_all_its_vcpus, .timeout = 120)
 		NEED_KVM();
 		pc_make(&b, tiny_race, tiny_race_end, n);
 		bed_write(&b, TINY_WORD + 8, &others, sizeof(others));
-		bed_start(&b);
-		bed_wait(&b);
-		cr_assert_eq(b.vm->end, VM_END_EXIT, "%s", b.vm->reason);
-		cr_assert_eq(word(&b, 0), TINY_TIMES + 1);
-		cr_assert_eq(b.vm->boot.resets, TINY_TIMES);
+		runs_and_resets(&b);
 		bed_close(&b);
 	}
 }
@@ -155,11 +170,7 @@ Test(pc, is_reset_in_the_middle_of_an_instruction, .timeout = 60)
 
 	NEED_KVM();
 	pc_make(&b, tiny_string, tiny_string_end, 2);
-	bed_start(&b);
-	bed_wait(&b);
-	cr_assert_eq(b.vm->end, VM_END_EXIT, "%s", b.vm->reason);
-	cr_assert_eq(word(&b, 0), TINY_TIMES + 1);
-	cr_assert_eq(b.vm->boot.resets, TINY_TIMES);
+	runs_and_resets(&b);
 	bed_close(&b);
 }
 
@@ -172,9 +183,7 @@ Test(pc, starts_its_other_vcpus, .timeout = 60)
 		NEED_KVM();
 		pc_make(&b, tiny_smp, tiny_smp_end, n);
 		bed_write(&b, TINY_WORD + 8, &others, sizeof(others));
-		bed_start(&b);
-		bed_wait(&b);
-		cr_assert_eq(b.vm->end, VM_END_EXIT, "%s", b.vm->reason);
+		runs(&b);
 		cr_assert_eq(word(&b, 0), others);
 		bed_close(&b);
 	}
@@ -185,10 +194,7 @@ static void faults(const char *begin, const char *end)
 	struct bed b;
 
 	pc_make(&b, begin, end, 1);
-	bed_start(&b);
-	bed_wait(&b);
-	cr_assert_eq(b.vm->end, VM_END_FAILED);
-	cr_assert(strstr(b.vm->reason, "triple fault"), "%s", b.vm->reason);
+	fails(&b, "triple fault");
 	cr_assert_eq(b.vm->pc->unknown_msrs, 1);
 	bed_close(&b);
 }
@@ -206,9 +212,7 @@ Test(pc, ports_that_there_are_not_read_as_ones, .timeout = 60)
 
 	NEED_KVM();
 	pc_make(&b, tiny_ports, tiny_ports_end, 1);
-	bed_start(&b);
-	bed_wait(&b);
-	cr_assert_eq(b.vm->end, VM_END_EXIT, "%s", b.vm->reason);
+	runs(&b);
 	cr_assert_eq(word(&b, 0), UINT32_MAX);
 	cr_assert_eq(word(&b, 4) & 0xff, 0xff);
 	cr_assert_eq(word(&b, 8), 0x01200000);
@@ -223,10 +227,7 @@ static void panics(const char *begin, const char *end)
 	struct bed b;
 
 	pc_make(&b, begin, end, 2);
-	bed_start(&b);
-	bed_wait(&b);
-	cr_assert_eq(b.vm->end, VM_END_FAILED);
-	cr_assert(strstr(b.vm->reason, "Kernel panic - not syncing: tiny"), "%s", b.vm->reason);
+	fails(&b, "Kernel panic - not syncing: tiny");
 	cr_assert_eq(b.vm->boot.resets, 0);
 	bed_close(&b);
 }
