@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #include "harness/bench_demo.h"
-#include "harness/opts.h"
+#include "harness/bench_parts.h"
 
 static const struct {
 	const char *name;
@@ -37,64 +37,28 @@ static void usage(FILE *out)
 	      out);
 }
 
-/* 0, OB_EXIT_USAGE after a line, or -1 when help was asked for and printed. */
-static int parse(struct demo *d, const char **only, int argc, char **argv)
+static bool has_part(const char *name)
 {
-	*only = NULL;
-	for (int i = 1; i < argc; i++) {
-		if (strcmp(argv[i], "--help") == 0) {
-			usage(stdout);
-			return -1;
-		}
-		if (strcmp(argv[i], "--quick") == 0) {
-			d->quick = true;
-		} else if (strcmp(argv[i], "--only") == 0) {
-			if (i + 1 == argc) {
-				ob_warn("bench demo: --only needs a part: start, idle, many, "
-					"cells, "
-					"ops or stop");
-				return OB_EXIT_USAGE;
-			}
-			*only = argv[++i];
-		} else {
-			ob_warn("bench demo: unknown option '%.40s' (try overbook bench demo "
-				"--help)",
-				argv[i]);
-			return OB_EXIT_USAGE;
-		}
-	}
-	for (size_t i = 0; *only && i < OB_ARRAY_SIZE(parts); i++)
-		if (strcmp(*only, parts[i].name) == 0)
-			return 0;
-	if (!*only)
-		return 0;
-	ob_warn("bench demo: no part '%.40s'; there are start, idle, many, cells, ops and stop",
-		*only);
-	return OB_EXIT_USAGE;
+	for (size_t i = 0; i < OB_ARRAY_SIZE(parts); i++)
+		if (strcmp(name, parts[i].name) == 0)
+			return true;
+	return false;
 }
+
+static const struct bench_words words = {
+	.name = "demo",
+	.one_of = ": start, idle, many, cells, ops or stop",
+	.there_are = "; there are start, idle, many, cells, ops and stop",
+	.usage = usage,
+	.has_part = has_part,
+};
 
 /* All that can be known to be missing before anything runs. */
 static int check(struct demo *d, struct ob_err *e)
 {
-	struct opts_host host;
-	ssize_t n = readlink("/proc/self/exe", d->exe, sizeof(d->exe) - 1);
-	int ret;
+	int ret = bench_check(&d->files, d->exe, BENCH_NEEDS_IMAGE, e);
 
-	if (n <= 0)
-		return ob_fail(e, EIO, "cannot read /proc/self/exe: is /proc mounted?");
-	d->exe[n] = '\0';
-	ret = opts_host_read(&host, e);
-	if (!ret)
-		ret = opts_check_kvm(host.kvm_path, e);
-	if (!ret)
-		ret = opts_default_paths(&d->files, d->exe, e);
-	if (!ret)
-		ret = opts_check_kernel(d->files.kernel_path, e);
-	if (!ret)
-		ret = opts_check_image(d->files.image_path, e);
-	if (!ret)
-		ret = demo_qemu_find(d, e);
-	return ret;
+	return ret ? ret : demo_qemu_find(d, e);
 }
 
 /* Nothing of ours should be running any more. What is, is ended, and that is a failure. */
@@ -140,12 +104,11 @@ int bench_demo(int argc, char **argv)
 	OB_ASSERT(d && b);
 	d->b = b;
 	d->cgroup.procs_fd = -1;
-	ret = parse(d, &only, argc, argv);
+	ret = bench_take_words(&words, b, &d->quick, &only, argc, argv);
 	if (ret) {
 		ret = ret < 0 ? OB_EXIT_OK : ret;
 		goto out;
 	}
-	snprintf(b->name, sizeof(b->name), "%s", d->quick || only ? "demo-try" : "demo");
 	if (check(d, &e)) {
 		ob_warn("%s", e.msg);
 		ret = OB_EXIT_USAGE;
@@ -164,12 +127,7 @@ int bench_demo(int argc, char **argv)
 		ret = -EIO;
 		e = late;
 	}
-	if (!ret)
-		ret = bench_finish(b, BENCH_DIR, &e);
-	bench_say("took %.0f s", (double)(bench_now_ns() - begin) / OB_NS_PER_SEC);
-	if (ret)
-		ob_warn("bench demo: %s; no figure is written", e.msg);
-	ret = !ret ? OB_EXIT_OK : ob_stop_signal ? OB_EXIT_INTERRUPTED : OB_EXIT_FAILED;
+	ret = bench_end(&words, b, begin, ret, &e);
 out:
 	free(b);
 	free(d);

@@ -17,7 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "harness/opts.h"
+#include "harness/bench_parts.h"
 
 const struct ept_part ept_parts[] = {
 	{"first", ept_part_first, "first touches of a guest from which nothing was taken"},
@@ -41,74 +41,29 @@ static void usage(FILE *out)
 		fprintf(out, "    %-10s  %s\n", p->name, p->doc);
 }
 
-static const struct ept_part *find_part(const char *name)
+static bool has_part(const char *name)
 {
 	for (const struct ept_part *p = ept_parts; p->name; p++)
 		if (strcmp(name, p->name) == 0)
-			return p;
-	return NULL;
+			return true;
+	return false;
 }
 
 static void part_names(char *buf, size_t n)
 {
-	size_t at = 0;
+	size_t at = (size_t)snprintf(buf, n, "; there are: ");
 
-	buf[0] = '\0';
 	for (const struct ept_part *p = ept_parts; p->name && at < n; p++)
-		at += (size_t)snprintf(buf + at, n - at, "%s%s", at ? ", " : "", p->name);
-}
-
-/* 0, OB_EXIT_USAGE after a line, or -1 when help was asked for and printed. */
-static int parse(struct ept_bench *d, const struct ept_part **only, int argc, char **argv)
-{
-	char names[200];
-
-	part_names(names, sizeof(names));
-	*only = NULL;
-	for (int i = 1; i < argc; i++) {
-		if (strcmp(argv[i], "--help") == 0) {
-			usage(stdout);
-			return -1;
-		}
-		if (strcmp(argv[i], "--quick") == 0) {
-			d->quick = true;
-		} else if (strcmp(argv[i], "--only") != 0) {
-			ob_warn("bench ept: unknown option '%.40s' (try overbook bench ept --help)",
-				argv[i]);
-			return OB_EXIT_USAGE;
-		} else if (i + 1 == argc) {
-			ob_warn("bench ept: --only needs a part; there are: %s", names);
-			return OB_EXIT_USAGE;
-		} else {
-			*only = find_part(argv[++i]);
-			if (!*only) {
-				ob_warn("bench ept: no part '%.40s'; there are: %s", argv[i],
-					names);
-				return OB_EXIT_USAGE;
-			}
-		}
-	}
-	return 0;
+		at += (size_t)snprintf(buf + at, n - at, "%s%s", p == ept_parts ? "" : ", ",
+				       p->name);
 }
 
 /* All that can be known to be missing before anything runs. */
 static int check(struct ept_bench *d, struct ob_err *e)
 {
 	char exe[PATH_MAX];
-	struct opts_host host;
-	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
-	int ret;
+	int ret = bench_check(&d->files, exe, 0, e);
 
-	if (n <= 0)
-		return ob_fail(e, EIO, "cannot read /proc/self/exe: is /proc mounted?");
-	exe[n] = '\0';
-	ret = opts_host_read(&host, e);
-	if (!ret)
-		ret = opts_check_kvm(host.kvm_path, e);
-	if (!ret)
-		ret = opts_default_paths(&d->files, exe, e);
-	if (!ret)
-		ret = opts_check_kernel(d->files.kernel_path, e);
 	if (ret)
 		return ret;
 	if (snprintf(d->yardstick, sizeof(d->yardstick), "%s/yardstick", dirname(exe)) >=
@@ -164,13 +119,13 @@ int ept_number(const json_t *doc, const char *name, double *out, struct ob_err *
 	return 0;
 }
 
-static int run_parts(struct ept_bench *d, const struct ept_part *only, struct ob_err *e)
+static int run_parts(struct ept_bench *d, const char *only, struct ob_err *e)
 {
 	int ret = 0;
 
 	bench_say("vCPUs on CPU %d; KVM mode %s", d->cpu, kvm_mode_name(kvm_mode_detect()));
 	for (const struct ept_part *p = ept_parts; p->name && !ret; p++) {
-		if (only && p != only)
+		if (only && strcmp(only, p->name) != 0)
 			continue;
 		ret = ob_stop_signal ? ob_fail(e, EINTR, "interrupted") : p->run(d, e);
 	}
@@ -183,29 +138,31 @@ int bench_ept(int argc, char **argv)
 	struct bench *b = calloc(1, sizeof(*b));
 	struct ob_err e = {""};
 	uint64_t begin = bench_now_ns();
-	const struct ept_part *only;
+	char names[200];
+	const struct bench_words words = {
+		.name = "ept",
+		.one_of = names,
+		.there_are = names,
+		.usage = usage,
+		.has_part = has_part,
+	};
+	const char *only;
 	int ret;
 
 	OB_ASSERT(d && b);
 	d->b = b;
-	ret = parse(d, &only, argc, argv);
+	part_names(names, sizeof(names));
+	ret = bench_take_words(&words, b, &d->quick, &only, argc, argv);
 	if (ret) {
 		ret = ret < 0 ? OB_EXIT_OK : ret;
 		goto out;
 	}
-	snprintf(b->name, sizeof(b->name), "%s", d->quick || only ? "ept-try" : "ept");
 	if (check(d, &e)) {
 		ob_warn("bench ept: %s", e.msg);
 		ret = OB_EXIT_USAGE;
 		goto out;
 	}
-	ret = run_parts(d, only, &e);
-	if (!ret)
-		ret = bench_finish(b, BENCH_DIR, &e);
-	bench_say("took %.0f s", (double)(bench_now_ns() - begin) / OB_NS_PER_SEC);
-	if (ret)
-		ob_warn("bench ept: %s; no figure is written", e.msg);
-	ret = !ret ? OB_EXIT_OK : ob_stop_signal ? OB_EXIT_INTERRUPTED : OB_EXIT_FAILED;
+	ret = bench_end(&words, b, begin, run_parts(d, only, &e), &e);
 out:
 	free(b);
 	free(d);

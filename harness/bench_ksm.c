@@ -8,14 +8,12 @@
  * the host should use it meanwhile, and it needs root.
  */
 #include <errno.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
+#include "harness/bench_child.h"
 #include "harness/bench_ksm.h"
-#include "harness/opts.h"
+#include "harness/bench_parts.h"
 
 static const struct {
 	const char *name;
@@ -37,97 +35,49 @@ static void usage(FILE *out)
 	      out);
 }
 
-/* 0, OB_EXIT_USAGE after a line, or -1 when help was asked for and printed. */
-static int parse(struct kbench *k, const char **only, int argc, char **argv)
+static bool has_part(const char *name)
 {
-	*only = NULL;
-	for (int i = 1; i < argc; i++) {
-		if (!strcmp(argv[i], "--help")) {
-			usage(stdout);
-			return -1;
-		}
-		if (!strcmp(argv[i], "--quick")) {
-			k->quick = true;
-		} else if (!strcmp(argv[i], "--only") && i + 1 < argc) {
-			*only = argv[++i];
-		} else if (!strcmp(argv[i], "--only")) {
-			ob_warn("bench ksm: --only needs a part: " PART_NAMES);
-			return OB_EXIT_USAGE;
-		} else {
-			ob_warn("bench ksm: unknown option '%.40s' (try overbook bench ksm --help)",
-				argv[i]);
-			return OB_EXIT_USAGE;
-		}
-	}
-	for (size_t i = 0; *only && i < OB_ARRAY_SIZE(parts); i++)
-		if (!strcmp(*only, parts[i].name))
-			return 0;
-	if (!*only)
-		return 0;
-	ob_warn("bench ksm: no part '%.40s'; there are similar, shuffle, kv, steady and unique",
-		*only);
-	return OB_EXIT_USAGE;
+	for (size_t i = 0; i < OB_ARRAY_SIZE(parts); i++)
+		if (!strcmp(name, parts[i].name))
+			return true;
+	return false;
 }
 
-/* All that can be known to be missing before anything runs. */
-static int check(struct kbench *k, struct ob_err *e)
-{
-	char exe[PATH_MAX];
-	struct opts_host host;
-	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
-	int ret;
-
-	if (n <= 0)
-		return ob_fail(e, EIO, "cannot read /proc/self/exe: is /proc mounted?");
-	exe[n] = '\0';
-	ret = opts_host_read(&host, e);
-	if (!ret)
-		ret = opts_check_kvm(host.kvm_path, e);
-	if (!ret)
-		ret = opts_check_ksm(host.ksm_dir, e);
-	if (!ret)
-		ret = opts_default_paths(&k->files, exe, e);
-	if (!ret)
-		ret = opts_check_kernel(k->files.kernel_path, e);
-	if (!ret)
-		ret = opts_check_image(k->files.image_path, e);
-	return ret;
-}
+static const struct bench_words words = {
+	.name = "ksm",
+	.one_of = ": " PART_NAMES,
+	.there_are = "; there are similar, shuffle, kv, steady and unique",
+	.usage = usage,
+	.has_part = has_part,
+};
 
 int bench_ksm(int argc, char **argv)
 {
 	struct kbench *k = calloc(1, sizeof(*k));
 	struct bench *b = calloc(1, sizeof(*b));
-	struct timespec begin, end;
+	uint64_t begin = bench_now_ns();
+	char exe[PATH_MAX];
 	struct ob_err e = {""};
 	const char *only;
 	int ret;
 
 	OB_ASSERT(k && b);
 	k->b = b;
-	ret = parse(k, &only, argc, argv);
+	ret = bench_take_words(&words, b, &k->quick, &only, argc, argv);
 	if (ret) {
 		ret = ret < 0 ? OB_EXIT_OK : ret;
 		goto out;
 	}
-	snprintf(b->name, sizeof(b->name), "%s", k->quick || only ? "ksm-try" : "ksm");
-	if (check(k, &e)) {
+	if (bench_check(&k->files, exe, BENCH_NEEDS_KSM | BENCH_NEEDS_IMAGE, &e)) {
 		ob_warn("%s", e.msg);
 		ret = OB_EXIT_USAGE;
 		goto out;
 	}
-	clock_gettime(CLOCK_MONOTONIC, &begin);
 	for (size_t i = 0; i < OB_ARRAY_SIZE(parts) && !ret; i++)
 		if (!only || !strcmp(only, parts[i].name))
 			ret = ob_stop_signal ? ob_fail(&e, EINTR, "interrupted")
 					     : parts[i].run(k, &e);
-	if (!ret)
-		ret = bench_finish(b, BENCH_DIR, &e);
-	clock_gettime(CLOCK_MONOTONIC, &end);
-	bench_say("took %ld s", (long)(end.tv_sec - begin.tv_sec));
-	if (ret)
-		ob_warn("bench ksm: %s; no figure is written", e.msg);
-	ret = !ret ? OB_EXIT_OK : ob_stop_signal ? OB_EXIT_INTERRUPTED : OB_EXIT_FAILED;
+	ret = bench_end(&words, b, begin, ret, &e);
 out:
 	free(b);
 	free(k);

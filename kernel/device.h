@@ -186,7 +186,7 @@ int virtq_push(struct virtq *q, uint16_t head, uint32_t len, const char **why);
 /* Must the driver be interrupted (VIRTQ_AVAIL_F_NO_INTERRUPT not set)? */
 bool virtq_wants_irq(struct virtq *q);
 
-/* --- virtio_mmio.c: the transport (virtio 1.2, 4.2.2, version 2) ------------------------------ */
+/* --- virtio_dev.c: a device; virtio_mmio.c: its transport (virtio 1.2, 4.2.2, version 2) ------- */
 
 #define VIRTIO_MAX_QUEUES      4
 #define VIRTIO_REG_NOTIFY      0x050 /* what the driver writes the number of a queue to */
@@ -379,20 +379,14 @@ struct virtio_console {
 	bool asked;	   /* a control message was taken and not looked at yet: */
 	uint16_t asked_head;
 	struct virtio_console_control question;
-	_Atomic uint64_t out_bytes, in_bytes;
+	_Atomic uint64_t out_bytes;
 	_Atomic uint64_t odd; /* control messages that make no sense here, and were ignored */
-	/* To the guest: a ring of in_fill bytes from in_at, under dev.lock. */
-	uint8_t in[1024];
-	unsigned int in_at, in_fill;
 };
 
-/* One port, number 0, which the guest finds as @name (at most 63 bytes). */
+/* One port, number 0, which the guest finds as @name (at most 63 bytes). Nothing is sent to it. */
 void virtio_console_init(struct virtio_console *c, struct vm *vm, struct gmem *mem,
 			 struct io_worker *w, const char *name,
 			 const struct virtio_console_ops *ops, void *arg);
 void virtio_console_exit(struct virtio_console *c);
-/* Send @n bytes to the guest. Returns how many were taken: the rest when it has read some. What is
- * sent before the guest has opened the port waits for that. Any thread. */
-size_t virtio_console_in(struct virtio_console *c, const void *bytes, size_t n);
 
 #endif

@@ -3,8 +3,9 @@
  * virtio_console.c: a console device (virtio 1.2, section 5.3) with one port that is no console but a
  * named stream of bytes: how a program in the guest talks to us.
  *
- * There are four queues: from and to the port, and from and to "control", on which both sides say
- * what ports there are. The driver says that it is there (DEVICE_READY), is told of the port
+ * There are four queues: to and from the port, and to and from "control", on which both sides say
+ * what ports there are. We have nothing to say to the program: what the driver gives us for that it gets
+ * back when it resets the device. The driver says that it is there (DEVICE_READY), is told of the port
  * (PORT_ADD), says that it has it (PORT_READY), and is told its name and that our end is open. What
  * we have to say is a set of bits and no list, so a driver that asks without end costs nothing but
  * its answers, which wait until it has given us a buffer for each.
@@ -22,7 +23,7 @@
 
 #define CONSOLE_F_MULTIPORT (1ULL << 1)
 
-/* Queues, as the driver sees them: "in" is to the guest. */
+/* Queues, as the driver sees them: "in" is to the guest. The first one, Q_IN, is never looked at. */
 enum { Q_IN, Q_OUT, Q_CONTROL_IN, Q_CONTROL_OUT, NQUEUES };
 
 #define PORT 0 /* the only one */
@@ -48,7 +49,8 @@ _Static_assert(sizeof(struct console_config) == 8, "as the driver lays it out");
 #define OWED_NAME 2U
 #define OWED_OPEN 4U
 
-/* Linux fills both queues to it with a page of its memory for each entry, for good. */
+/* Linux fills both queues to it, the unused one too, with a page of its memory for each entry, for
+ * good. */
 #define QUEUE_ENTRIES  32
 #define NAME_MAX_BYTES 64   /* with its end */
 #define OUT_BYTES      4096 /* handed out at a time */
@@ -217,7 +219,7 @@ static uint32_t fill_chain(struct virtio_console *c, struct turn *t, const struc
 		uint64_t part = OB_MIN(n - done, (uint64_t)ch->buf[i].len);
 
 		if (virtio_dev_write(&c->dev, ch->buf[i].gpa, bytes + done, part)) {
-			t->why = "console input that cannot be written";
+			t->why = "console control buffer that cannot be written";
 			break;
 		}
 		done += part;
@@ -271,63 +273,6 @@ static void run_control_in(struct virtio_console *c, struct turn *t)
 	}
 }
 
-/* --- to the port ------------------------------------------------------------------------------ */
-
-size_t virtio_console_in(struct virtio_console *c, const void *bytes, size_t n)
-{
-	const uint8_t *p = bytes;
-	size_t took = 0;
-	bool live;
-
-	ob_lock(&c->dev.lock);
-	while (took < n && c->in_fill < sizeof(c->in))
-		c->in[(c->in_at + c->in_fill++) % sizeof(c->in)] = p[took++];
-	ob_unlock(&c->dev.lock);
-	live = virtio_dev_live(&c->dev);
-	if (took && live)
-		c->dev.ops->notify(&c->dev, Q_IN);
-	return took;
-}
-
-/* What waits for the guest, at most @n bytes, without taking it. */
-static unsigned int in_peek(struct virtio_console *c, uint8_t *buf, unsigned int n)
-{
-	ob_lock(&c->dev.lock);
-	n = OB_MIN(n, c->in_fill);
-	for (unsigned int i = 0; i < n; i++)
-		buf[i] = c->in[(c->in_at + i) % sizeof(c->in)];
-	ob_unlock(&c->dev.lock);
-	return n;
-}
-
-static void in_drop(struct virtio_console *c, unsigned int n)
-{
-	ob_lock(&c->dev.lock);
-	n = OB_MIN(n, c->in_fill);
-	c->in_at = (c->in_at + n) % sizeof(c->in);
-	c->in_fill -= n;
-	ob_unlock(&c->dev.lock);
-}
-
-static void run_in(struct virtio_console *c, struct turn *t)
-{
-	uint8_t bytes[sizeof(c->in)];
-	struct virtq_chain ch;
-	unsigned int n;
-
-	while (c->open && (n = in_peek(c, bytes, sizeof(bytes))) && take(c, t, Q_IN, &ch)) {
-		uint32_t done = 0;
-
-		if (ch.read_len)
-			t->why = "console input buffer that is not to be written";
-		else
-			done = fill_chain(c, t, &ch, bytes, n);
-		in_drop(c, done);
-		atomic_fetch_add_explicit(&c->in_bytes, done, memory_order_relaxed);
-		give(c, t, Q_IN, ch.head, done);
-	}
-}
-
 /* --- the work, and what the transport calls ---------------------------------------------------- */
 
 static void console_work(struct io_work *w)
@@ -339,7 +284,6 @@ static void console_work(struct io_work *w)
 
 	run_control_out(c, &t);
 	run_control_in(c, &t);
-	run_in(c, &t);
 	for (unsigned int q = 0; q < NQUEUES; q++)
 		if (t.answered & 1U << q)
 			virtio_dev_interrupt(&c->dev, q);
@@ -376,7 +320,6 @@ static void console_reset(struct virtio_dev *d)
 	c->owed = 0;
 	c->asked = false;
 	set_open(c, false);
-	in_drop(c, sizeof(c->in));
 }
 
 static const struct virtio_dev_ops console_ops = {

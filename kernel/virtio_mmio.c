@@ -10,21 +10,9 @@
  * two sides can no longer agree on what the device's state is, the device is broken: it needs a
  * reset, and the VM is stopped with the reason.
  *
- * Locking. Registers are used on vCPU threads, the queues by the one thread that does the device's
- * work, and the lock is not held while that works. What keeps them apart is the status:
- *
- *  - queues are changed by register writes only while the device is not live (before DRIVER_OK);
- *  - the worker touches a queue only after it has seen virtio_dev_live, which takes the lock;
- *  - to leave the live state (a reset, a queue taken down, the end), `resetting` is set, which
- *    makes the device not live and lets no other vCPU change a register; then the worker is
- *    drained, with no lock held; then the state is changed.
- *
- * So a worker that has seen the device live may use its queue until it returns. Nothing is waited
- * for with the lock held, and no lock is taken inside it.
+ * How these registers and the device's work keep out of each other's way stands in virtio_dev.c.
  */
-#include <unistd.h>
-
-#include "kernel/vm.h"
+#include "kernel/virtio_dev_int.h"
 
 enum {
 	REG_MAGIC = 0x000,
@@ -59,107 +47,6 @@ enum {
 #define MMIO_VERSION 2
 #define MMIO_VENDOR  0x4b4f424f /* "OBOK" */
 
-#define STATUS_ACKNOWLEDGE 0x01
-#define STATUS_DRIVER	   0x02
-#define STATUS_DRIVER_OK   0x04
-#define STATUS_FEATURES_OK 0x08
-#define STATUS_NEEDS_RESET 0x40 /* ours to set */
-#define STATUS_FAILED	   0x80
-#define STATUS_DRIVERS \
-	(STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_DRIVER_OK | STATUS_FEATURES_OK | STATUS_FAILED)
-
-#define IRQ_USED   1
-#define IRQ_CONFIG 2
-
-static bool live(const struct virtio_dev *d)
-{
-	return d->status & STATUS_DRIVER_OK && !d->resetting && !d->broken;
-}
-
-bool virtio_dev_live(struct virtio_dev *d)
-{
-	bool yes;
-
-	ob_lock(&d->lock);
-	yes = live(d);
-	ob_unlock(&d->lock);
-	return yes;
-}
-
-/* Its counter cannot be full: KVM takes the ticks at once. Should it be, the guest has one coming. */
-static void tick(const struct virtio_dev *d)
-{
-	uint64_t one = 1;
-
-	if (d->irq_fd >= 0 && write(d->irq_fd, &one, sizeof(one)) != sizeof(one))
-		return;
-}
-
-void virtio_dev_fail(struct virtio_dev *d, const char *why)
-{
-	ob_lock(&d->lock);
-	if (!d->broken)
-		d->why = why;
-	d->broken = true;
-	d->status |= STATUS_NEEDS_RESET;
-	if (d->status & STATUS_DRIVER_OK)
-		d->irq_status |= IRQ_CONFIG;
-	ob_unlock(&d->lock);
-	if (d->vm)
-		vm_fail(d->vm, "virtio device (type %u): %s", d->ops->device_id, why);
-}
-
-void virtio_dev_interrupt(struct virtio_dev *d, unsigned int q)
-{
-	OB_ASSERT(q < d->nqueues);
-	if (!virtq_wants_irq(&d->q[q]))
-		return;
-	ob_lock(&d->lock);
-	d->irq_status |= IRQ_USED;
-	ob_unlock(&d->lock);
-	tick(d);
-	/* On a PC nobody sleeps but in KVM, which has the tick. */
-	if (d->vm && d->irq_fd < 0)
-		vm_wake(d->vm);
-}
-
-/* --- leaving the live state ------------------------------------------------------------------- */
-
-/* With the lock held, dropped in between. False: another vCPU is at it already. */
-static bool quiesce_begin(struct virtio_dev *d)
-{
-	if (d->resetting)
-		return false;
-	d->resetting = true;
-	ob_unlock(&d->lock);
-	d->ops->reset(d);
-	ob_lock(&d->lock);
-	return true;
-}
-
-static void reset(struct virtio_dev *d)
-{
-	if (!quiesce_begin(d))
-		return;
-	for (unsigned int i = 0; i < d->nqueues; i++)
-		virtq_reset(&d->q[i]);
-	d->status = 0;
-	d->dev_sel = d->drv_sel = d->q_sel = 0;
-	d->drv_features = 0;
-	d->irq_status = 0;
-	d->broken = false;
-	d->why = NULL;
-	d->resetting = false;
-}
-
-static void queue_stop(struct virtio_dev *d, struct virtq *q)
-{
-	if (!q->ready || !quiesce_begin(d))
-		return;
-	q->ready = false;
-	d->resetting = false;
-}
-
 /* --- writes: each returns NULL, or why the device cannot go on -------------------------------- */
 
 static bool features_ok(const struct virtio_dev *d)
@@ -169,31 +56,31 @@ static bool features_ok(const struct virtio_dev *d)
 
 static const char *write_status(struct virtio_dev *d, uint32_t v)
 {
-	uint32_t old = d->status & STATUS_DRIVERS;
+	uint32_t old = d->status & VIRTIO_S_DRIVERS;
 
 	if (!v) {
-		reset(d);
+		virtio_dev_reset_locked(d);
 		return NULL;
 	}
-	v &= STATUS_DRIVERS;
+	v &= VIRTIO_S_DRIVERS;
 	if (old & ~v)
 		return "driver took back a status bit without a reset";
-	if (v & STATUS_DRIVER && !(v & STATUS_ACKNOWLEDGE))
+	if (v & VIRTIO_S_DRIVER && !(v & VIRTIO_S_ACKNOWLEDGE))
 		return "status DRIVER without ACKNOWLEDGE";
-	if (v & STATUS_FEATURES_OK && !(v & STATUS_DRIVER))
+	if (v & VIRTIO_S_FEATURES_OK && !(v & VIRTIO_S_DRIVER))
 		return "status FEATURES_OK without DRIVER";
 	/* Refusing is done by not taking the bit; the driver reads it back. */
-	if (v & ~old & STATUS_FEATURES_OK && !features_ok(d))
-		v &= ~(uint32_t)STATUS_FEATURES_OK;
-	if (v & STATUS_DRIVER_OK && !(v & STATUS_FEATURES_OK))
+	if (v & ~old & VIRTIO_S_FEATURES_OK && !features_ok(d))
+		v &= ~(uint32_t)VIRTIO_S_FEATURES_OK;
+	if (v & VIRTIO_S_DRIVER_OK && !(v & VIRTIO_S_FEATURES_OK))
 		return "status DRIVER_OK without features agreed on";
-	d->status = v | (d->status & STATUS_NEEDS_RESET);
+	d->status = v | (d->status & VIRTIO_S_NEEDS_RESET);
 	return NULL;
 }
 
 static void write_features(struct virtio_dev *d, uint32_t v)
 {
-	if (d->status & STATUS_FEATURES_OK)
+	if (d->status & VIRTIO_S_FEATURES_OK)
 		return; /* agreed on */
 	if (d->drv_sel == 0)
 		d->drv_features = (d->drv_features & ~0xffffffffULL) | v;
@@ -220,14 +107,14 @@ static const char *write_ready(struct virtio_dev *d, struct virtq *q, uint32_t v
 	const char *why = NULL;
 
 	if (!(v & 1)) {
-		queue_stop(d, q);
+		virtio_dev_stop_queue(d, q);
 		return NULL;
 	}
 	if (q->ready)
 		return NULL;
-	if (!(d->status & STATUS_FEATURES_OK))
+	if (!(d->status & VIRTIO_S_FEATURES_OK))
 		return "queue enabled before features were agreed on";
-	if (d->status & STATUS_DRIVER_OK)
+	if (d->status & VIRTIO_S_DRIVER_OK)
 		return "queue enabled after DRIVER_OK";
 	if (q->size > d->queue_max)
 		return "queue size is not a power of two within the limit";
@@ -246,7 +133,7 @@ static const char *write_queue(struct virtio_dev *d, uint64_t off, uint32_t v)
 	q = &d->q[d->q_sel];
 	if (off == REG_QUEUE_READY)
 		return write_ready(d, q, v);
-	if (q->ready || d->status & STATUS_DRIVER_OK)
+	if (q->ready || d->status & VIRTIO_S_DRIVER_OK)
 		return NULL;
 	switch (off) {
 	case REG_QUEUE_NUM:
@@ -302,25 +189,6 @@ static const char *write_reg(struct virtio_dev *d, uint64_t off, uint32_t v)
 	}
 }
 
-void virtio_dev_doorbell(struct virtio_dev *d, unsigned int q)
-{
-	bool ring;
-
-	OB_ASSERT(q < d->nqueues);
-	ob_lock(&d->lock);
-	ring = live(d) && d->q[q].ready;
-	ob_unlock(&d->lock);
-	if (ring)
-		d->ops->notify(d, q);
-}
-
-void virtio_dev_reset(struct virtio_dev *d)
-{
-	ob_lock(&d->lock);
-	reset(d);
-	ob_unlock(&d->lock);
-}
-
 static void mmio_write(void *dev, uint64_t off, unsigned int size, uint64_t value)
 {
 	struct virtio_dev *d = dev;
@@ -337,8 +205,8 @@ static void mmio_write(void *dev, uint64_t off, unsigned int size, uint64_t valu
 		else if (v >= d->nqueues)
 			why = "notification for a queue that there is not";
 		else
-			ring = live(d) && d->q[v].ready;
-		stopped = off == REG_QUEUE_READY && !v && live(d);
+			ring = virtio_dev_live_locked(d) && d->q[v].ready;
+		stopped = off == REG_QUEUE_READY && !v && virtio_dev_live_locked(d);
 	}
 	ob_unlock(&d->lock);
 	/* Both take locks of their own. A late ring finds a device that is not live, and does
@@ -411,32 +279,3 @@ const struct bus_ops virtio_mmio_bus_ops = {
 	.read = mmio_read,
 	.write = mmio_write,
 };
-
-void virtio_dev_init(struct virtio_dev *d, const struct virtio_dev_ops *ops, struct vm *vm,
-		     struct gmem *mem)
-{
-	OB_ASSERT(ops->nqueues && ops->nqueues <= VIRTIO_MAX_QUEUES);
-	*d = (struct virtio_dev){
-		.ops = ops,
-		.nqueues = ops->nqueues,
-		.queue_max = VIRTQ_MAX,
-		.features = ops->features | VIRTIO_F_VERSION_1,
-		.vm = vm,
-		.mem = mem,
-		.irq_fd = -1,
-	};
-	for (unsigned int i = 0; i < ops->nqueues; i++)
-		d->q[i].mem = mem;
-	ob_mutex_init(&d->lock, OB_RANK_VIRTIO);
-}
-
-/* As for a reset, the device stops being live before its work is waited for: what the driver has
- * queued is not done any more, only what is under way ends. The vCPUs are gone by now. */
-void virtio_dev_exit(struct virtio_dev *d)
-{
-	ob_lock(&d->lock);
-	d->resetting = true;
-	ob_unlock(&d->lock);
-	d->ops->reset(d);
-	ob_mutex_destroy(&d->lock);
-}

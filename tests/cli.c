@@ -93,9 +93,15 @@ static void slurp(const char *path, char *buf, size_t n)
 		close(fd);
 }
 
+void cli_nap_ms(long ms)
+{
+	const struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+
+	nanosleep(&ts, NULL);
+}
+
 void cli_wait(struct cli *c, unsigned int seconds)
 {
-	struct timespec nap = {.tv_nsec = 10 * 1000 * 1000};
 	bool late = false;
 	int status;
 
@@ -104,7 +110,7 @@ void cli_wait(struct cli *c, unsigned int seconds)
 			late = true;
 			kill(c->pid, SIGKILL);
 		}
-		nanosleep(&nap, NULL);
+		cli_nap_ms(10);
 	}
 	c->status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 	slurp(c->out_path, c->out, sizeof(c->out));

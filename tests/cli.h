@@ -30,6 +30,7 @@ void cli_run(struct cli *c, const char *args, bool json, unsigned int seconds);
 /* Another program of the build. */
 void cli_run_as(struct cli *c, const char *program, const char *args, unsigned int seconds);
 void cli_free(struct cli *c);
+void cli_nap_ms(long ms);
 /* Direct children of @pid whose command line has @word second; returns how many (at most @max). */
 unsigned int cli_children(pid_t pid, const char *word, pid_t *out, unsigned int max);
 

@@ -19,6 +19,8 @@
 #include <unistd.h>
 
 #include "ksm/index.h"
+#include "tests/domain.h"
+#include "tests/rnd.h"
 
 #define FRAMES	  2048 /* so the index begins with 8 buckets, and can have 36 */
 #define VICTIM	  0
@@ -29,14 +31,6 @@
 #define HINTS	  300
 #define SOME_CELL 1000
 
-static uint64_t rnd(uint64_t *s)
-{
-	*s ^= *s << 13;
-	*s ^= *s >> 7;
-	*s ^= *s << 17;
-	return *s * 0x2545f4914f6cdd1dULL;
-}
-
 struct scene {
 	struct ob_host *h;
 	int pool, meta;
@@ -44,22 +38,6 @@ struct scene {
 	uint64_t seed, kept_hash[KEPT], doomed_hash[DOOMED], hint_hash[HINTS];
 	uint32_t kept, spare, doomed; /* the first of each */
 };
-
-static struct ksm_domain *open_as(struct ob_host *h, int pool, int meta, unsigned int cell)
-{
-	struct ksm_domain *d = NULL;
-
-	cr_assert_eq(ksm_domain_open(h, pool, meta, cell, ob_arena_new("test"), &d), 0);
-	return d;
-}
-
-static void close_one(struct ksm_domain *d)
-{
-	struct ob_arena *a = d->arena;
-
-	ksm_domain_close(d);
-	ob_arena_free(a);
-}
 
 /*
  * A table that is fuller than it ever becomes by itself; with @hints below HINTS, only so full that
@@ -71,8 +49,8 @@ static void scene_new(struct scene *s, struct ob_host *h, uint32_t hints)
 	s->h = h;
 	s->seed = 20260611;
 	cr_assert_eq(ksm_domain_create(h, FRAMES, 2, &s->pool, &s->meta), 0);
-	s->coord = open_as(h, s->pool, s->meta, KSM_NO_CELL);
-	s->mine = open_as(h, s->pool, s->meta, SURVIVOR);
+	s->coord = domain_open_as(h, s->pool, s->meta, KSM_NO_CELL);
+	s->mine = domain_open_as(h, s->pool, s->meta, SURVIVOR);
 	cr_assert_eq(ksm_frame_alloc(s->mine, KEPT, &s->kept), KEPT);
 	cr_assert_eq(ksm_frame_alloc(s->mine, SPARE, &s->spare), SPARE);
 	cr_assert_eq(ksm_frame_alloc(s->mine, DOOMED, &s->doomed), DOOMED);
@@ -96,21 +74,10 @@ static void scene_new(struct scene *s, struct ob_host *h, uint32_t hints)
 
 static void scene_free(struct scene *s)
 {
-	close_one(s->mine);
-	close_one(s->coord);
+	domain_close(s->mine);
+	domain_close(s->coord);
 	close(s->pool);
 	close(s->meta);
-}
-
-static bool reaches(struct ksm_domain *d, uint64_t hash, uint32_t frame)
-{
-	struct ksm_ref ref;
-
-	for (enum ksm_kind k = ksm_index_find(d, hash, &ref); k == KSM_FRAME;
-	     k = ksm_index_find_next(d, hash, &ref))
-		if (ksm_ref_payload(&ref) == frame)
-			return true;
-	return false;
 }
 
 static unsigned int hints_found(struct ksm_domain *d, const struct scene *s)
@@ -185,12 +152,12 @@ static void play_death(const struct scene *s, unsigned long at)
 
 	cr_assert_eq(ksm_domain_create(s->h, FRAMES, 2, &pool, &meta), 0);
 	cr_assert_eq(s->h->ops->file_write(s->h, meta, s->coord->meta, meta_part(s->coord), 0), 0);
-	coord = open_as(s->h, pool, meta, KSM_NO_CELL);
-	other = open_as(s->h, pool, meta, SURVIVOR);
+	coord = domain_open_as(s->h, pool, meta, KSM_NO_CELL);
+	other = domain_open_as(s->h, pool, meta, SURVIVOR);
 
 	for (uint32_t i = 0; i < KEPT; i++)
-		cr_assert(reaches(other, s->kept_hash[i], s->kept + i), "step %lu: frame %u", at,
-			  i);
+		cr_assert(domain_reaches(other, s->kept_hash[i], s->kept + i), "step %lu: frame %u",
+			  at, i);
 	had = hints_found(other, s);
 	for (unsigned int i = 0; i < HINTS && nclaimed < 2; i++) {
 		uint64_t h = s->hint_hash[(i + at * 7) % HINTS];
@@ -207,14 +174,14 @@ static void play_death(const struct scene *s, unsigned long at)
 	ksm_domain_cell_died(coord, VICTIM);
 	cr_assert_eq(atomic_load(coord->grow_lock), 0, "step %lu: the lock is left", at);
 	for (uint32_t i = 0; i < KEPT; i++)
-		cr_assert(reaches(other, s->kept_hash[i], s->kept + i), "step %lu: frame %u", at,
-			  i);
+		cr_assert(domain_reaches(other, s->kept_hash[i], s->kept + i), "step %lu: frame %u",
+			  at, i);
 	for (uint32_t i = 0; i < DOOMED; i++)
-		cr_assert_eq(reaches(other, s->doomed_hash[i], s->doomed + i),
+		cr_assert_eq(domain_reaches(other, s->doomed_hash[i], s->doomed + i),
 			     s->doomed + i != gone, "step %lu: frame %u that is given up", at, i);
 	for (uint32_t i = 0; i < 2; i++)
-		cr_assert(reaches(other, claimed[i], s->spare + i), "step %lu: a claim", at);
-	cr_assert(reaches(other, hash, s->spare + 2), "step %lu", at);
+		cr_assert(domain_reaches(other, claimed[i], s->spare + i), "step %lu: a claim", at);
+	cr_assert(domain_reaches(other, hash, s->spare + 2), "step %lu", at);
 	cr_assert_geq(hints_found(other, s) + 3, had, "step %lu: hints were lost", at);
 	for (uint64_t i = 0; i < ksm_index_buckets(coord) * KSM_BUCKET; i++) {
 		uint64_t v = ksm_entry_read(coord, i);
@@ -227,9 +194,9 @@ static void play_death(const struct scene *s, unsigned long at)
 		ksm_index_hint(other, rnd(&seed), i);
 	cr_assert_geq(ksm_index_buckets(coord), n + 3, "step %lu: growth has ended", at);
 	for (uint32_t i = 0; i < KEPT; i++)
-		cr_assert(reaches(other, s->kept_hash[i], s->kept + i));
-	close_one(other);
-	close_one(coord);
+		cr_assert(domain_reaches(other, s->kept_hash[i], s->kept + i));
+	domain_close(other);
+	domain_close(coord);
 	close(pool);
 	close(meta);
 }
@@ -417,15 +384,16 @@ static struct outcome grow_under(struct ob_host *h, enum change what, unsigned l
 		o.done = WEXITSTATUS(status) == 1;
 		cr_assert_geq(ksm_index_buckets(s.mine), 9, "change %d, step %lu", what, steps);
 		if (what == REMOVE)
-			cr_assert_not(reaches(s.mine, hash, frame), "step %lu", steps);
+			cr_assert_not(domain_reaches(s.mine, hash, frame), "step %lu", steps);
 		else if (what == HINT || what == REHINT)
 			cr_assert_neq(ksm_index_find(s.mine, hash, &ref), KSM_EMPTY, "%lu", steps);
 		else if (o.done)
-			cr_assert(reaches(s.mine, hash, frame), "change %d, step %lu", what, steps);
+			cr_assert(domain_reaches(s.mine, hash, frame), "change %d, step %lu", what,
+				  steps);
 		cr_assert(o.done || what == CLAIM || what == REHINT, "change %d, step %lu", what,
 			  steps);
 		for (uint32_t i = 0; i < KEPT; i++)
-			cr_assert(reaches(s.mine, s.kept_hash[i], s.kept + i));
+			cr_assert(domain_reaches(s.mine, s.kept_hash[i], s.kept + i));
 	}
 	scene_free(&s);
 	return o;
@@ -533,16 +501,17 @@ static void check_changes(struct scene *s, const struct changes *c, unsigned int
 
 	cr_assert_eq(atomic_load(s->mine->grow_lock), 0);
 	for (unsigned int k = 0; k < 3; k++)
-		cr_assert(reaches(s->mine, c->claimed[k], s->spare + k), "store %u: claim %u", at,
-			  k);
-	cr_assert(reaches(s->mine, c->inserted, s->spare + 3), "store %u: what was inserted", at);
+		cr_assert(domain_reaches(s->mine, c->claimed[k], s->spare + k),
+			  "store %u: claim %u", at, k);
+	cr_assert(domain_reaches(s->mine, c->inserted, s->spare + 3), "store %u: what was inserted",
+		  at);
 	cr_assert_eq(ksm_index_find(s->mine, c->hinted, &ref), KSM_HINT, "store %u", at);
 	cr_assert_eq(ksm_index_find(s->mine, c->rehinted, &ref), KSM_HINT, "store %u", at);
 	for (uint32_t i = 0; i < DOOMED; i++)
-		cr_assert_eq(reaches(s->mine, s->doomed_hash[i], s->doomed + i), i != c->gone,
-			     "store %u", at);
+		cr_assert_eq(domain_reaches(s->mine, s->doomed_hash[i], s->doomed + i),
+			     i != c->gone, "store %u", at);
 	for (uint32_t i = 0; i < KEPT; i++)
-		cr_assert(reaches(s->mine, s->kept_hash[i], s->kept + i), "store %u", at);
+		cr_assert(domain_reaches(s->mine, s->kept_hash[i], s->kept + i), "store %u", at);
 }
 
 /* Has anything changed in the header or in the first 9 buckets? Keeps them in @last. */

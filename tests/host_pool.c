@@ -21,35 +21,13 @@
 #include <unistd.h>
 
 #include "ksm/domain.h"
-
-static uint64_t rnd(uint64_t *s)
-{
-	*s ^= *s << 13;
-	*s ^= *s >> 7;
-	*s ^= *s << 17;
-	return *s * 0x2545f4914f6cdd1dULL;
-}
+#include "tests/domain.h"
+#include "tests/rnd.h"
 
 static void content(uint64_t *page, uint64_t c)
 {
 	for (unsigned int i = 0; i < OB_PAGE_SIZE / 8; i++)
 		page[i] = (c + 1) * 0x9e3779b97f4a7c15ULL + i;
-}
-
-static struct ksm_domain *open_as(struct ob_host *h, int pool, int meta, unsigned int cell)
-{
-	struct ksm_domain *d = NULL;
-
-	cr_assert_eq(ksm_domain_open(h, pool, meta, cell, ob_arena_new("test"), &d), 0);
-	return d;
-}
-
-static void close_one(struct ksm_domain *d)
-{
-	struct ob_arena *a = d->arena;
-
-	ksm_domain_close(d);
-	ob_arena_free(a);
 }
 
 static struct ksm_domain_stats stats(struct ksm_domain *d)
@@ -160,8 +138,8 @@ static void play_death(const struct scene *s, unsigned long at)
 	int pool, meta;
 
 	domain_copy(s, &pool, &meta);
-	coord = open_as(s->h, pool, meta, KSM_NO_CELL);
-	other = open_as(s->h, pool, meta, SURVIVOR);
+	coord = domain_open_as(s->h, pool, meta, KSM_NO_CELL);
+	other = domain_open_as(s->h, pool, meta, SURVIVOR);
 	ksm_domain_cell_died(coord, VICTIM);
 	for (uint64_t f = 0; f < STEP_FRAMES; f++) {
 		cr_assert_not(atomic_load(&coord->holder[f]) & 1, "step %lu: a hold is left", at);
@@ -189,8 +167,8 @@ static void play_death(const struct scene *s, unsigned long at)
 	while ((n = ksm_frame_alloc(other, 100, &first)))
 		total += n;
 	cr_assert_eq(total, STEP_FRAMES - 1, "step %lu: %u frames can be had", at, total);
-	close_one(other);
-	close_one(coord);
+	domain_close(other);
+	domain_close(coord);
 	close(pool);
 	close(meta);
 }
@@ -207,8 +185,8 @@ Test(pool_processes, death_at_every_instruction, .timeout = 120)
 
 	cr_assert_eq(ob_host_linux_init(&h, &e), 0, "%s", e.msg);
 	cr_assert_eq(ksm_domain_create(&h, STEP_FRAMES, 2, &s.pool, &s.meta), 0);
-	s.coord = open_as(&h, s.pool, s.meta, KSM_NO_CELL);
-	s.survivor = open_as(&h, s.pool, s.meta, SURVIVOR);
+	s.coord = domain_open_as(&h, s.pool, s.meta, KSM_NO_CELL);
+	s.survivor = domain_open_as(&h, s.pool, s.meta, SURVIVOR);
 	cr_assert_eq(ksm_frame_alloc(s.survivor, 1, &s.kept), 1);
 	content(page, 99);
 	s.kept_hash = ksm_hash(s.survivor, page);
@@ -244,8 +222,8 @@ Test(pool_processes, death_at_every_instruction, .timeout = 120)
 	cr_assert_geq(deaths, 16, "the steps were not seen: %lu of %lu", deaths, steps);
 	play_death(&s, steps);
 	free(last);
-	close_one(s.survivor);
-	close_one(s.coord);
+	domain_close(s.survivor);
+	domain_close(s.coord);
 	close(s.pool);
 	close(s.meta);
 	ob_host_linux_exit(&h);
@@ -309,8 +287,8 @@ static struct duel duel(struct ob_host *h, enum side side, unsigned long steps)
 	pid_t pid;
 
 	cr_assert_eq(ksm_domain_create(h, STEP_FRAMES, 2, &pool, &meta), 0);
-	coord = open_as(h, pool, meta, KSM_NO_CELL);
-	cell = open_as(h, pool, meta, SURVIVOR);
+	coord = domain_open_as(h, pool, meta, KSM_NO_CELL);
+	cell = domain_open_as(h, pool, meta, SURVIVOR);
 	cr_assert_eq(ksm_frame_alloc(cell, 1, &frame), 1);
 	content(page, 7);
 	cr_assert_eq(h->ops->file_write(h, pool, page, OB_PAGE_SIZE, frame * OB_PAGE_SIZE), 0);
@@ -353,8 +331,8 @@ static struct duel duel(struct ob_host *h, enum side side, unsigned long steps)
 		cr_assert_eq(live, !r.reaped, "step %lu", steps);
 		cr_assert_eq(held, !r.got, "step %lu: a bit without a hold, or the reverse", steps);
 	}
-	close_one(cell);
-	close_one(coord);
+	domain_close(cell);
+	domain_close(coord);
 	close(pool);
 	close(meta);
 	return r;
@@ -513,7 +491,7 @@ Test(pool_processes, death_at_any_time, .timeout = 120)
 
 	cr_assert_eq(ob_host_linux_init(&h, &e), 0, "%s", e.msg);
 	cr_assert_eq(ksm_domain_create(&h, FRAMES, CELLS, &pool, &meta), 0);
-	coord = open_as(&h, pool, meta, KSM_NO_CELL);
+	coord = domain_open_as(&h, pool, meta, KSM_NO_CELL);
 	for (unsigned int c = 0; c < CELLS; c++)
 		pid[c] = worker_start(&h, pool, meta, c, rnd(&s));
 	for (unsigned int kills = 0; kills < KILLS + CELLS; kills++) {
@@ -545,7 +523,7 @@ Test(pool_processes, death_at_any_time, .timeout = 120)
 	cr_assert_eq(stats(coord).pool_blocks_bytes, 0);
 	cr_assert_gt(made, 0, "nothing was ever given back");
 	cr_log_info("%llu frames given back", (unsigned long long)made);
-	close_one(coord);
+	domain_close(coord);
 	close(pool);
 	close(meta);
 	ob_host_linux_exit(&h);
@@ -562,8 +540,8 @@ Test(pool_processes, what_is_not_used_costs_nothing)
 	cr_assert_eq(ob_host_linux_init(&h, &e), 0, "%s", e.msg);
 	/* A tebibyte of frames. */
 	cr_assert_eq(ksm_domain_create(&h, EPT_MAX_FRAME, 100, &pool, &meta), 0);
-	coord = open_as(&h, pool, meta, KSM_NO_CELL);
-	cell = open_as(&h, pool, meta, 50);
+	coord = domain_open_as(&h, pool, meta, KSM_NO_CELL);
+	cell = domain_open_as(&h, pool, meta, 50);
 	cr_assert_eq(ksm_frame_alloc(cell, 4, &first), 4);
 	ksm_frame_publish(cell, first);
 	cr_assert_eq(ksm_index_insert_frame(cell, 1ULL << 63, first), 0);
@@ -575,8 +553,8 @@ Test(pool_processes, what_is_not_used_costs_nothing)
 	/* The header, the two maps as far as they were looked at, a page each of what is used. */
 	cr_assert_leq(stats(coord).meta_bytes, OB_MIB);
 	cr_assert_leq(ksm_domain_private_bytes(cell), 2 * OB_PAGE_SIZE);
-	close_one(cell);
-	close_one(coord);
+	domain_close(cell);
+	domain_close(coord);
 	close(pool);
 	close(meta);
 	ob_host_linux_exit(&h);

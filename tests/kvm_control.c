@@ -4,117 +4,20 @@
  * command that asks it, and a client of the protocol.
  */
 #include <criterion/criterion.h>
-#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "harness/harness.h"
-#include "harness/qmp.h"
-#include "tests/cli.h"
-
-#define NEED_KVM()                                                    \
-	do {                                                          \
-		if (!cli_have_kvm())                                  \
-			cr_skip_test("no /dev/kvm that we may open"); \
-	} while (0)
-
-#define PATIENCE_MS 30000
-
-static void nap_ms(long ms)
-{
-	struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
-
-	nanosleep(&ts, NULL);
-}
-
-/* A fleet with a socket in a folder of its own. */
-struct rig {
-	char dir[64], path[100];
-	struct cli cli;
-	struct qmp_client *client;
-};
-
-static json_t *ask(struct rig *r, const char *command, json_t *args)
-{
-	struct ob_err e = {""};
-	json_t *ret;
-
-	cr_assert_eq(qmp_client_ask(r->client, command, args, PATIENCE_MS, &ret, &e), 0, "%s: %s",
-		     command, e.msg);
-	return ret;
-}
-
-static void do_it(struct rig *r, const char *command)
-{
-	json_decref(ask(r, command, NULL));
-}
-
-static bool status_is(struct rig *r, const char *want)
-{
-	json_t *ret = ask(r, "query-status", NULL);
-	const char *status = json_string_value(json_object_get(ret, "status"));
-	bool is = status && !strcmp(status, want);
-
-	cr_assert(json_is_boolean(json_object_get(ret, "running")));
-	cr_assert_eq(json_is_true(json_object_get(ret, "running")),
-		     status && !strcmp(status, "running"));
-	json_decref(ret);
-	return is;
-}
-
-static void rig_dir(struct rig *r)
-{
-	memset(r, 0, sizeof(*r));
-	strcpy(r->dir, "/tmp/overbook-test-control-XXXXXX");
-	cr_assert(mkdtemp(r->dir));
-	snprintf(r->path, sizeof(r->path), "%s/s", r->dir);
-}
-
-/* Start `overbook @args --control ...`, connect, wait until its guests run. */
-static void rig_start(struct rig *r, const char *args, bool json)
-{
-	struct ob_err e = {""};
-	char line[300];
-	int got = -1;
-
-	rig_dir(r);
-	snprintf(line, sizeof(line), "%s --control %s", args, r->path);
-	cli_start(&r->cli, line, json);
-	for (int i = 0; i < 1000 && got; i++) {
-		got = qmp_client_open(&r->client, r->path, PATIENCE_MS, &e);
-		nap_ms(10);
-	}
-	cr_assert_eq(got, 0, "%s", e.msg);
-	for (int i = 0; i < 3000 && !status_is(r, "running"); i++)
-		nap_ms(10);
-	cr_assert(status_is(r, "running"), "its guests never ran");
-}
-
-static void rig_wait(struct rig *r, int status)
-{
-	cli_wait(&r->cli, 90);
-	cr_assert_eq(r->cli.status, status, "status %d\n%s%s", r->cli.status, r->cli.out,
-		     r->cli.err);
-	cr_assert(access(r->path, F_OK) && errno == ENOENT, "the socket is still there");
-}
-
-static void rig_end(struct rig *r)
-{
-	if (r->client)
-		qmp_client_close(r->client);
-	cli_free(&r->cli);
-	cr_assert_eq(rmdir(r->dir), 0, "something is left in %s", r->dir);
-}
+#include "tests/live.h"
 
 /* Operations of all guests up to this moment. */
-static json_int_t ops(struct rig *r)
+static json_int_t ops(struct live *r)
 {
-	json_t *ret = ask(r, "x-overbook-query-guests", NULL), *g;
+	json_t *ret = live_ask(r, "x-overbook-query-guests", NULL), *g;
 	json_int_t sum = 0;
 	size_t i;
 
@@ -125,12 +28,12 @@ static json_int_t ops(struct rig *r)
 	return sum;
 }
 
-static json_int_t wait_for_more(struct rig *r, json_int_t than)
+static json_int_t wait_for_more(struct live *r, json_int_t than)
 {
 	json_int_t now = ops(r);
 
 	for (int i = 0; i < 3000 && now <= than; i++) {
-		nap_ms(10);
+		cli_nap_ms(10);
 		now = ops(r);
 	}
 	cr_assert_gt(now, than, "the guests do nothing");
@@ -141,30 +44,31 @@ Test(control, stop_stops_and_cont_goes_on, .timeout = 120)
 {
 	json_int_t before, stopped;
 	const json_t *run;
-	struct rig r;
+	struct live r;
 
 	NEED_KVM();
-	rig_start(&r, "fleet --guests 4 --cell 2 --mem 16M --workload kv,churn --seconds 4 --quiet",
-		  true);
+	live_start(&r,
+		   "fleet --guests 4 --cell 2 --mem 16M --workload kv,churn --seconds 4 --quiet",
+		   true);
 	before = wait_for_more(&r, wait_for_more(&r, 0));
-	do_it(&r, "stop");
-	cr_expect(status_is(&r, "paused"));
+	live_do(&r, "stop");
+	cr_expect(live_status_is(&r, "paused"));
 	stopped = ops(&r);
 	cr_expect_geq(stopped, before);
-	nap_ms(500);
+	cli_nap_ms(500);
 	cr_expect_eq(ops(&r), stopped, "guests work while they are stopped");
-	do_it(&r, "stop"); /* twice is once */
-	cr_expect(status_is(&r, "paused"));
-	do_it(&r, "cont");
-	cr_expect(status_is(&r, "running"));
+	live_do(&r, "stop"); /* twice is once */
+	cr_expect(live_status_is(&r, "paused"));
+	live_do(&r, "cont");
+	cr_expect(live_status_is(&r, "running"));
 	wait_for_more(&r, stopped);
-	do_it(&r, "cont");
+	live_do(&r, "cont");
 	/* Stopped for longer than it was to run: its time stands still, so it is not over. */
-	do_it(&r, "stop");
-	nap_ms(5000);
-	cr_expect(status_is(&r, "paused"));
-	do_it(&r, "cont");
-	rig_wait(&r, 0);
+	live_do(&r, "stop");
+	cli_nap_ms(5000);
+	cr_expect(live_status_is(&r, "paused"));
+	live_do(&r, "cont");
+	live_wait(&r, 0);
 	run = cli_run_of(&r.cli, 0);
 	cr_expect_str_eq(cli_str(run, "status"), "ok");
 	cr_expect(strstr(cli_str(run, "note"), "stood still"), "%s", cli_str(run, "note"));
@@ -173,7 +77,7 @@ Test(control, stop_stops_and_cont_goes_on, .timeout = 120)
 	cr_expect_eq(json_integer_value(
 			     json_object_get(json_object_get(run, "integrity"), "mismatches")),
 		     0);
-	rig_end(&r);
+	live_end(&r);
 }
 
 /* One answer of `overbook ept`, as a document. */
@@ -223,13 +127,13 @@ Test(control, ept_stat_sums_to_the_guests_pages, .timeout = 120)
 {
 	char line[200];
 	struct cli c;
-	struct rig r;
+	struct live r;
 	bool has_kvm;
 	json_t *list;
 
 	NEED_KVM();
-	rig_start(&r, "fleet --guests 3 --cell 2 --mem 16M --workload kv,idle --seconds 6 --quiet",
-		  false);
+	live_start(&r, "fleet --guests 3 --cell 2 --mem 16M --workload kv,idle --seconds 6 --quiet",
+		   false);
 	for (int round = 0; round < 10; round++) {
 		snprintf(line, sizeof(line), "ept stat --json --control %s", r.path);
 		list = ept(line, 0);
@@ -265,10 +169,10 @@ Test(control, ept_stat_sums_to_the_guests_pages, .timeout = 120)
 	ept_refused(line, "there is no guest 3");
 	snprintf(line, sizeof(line), "ept walk --control %s 0 0x100000000000000000", r.path);
 	ept_refused(line, "is no 64-bit address");
-	rig_wait(&r, 0);
+	live_wait(&r, 0);
 	snprintf(line, sizeof(line), "ept stat --control %s", r.path);
 	ept_refused(line, "No such file");
-	rig_end(&r);
+	live_end(&r);
 }
 
 /* The map is what the kernel says, at any time: while guests run and are merged, and at rest. */
@@ -276,10 +180,10 @@ Test(control, ept_verify_finds_no_difference, .timeout = 120)
 {
 	struct cli c;
 	char line[200];
-	struct rig r;
+	struct live r;
 
 	NEED_KVM();
-	rig_start(
+	live_start(
 		&r,
 		"fleet --guests 3 --cell 2 --mem 16M --workload kv,churn,idle --seconds 6 --quiet",
 		false);
@@ -288,8 +192,8 @@ Test(control, ept_verify_finds_no_difference, .timeout = 120)
 		size_t i;
 
 		if (round == 20)
-			do_it(&r, "stop");
-		list = ask(&r, "x-overbook-ept-verify", NULL);
+			live_do(&r, "stop");
+		list = live_ask(&r, "x-overbook-ept-verify", NULL);
 		cr_assert_eq(json_array_size(list), 3);
 		json_array_foreach (list, i, vm) {
 			char *text = json_dumps(vm, 0);
@@ -305,24 +209,24 @@ Test(control, ept_verify_finds_no_difference, .timeout = 120)
 			free(text);
 		}
 		json_decref(list);
-		nap_ms(50);
+		cli_nap_ms(50);
 	}
-	do_it(&r, "cont");
+	live_do(&r, "cont");
 	snprintf(line, sizeof(line), "ept verify --control %s", r.path);
 	cli_run(&c, line, false, 60);
 	cr_expect_eq(c.status, 0, "%s%s", c.out, c.err);
 	cr_expect(strstr(c.out, "every page is what the map says"), "%s", c.out);
 	cli_free(&c);
-	rig_wait(&r, 0);
-	rig_end(&r);
+	live_wait(&r, 0);
+	live_end(&r);
 }
 
-static json_t *walk(struct rig *r, unsigned int vm, uint64_t gva)
+static json_t *walk(struct live *r, unsigned int vm, uint64_t gva)
 {
 	char text[24];
 
 	snprintf(text, sizeof(text), "0x%llx", (unsigned long long)gva);
-	return ask(r, "x-overbook-ept-walk", json_pack("{s:i,s:s}", "vm", vm, "gva", text));
+	return live_ask(r, "x-overbook-ept-walk", json_pack("{s:i,s:s}", "vm", vm, "gva", text));
 }
 
 /* The microguest maps its memory one to one, so where a walk must come out is known. */
@@ -341,10 +245,10 @@ Test(control, ept_walk_leads_to_the_page, .timeout = 120)
 	unsigned int seed = 31337;
 	char line[200];
 	struct cli c;
-	struct rig r;
+	struct live r;
 
 	NEED_KVM();
-	rig_start(&r, "fleet --guests 2 --mem 16M --workload kv --seconds 6 --quiet", false);
+	live_start(&r, "fleet --guests 2 --mem 16M --workload kv --seconds 6 --quiet", false);
 	wait_for_more(&r, 0);
 	srand(seed);
 	for (int round = 0; round < 200; round++) {
@@ -393,8 +297,8 @@ Test(control, ept_walk_leads_to_the_page, .timeout = 120)
 	cr_expect_eq(c.status, 1, "%s", c.err);
 	cr_expect(strstr(c.out, "non-canonical"), "%s", c.out);
 	cli_free(&c);
-	rig_wait(&r, 0);
-	rig_end(&r);
+	live_wait(&r, 0);
+	live_end(&r);
 }
 
 /* Questions do not disturb the guests: many, by several clients, while they run. */
@@ -404,17 +308,19 @@ Test(control, asking_all_the_time_changes_nothing, .timeout = 120)
 	struct ob_err e = {""};
 	const json_t *run;
 	unsigned int asked = 0;
-	struct rig r;
+	struct live r;
 	json_t *ret;
 	int got = 0;
 
 	NEED_KVM();
-	rig_start(&r, "fleet --guests 4 --cell 2 --mem 16M --workload kv,churn --seconds 4 --quiet",
-		  true);
+	live_start(&r,
+		   "fleet --guests 4 --cell 2 --mem 16M --workload kv,churn --seconds 4 --quiet",
+		   true);
 	for (int i = 0; i < 3; i++)
-		cr_assert_eq(qmp_client_open(&more[i], r.path, PATIENCE_MS, &e), 0, "%s", e.msg);
+		cr_assert_eq(qmp_client_open(&more[i], r.path, LIVE_PATIENCE_MS, &e), 0, "%s",
+			     e.msg);
 	while (!got) {
-		got = qmp_client_ask(more[asked % 3], "x-overbook-ept-stat", NULL, PATIENCE_MS,
+		got = qmp_client_ask(more[asked % 3], "x-overbook-ept-stat", NULL, LIVE_PATIENCE_MS,
 				     &ret, &e);
 		if (got)
 			break;
@@ -428,11 +334,11 @@ Test(control, asking_all_the_time_changes_nothing, .timeout = 120)
 	cr_expect_gt(asked, 10);
 	for (int i = 0; i < 3; i++)
 		qmp_client_close(more[i]);
-	rig_wait(&r, 0);
+	live_wait(&r, 0);
 	run = cli_run_of(&r.cli, 0);
 	cr_expect_str_eq(cli_str(run, "status"), "ok", "%s", cli_str(run, "note"));
 	cr_expect_str_eq(cli_str(run, "note"), "");
-	rig_end(&r);
+	live_end(&r);
 }
 
 static void no_cells_left(const pid_t *cells, unsigned int n)
@@ -445,21 +351,21 @@ Test(control, quit_ends_it_as_a_signal_would, .timeout = 120)
 {
 	unsigned int ncells;
 	pid_t cells[4];
-	struct rig r;
+	struct live r;
 
 	NEED_KVM();
-	rig_start(&r, "fleet --guests 4 --cell 2 --mem 16M --seconds 60 --quiet", true);
+	live_start(&r, "fleet --guests 4 --cell 2 --mem 16M --seconds 60 --quiet", true);
 	ncells = cli_children(r.cli.pid, "cell", cells, 4);
 	cr_expect_eq(ncells, 2);
 	wait_for_more(&r, 0);
-	do_it(&r, "quit");
-	rig_wait(&r, 130);
+	live_do(&r, "quit");
+	live_wait(&r, 130);
 	cr_expect_str_eq(cli_str(cli_run_of(&r.cli, 0), "status"), "interrupted");
 	cr_expect_str_eq(cli_str(cli_run_of(&r.cli, 0), "note"), "stopped by the control socket");
 	cr_expect_gt(json_integer_value(json_object_get(cli_run_of(&r.cli, 0), "touched_bytes")), 0,
 		     "what was measured is written");
 	no_cells_left(cells, ncells);
-	rig_end(&r);
+	live_end(&r);
 }
 
 /* Stopped, and then ended: by quit, and by a signal. */
@@ -467,22 +373,22 @@ static void ended_while_stopped(int sig)
 {
 	unsigned int ncells;
 	pid_t cells[4];
-	struct rig r;
+	struct live r;
 
-	rig_start(&r, "fleet --guests 4 --cell 2 --mem 16M --seconds 60 --quiet", true);
+	live_start(&r, "fleet --guests 4 --cell 2 --mem 16M --seconds 60 --quiet", true);
 	ncells = cli_children(r.cli.pid, "cell", cells, 4);
 	wait_for_more(&r, 0);
-	do_it(&r, "stop");
-	nap_ms(300);
+	live_do(&r, "stop");
+	cli_nap_ms(300);
 	if (sig)
 		kill(r.cli.pid, sig);
 	else
-		do_it(&r, "quit");
-	rig_wait(&r, 130);
+		live_do(&r, "quit");
+	live_wait(&r, 130);
 	cr_expect_str_eq(cli_str(cli_run_of(&r.cli, 0), "status"), "interrupted");
 	cr_expect_gt(json_real_value(json_object_get(cli_run_of(&r.cli, 0), "paused_seconds")), 0);
 	no_cells_left(cells, ncells);
-	rig_end(&r);
+	live_end(&r);
 }
 
 Test(control, quit_while_stopped, .timeout = 120)
@@ -502,29 +408,29 @@ Test(control, a_lost_cell_is_left_out, .timeout = 120)
 	json_int_t args_vm = 3;
 	struct ob_err e = {""};
 	pid_t cells[2];
-	struct rig r;
+	struct live r;
 	json_t *ret;
 
 	NEED_KVM();
-	rig_start(&r, "fleet --guests 4 --cell 2 --mem 16M --seconds 5 --quiet", true);
+	live_start(&r, "fleet --guests 4 --cell 2 --mem 16M --seconds 5 --quiet", true);
 	cr_assert_eq(cli_children(r.cli.pid, "cell", cells, 2), 2);
 	/* The one that has guests 2 and 3: the second that was started. */
 	kill(cells[0] > cells[1] ? cells[0] : cells[1], SIGKILL);
-	ret = ask(&r, "x-overbook-ept-stat", NULL);
+	ret = live_ask(&r, "x-overbook-ept-stat", NULL);
 	cr_expect_eq(json_array_size(ret), 2);
 	for (unsigned int i = 0; i < 2; i++)
 		check_stat(json_array_get(ret, i), i);
 	json_decref(ret);
 	cr_expect_eq(qmp_client_ask(r.client, "x-overbook-ept-stat",
-				    json_pack("{s:I}", "vm", args_vm), PATIENCE_MS, &ret, &e),
+				    json_pack("{s:I}", "vm", args_vm), LIVE_PATIENCE_MS, &ret, &e),
 		     -EREMOTEIO);
 	cr_expect(strstr(e.msg, "guest 3 is gone: cell 1"), "%s", e.msg);
-	do_it(&r, "stop");
-	cr_expect(status_is(&r, "paused"));
-	do_it(&r, "cont");
-	rig_wait(&r, 1);
+	live_do(&r, "stop");
+	cr_expect(live_status_is(&r, "paused"));
+	live_do(&r, "cont");
+	live_wait(&r, 1);
 	cr_expect_str_eq(cli_str(cli_run_of(&r.cli, 0), "status"), "degraded");
-	rig_end(&r);
+	live_end(&r);
 }
 
 /* One socket for all runs of a comparison. */
@@ -533,38 +439,34 @@ Test(control, compare_keeps_its_socket, .timeout = 180)
 	char line[300];
 	unsigned int running = 0, prelaunch = 0;
 	struct ob_err e = {""};
-	struct rig r;
+	struct live r;
 	json_t *ret;
 	int got;
 
 	NEED_KVM();
-	rig_dir(&r);
+	live_dir(&r);
 	snprintf(line, sizeof(line),
 		 "compare --guests 2 --mem 16M --sharing off,hash --seconds 1 --quiet --out %s/out "
 		 "--control %s",
 		 r.dir, r.path);
 	cli_start(&r.cli, line, true);
-	got = -1;
-	for (int i = 0; i < 1000 && got; i++) {
-		got = qmp_client_open(&r.client, r.path, PATIENCE_MS, &e);
-		nap_ms(10);
-	}
-	cr_assert_eq(got, 0, "%s", e.msg);
-	while (!(got = qmp_client_ask(r.client, "query-status", NULL, PATIENCE_MS, &ret, &e))) {
+	live_connect(&r);
+	while (!(
+		got = qmp_client_ask(r.client, "query-status", NULL, LIVE_PATIENCE_MS, &ret, &e))) {
 		running += !strcmp(cli_str(ret, "status"), "running");
 		/* From running back to being made: that is the second run. */
 		prelaunch += running && !strcmp(cli_str(ret, "status"), "prelaunch");
 		json_decref(ret);
-		nap_ms(1);
+		cli_nap_ms(1);
 	}
 	cr_expect_eq(got, -EPIPE, "%s", e.msg);
 	cr_expect_gt(running, 0);
 	cr_expect_gt(prelaunch, 0, "the second run was not seen");
-	rig_wait(&r, 0);
+	live_wait(&r, 0);
 	cr_expect_eq(json_array_size(json_object_get(r.cli.result, "runs")), 2);
 	snprintf(line, sizeof(line), "rm -r %s/out", r.dir);
 	cr_assert_eq(system(line), 0);
-	rig_end(&r);
+	live_end(&r);
 }
 
 /* In the folder where it is when nobody names a place, and found there. */
@@ -572,16 +474,16 @@ Test(control, default_place_and_none, .timeout = 120)
 {
 	char folder[100], line[200];
 	struct cli c;
-	struct rig r;
+	struct live r;
 	bool found = false;
 
 	NEED_KVM();
-	rig_dir(&r);
+	live_dir(&r);
 	setenv("XDG_RUNTIME_DIR", r.dir, 1);
 	ept_refused("ept stat", "no fleet is running");
 	cli_start(&r.cli, "run --mem 16M --workload idle --seconds 30 --quiet", false);
 	for (int i = 0; i < 500 && !found; i++) {
-		nap_ms(20);
+		cli_nap_ms(20);
 		cli_run(&c, "ept stat", false, 60);
 		found = !c.status;
 		cli_free(&c);
@@ -610,5 +512,5 @@ Test(control, default_place_and_none, .timeout = 120)
 	/* A place that was named is meant. */
 	ept_refused("run --mem 16M --seconds 1 --quiet --control /no/such/folder/s",
 		    "/no/such/folder");
-	rig_end(&r);
+	live_end(&r);
 }

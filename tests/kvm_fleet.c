@@ -11,18 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "tests/cli.h"
 #include "tests/ksm_lock.h"
-
-static void nap_ms(long ms)
-{
-	struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
-
-	nanosleep(&ts, NULL);
-}
 
 /* The guests' parts are the whole. */
 static void shares_add_up(const json_t *r)
@@ -327,7 +319,7 @@ static void wait_cells(const struct cli *c, pid_t *cells, unsigned int want)
 	for (int i = 0; i < 500; i++) {
 		if (cli_children(c->pid, "cell", cells, want) == want)
 			return;
-		nap_ms(10);
+		cli_nap_ms(10);
 	}
 	cr_assert_fail("its cells did not come up");
 }
@@ -343,7 +335,7 @@ Test(killed, cell_takes_only_its_guests, .timeout = 120)
 	cli_start(&c, "fleet --guests 4 --cell 2 --mem 16M --sharing hash --seconds 8 --quiet",
 		  true);
 	wait_cells(&c, cells, 2);
-	nap_ms(5000);
+	cli_nap_ms(5000);
 	kill(cells[1], SIGKILL);
 	cli_wait(&c, 60);
 	cr_assert_eq(c.status, 1, "%s%s", c.out, c.err);
@@ -409,12 +401,12 @@ Test(killed, cells_in_the_middle_of_merging, .timeout = 240)
 	wait_cells(&c, cells, CELLS);
 	for (int tries = 0; tries < 6000 && most < FRAMES; tries++) {
 		most = pool_pages(&c);
-		nap_ms(10);
+		cli_nap_ms(10);
 	}
 	cr_assert_geq(most, FRAMES, "nothing is merged");
 	srand((unsigned int)c.pid);
 	for (i = 0; i < CELLS - 1; i++) {
-		nap_ms(rand() % 1000);
+		cli_nap_ms(rand() % 1000);
 		kill(cells[i], SIGKILL);
 	}
 	cli_wait(&c, 120);
@@ -445,13 +437,13 @@ Test(killed, coordinator_ends_its_cells, .timeout = 120)
 	cli_start(&c, "fleet --guests 4 --cell 2 --mem 16M --sharing hash --seconds 30 --quiet",
 		  false);
 	wait_cells(&c, cells, 2);
-	nap_ms(1000);
+	cli_nap_ms(1000);
 	kill(c.pid, SIGKILL);
 	cli_wait(&c, 10);
 	for (int i = 0; i < 500 && gone < 2; i++) {
 		gone = (kill(cells[0], 0) && errno == ESRCH) +
 		       (kill(cells[1], 0) && errno == ESRCH);
-		nap_ms(10);
+		cli_nap_ms(10);
 	}
 	cr_assert_eq(gone, 2, "cells outlive their coordinator");
 	cli_free(&c);
@@ -492,7 +484,7 @@ static void settings_come_back(const char *before)
 		read_ksm(now, sizeof(now));
 		if (!strcmp(now, before))
 			return;
-		nap_ms(10);
+		cli_nap_ms(10);
 	}
 	cr_assert_str_eq(now, before);
 }
@@ -505,7 +497,7 @@ static void wait_for_run(void)
 		read_ksm(now, sizeof(now));
 		if (strstr(now, "run=1"))
 			return;
-		nap_ms(10);
+		cli_nap_ms(10);
 	}
 	cr_assert_fail("KSM was never switched on: %s", now);
 }
@@ -523,8 +515,8 @@ static void interrupted(int sig, const char *sharing)
 	if (!strcmp(sharing, "kernel"))
 		wait_for_run();
 	else
-		nap_ms(4000);
-	nap_ms(1500);
+		cli_nap_ms(4000);
+	cli_nap_ms(1500);
 	kill(c.pid, sig);
 	cli_wait(&c, 20);
 	cr_assert_eq(c.status, 130, "status %d\n%s%s", c.status, c.out, c.err);
@@ -560,7 +552,7 @@ Test(interrupted, at_every_stage, .timeout = 240)
 		cli_start(&c,
 			  "fleet --guests 8 --cell 2 --mem 24M --sharing hash --seconds 60 --quiet",
 			  true);
-		nap_ms(at_ms[i]);
+		cli_nap_ms(at_ms[i]);
 		/* Taken while they have a parent: orphans would no longer be found by it. */
 		ncells = cli_children(c.pid, "cell", cells, 8);
 		kill(c.pid, SIGINT);
@@ -590,9 +582,9 @@ Test(interrupted, with_a_cell_that_hangs, .timeout = 120)
 	cli_start(&c, "fleet --guests 4 --cell 2 --mem 16M --sharing hash --seconds 60 --quiet",
 		  true);
 	wait_cells(&c, cells, 2);
-	nap_ms(4000);
+	cli_nap_ms(4000);
 	kill(cells[0], SIGSTOP);
-	nap_ms(200);
+	cli_nap_ms(200);
 	kill(c.pid, SIGINT);
 	cli_wait(&c, 10);
 	cr_assert_eq(c.status, 130, "status %d\n%s%s", c.status, c.out, c.err);

@@ -7,12 +7,6 @@
 #include "ksm/engine.h"
 #include "tests/rig.h"
 
-#define NEED_KVM()                                                    \
-	do {                                                          \
-		if (!cli_have_kvm())                                  \
-			cr_skip_test("no /dev/kvm that we may open"); \
-	} while (0)
-
 #define IMAGE 77
 
 static void on_read(void *arg, uint64_t page, uint64_t n, uint64_t block)

@@ -6,81 +6,58 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "kernel/pc.h"
 #include "kernel/vcpu.h"
-#include "tests/cli.h"
+#include "tests/bed.h"
 #include "tests/tiny.h"
 
-#define NEED_KVM()                                                    \
-	do {                                                          \
-		if (!cli_have_kvm())                                  \
-			cr_skip_test("no /dev/kvm that we may open"); \
-	} while (0)
-
-struct bed {
-	struct ob_host host;
-	struct kvm kvm;
-	struct io_worker *worker;
-	struct vm *vm;
-	void *elf;
-};
-
-static void bed_make(struct bed *b, const char *begin, const char *end, unsigned int vcpus)
+static void pc_make(struct bed *b, const char *begin, const char *end, unsigned int vcpus)
 {
-	struct vm_config cfg = {
-		.id = 3,
-		.mem_bytes = 4 * OB_MIB,
-		.pc = true,
-		.vcpus = vcpus,
-		.cmdline = "",
-		.console_fd = -1,
-	};
-	struct ob_err e;
-
-	cr_assert(!ob_host_linux_init(&b->host, &e), "%s", e.msg);
-	cr_assert(!kvm_open(&b->kvm, &e), "%s", e.msg);
-	cr_assert(!io_worker_start(&b->worker));
-	b->elf = tiny_elf(begin, end, &cfg.kernel_len);
-	cfg.kernel = b->elf;
-	cfg.worker = b->worker;
-	cr_assert(!vm_create(&b->vm, &b->kvm, &b->host, &cfg, &e), "%s", e.msg);
-}
-
-static void bed_start(struct bed *b)
-{
-	struct ob_err e;
-
-	cr_assert(!vm_start(b->vm, &e), "%s", e.msg);
-}
-
-static void bed_wait(struct bed *b)
-{
-	struct timespec ms = {.tv_nsec = 1000000};
-
-	while (atomic_load(&b->vm->state) == VM_RUNNING)
-		nanosleep(&ms, NULL);
-	vm_stop(b->vm);
+	bed_tiny(b, begin, end,
+		 (struct vm_config){
+			 .id = 3,
+			 .mem_bytes = 4 * OB_MIB,
+			 .pc = true,
+			 .vcpus = vcpus,
+			 .cmdline = "",
+			 .console_fd = -1,
+		 });
 }
 
 static uint32_t word(struct bed *b, uint64_t off)
 {
 	uint32_t v;
 
-	cr_assert(!gmem_read(&b->vm->mem, gpa(TINY_WORD + off), &v, sizeof(v)));
+	bed_read(b, TINY_WORD + off, &v, sizeof(v));
 	return v;
 }
 
-static void bed_free(struct bed *b)
+/* It runs until it powers off. */
+static void runs(struct bed *b)
 {
-	vm_destroy(b->vm);
-	io_worker_stop(b->worker);
-	kvm_close(&b->kvm);
-	ob_host_linux_exit(&b->host);
-	free(b->elf);
+	bed_start(b);
+	bed_wait(b);
+	cr_assert_eq(b->vm->end, VM_END_EXIT, "%s", b->vm->reason);
+}
+
+/* And was reset as often as it asked to be. */
+static void runs_and_resets(struct bed *b)
+{
+	runs(b);
+	cr_assert_eq(word(b, 0), TINY_TIMES + 1);
+	cr_assert_eq(b->vm->boot.resets, TINY_TIMES);
+}
+
+/* It runs until it is ended for what it did. */
+static void fails(struct bed *b, const char *reason)
+{
+	bed_start(b);
+	bed_wait(b);
+	cr_assert_eq(b->vm->end, VM_END_FAILED);
+	cr_assert(strstr(b->vm->reason, reason), "%s", b->vm->reason);
 }
 
 Test(pc, powers_off, .timeout = 60)
@@ -88,12 +65,10 @@ Test(pc, powers_off, .timeout = 60)
 	struct bed b;
 
 	NEED_KVM();
-	bed_make(&b, tiny_off, tiny_off_end, 1);
-	bed_start(&b);
-	bed_wait(&b);
-	cr_assert_eq(b.vm->end, VM_END_EXIT, "%s", b.vm->reason);
+	pc_make(&b, tiny_off, tiny_off_end, 1);
+	runs(&b);
 	cr_assert_eq(b.vm->exit_code, 0);
-	bed_free(&b);
+	bed_close(&b);
 }
 
 Test(pc, a_reset_boots_anew_and_keeps_memory, .timeout = 60)
@@ -101,13 +76,9 @@ Test(pc, a_reset_boots_anew_and_keeps_memory, .timeout = 60)
 	struct bed b;
 
 	NEED_KVM();
-	bed_make(&b, tiny_reboot, tiny_reboot_end, 2);
-	bed_start(&b);
-	bed_wait(&b);
-	cr_assert_eq(b.vm->end, VM_END_EXIT, "%s", b.vm->reason);
-	cr_assert_eq(word(&b, 0), TINY_TIMES + 1);
-	cr_assert_eq(b.vm->boot.resets, TINY_TIMES);
-	bed_free(&b);
+	pc_make(&b, tiny_reboot, tiny_reboot_end, 2);
+	runs_and_resets(&b);
+	bed_close(&b);
 }
 
 struct parking {
@@ -146,7 +117,7 @@ Test(pc, is_parked_while_it_resets, .timeout = 120)
 		struct bed b;
 
 		NEED_KVM();
-		bed_make(&b, tiny_reboot, tiny_reboot_end, 3);
+		pc_make(&b, tiny_reboot, tiny_reboot_end, 3);
 		p.b = &b;
 		bed_start(&b);
 		for (int i = 0; i < 2; i++)
@@ -159,7 +130,7 @@ Test(pc, is_parked_while_it_resets, .timeout = 120)
 		vm_stop(b.vm);
 		cr_assert_eq(b.vm->end, VM_END_EXIT, "%s", b.vm->reason);
 		cr_assert_eq(b.vm->boot.resets, TINY_TIMES);
-		bed_free(&b);
+		bed_close(&b);
 	}
 }
 
@@ -169,11 +140,11 @@ Test(pc, stops_while_it_resets, .timeout = 60)
 		struct bed b;
 
 		NEED_KVM();
-		bed_make(&b, tiny_reboot, tiny_reboot_end, 2);
+		pc_make(&b, tiny_reboot, tiny_reboot_end, 2);
 		bed_start(&b);
 		for (int i = 0; i < round * 20; i++)
 			sched_yield();
-		bed_free(&b);
+		bed_close(&b);
 	}
 }
 
@@ -185,14 +156,10 @@ Test(pc, is_reset_once_by_all_its_vcpus, .timeout = 120)
 		struct bed b;
 
 		NEED_KVM();
-		bed_make(&b, tiny_race, tiny_race_end, n);
-		cr_assert(!gmem_write(&b.vm->mem, gpa(TINY_WORD + 8), &others, sizeof(others)));
-		bed_start(&b);
-		bed_wait(&b);
-		cr_assert_eq(b.vm->end, VM_END_EXIT, "%s", b.vm->reason);
-		cr_assert_eq(word(&b, 0), TINY_TIMES + 1);
-		cr_assert_eq(b.vm->boot.resets, TINY_TIMES);
-		bed_free(&b);
+		pc_make(&b, tiny_race, tiny_race_end, n);
+		bed_write(&b, TINY_WORD + 8, &others, sizeof(others));
+		runs_and_resets(&b);
+		bed_close(&b);
 	}
 }
 
@@ -202,13 +169,9 @@ Test(pc, is_reset_in_the_middle_of_an_instruction, .timeout = 60)
 	struct bed b;
 
 	NEED_KVM();
-	bed_make(&b, tiny_string, tiny_string_end, 2);
-	bed_start(&b);
-	bed_wait(&b);
-	cr_assert_eq(b.vm->end, VM_END_EXIT, "%s", b.vm->reason);
-	cr_assert_eq(word(&b, 0), TINY_TIMES + 1);
-	cr_assert_eq(b.vm->boot.resets, TINY_TIMES);
-	bed_free(&b);
+	pc_make(&b, tiny_string, tiny_string_end, 2);
+	runs_and_resets(&b);
+	bed_close(&b);
 }
 
 Test(pc, starts_its_other_vcpus, .timeout = 60)
@@ -218,13 +181,11 @@ Test(pc, starts_its_other_vcpus, .timeout = 60)
 		struct bed b;
 
 		NEED_KVM();
-		bed_make(&b, tiny_smp, tiny_smp_end, n);
-		cr_assert(!gmem_write(&b.vm->mem, gpa(TINY_WORD + 8), &others, sizeof(others)));
-		bed_start(&b);
-		bed_wait(&b);
-		cr_assert_eq(b.vm->end, VM_END_EXIT, "%s", b.vm->reason);
+		pc_make(&b, tiny_smp, tiny_smp_end, n);
+		bed_write(&b, TINY_WORD + 8, &others, sizeof(others));
+		runs(&b);
 		cr_assert_eq(word(&b, 0), others);
-		bed_free(&b);
+		bed_close(&b);
 	}
 }
 
@@ -232,13 +193,10 @@ static void faults(const char *begin, const char *end)
 {
 	struct bed b;
 
-	bed_make(&b, begin, end, 1);
-	bed_start(&b);
-	bed_wait(&b);
-	cr_assert_eq(b.vm->end, VM_END_FAILED);
-	cr_assert(strstr(b.vm->reason, "triple fault"), "%s", b.vm->reason);
+	pc_make(&b, begin, end, 1);
+	fails(&b, "triple fault");
 	cr_assert_eq(b.vm->pc->unknown_msrs, 1);
-	bed_free(&b);
+	bed_close(&b);
 }
 
 Test(pc, an_unknown_register_is_a_fault_and_counted, .timeout = 60)
@@ -253,30 +211,25 @@ Test(pc, ports_that_there_are_not_read_as_ones, .timeout = 60)
 	struct bed b;
 
 	NEED_KVM();
-	bed_make(&b, tiny_ports, tiny_ports_end, 1);
-	bed_start(&b);
-	bed_wait(&b);
-	cr_assert_eq(b.vm->end, VM_END_EXIT, "%s", b.vm->reason);
+	pc_make(&b, tiny_ports, tiny_ports_end, 1);
+	runs(&b);
 	cr_assert_eq(word(&b, 0), UINT32_MAX);
 	cr_assert_eq(word(&b, 4) & 0xff, 0xff);
 	cr_assert_eq(word(&b, 8), 0x01200000);
 	cr_assert_eq(word(&b, 12) & 0xffff, 1, "SCI_EN");
 	cr_assert_eq(word(&b, 12) >> 16 & 0xff, 0, "nothing waits in the i8042");
 	cr_assert_eq(b.vm->pio.unclaimed, 3);
-	bed_free(&b);
+	bed_close(&b);
 }
 
 static void panics(const char *begin, const char *end)
 {
 	struct bed b;
 
-	bed_make(&b, begin, end, 2);
-	bed_start(&b);
-	bed_wait(&b);
-	cr_assert_eq(b.vm->end, VM_END_FAILED);
-	cr_assert(strstr(b.vm->reason, "Kernel panic - not syncing: tiny"), "%s", b.vm->reason);
+	pc_make(&b, begin, end, 2);
+	fails(&b, "Kernel panic - not syncing: tiny");
 	cr_assert_eq(b.vm->boot.resets, 0);
-	bed_free(&b);
+	bed_close(&b);
 }
 
 Test(pc, a_panic_ends_it_with_its_line, .timeout = 60)
@@ -291,41 +244,35 @@ Test(pc, one_that_hangs_is_stopped, .timeout = 60)
 	struct bed b;
 
 	NEED_KVM();
-	bed_make(&b, tiny_hang, tiny_hang_end, 4);
+	pc_make(&b, tiny_hang, tiny_hang_end, 4);
 	bed_start(&b);
 	vm_stop(b.vm);
 	cr_assert_eq(b.vm->end, VM_END_ASKED);
-	bed_free(&b);
+	bed_close(&b);
 }
 
 Test(pc, what_it_cannot_have_is_refused)
 {
 	struct vm_config cfg = {
 		.mem_bytes = 4 * OB_MIB, .pc = true, .cmdline = "", .console_fd = -1};
-	struct ob_host host;
 	struct ob_err e;
-	struct kvm kvm;
-	struct vm *vm;
-	void *elf;
+	struct bed b;
 
 	NEED_KVM();
-	cr_assert(!ob_host_linux_init(&host, &e), "%s", e.msg);
-	cr_assert(!kvm_open(&kvm, &e), "%s", e.msg);
-	elf = tiny_elf(tiny_off, tiny_off_end, &cfg.kernel_len);
-	cfg.kernel = elf;
+	bed_open(&b);
+	b.kernel = tiny_elf(tiny_off, tiny_off_end, &cfg.kernel_len);
+	cfg.kernel = b.kernel;
 	cfg.vcpus = VM_MAX_VCPUS + 1;
-	cr_assert_eq(vm_create(&vm, &kvm, &host, &cfg, &e), -EINVAL);
+	cr_assert_eq(vm_create(&b.vm, &b.kvm, &b.host, &cfg, &e), -EINVAL);
 	cr_assert(strstr(e.msg, "vCPUs"), "%s", e.msg);
 	cfg.pc = false;
 	cfg.vcpus = 2;
-	cr_assert_eq(vm_create(&vm, &kvm, &host, &cfg, &e), -EINVAL);
+	cr_assert_eq(vm_create(&b.vm, &b.kvm, &b.host, &cfg, &e), -EINVAL);
 	cr_assert(strstr(e.msg, "vCPUs"), "%s", e.msg);
 	cfg.pc = true;
 	cfg.vcpus = 1;
 	cfg.ndisks = VM_MAX_DISKS + 1;
-	cr_assert_eq(vm_create(&vm, &kvm, &host, &cfg, &e), -EINVAL);
+	cr_assert_eq(vm_create(&b.vm, &b.kvm, &b.host, &cfg, &e), -EINVAL);
 	cr_assert(strstr(e.msg, "disks"), "%s", e.msg);
-	free(elf);
-	kvm_close(&kvm);
-	ob_host_linux_exit(&host);
+	bed_close(&b);
 }

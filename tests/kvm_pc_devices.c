@@ -8,19 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "kernel/vm.h"
-#include "tests/cli.h"
+#include "tests/bed.h"
 #include "tests/tiny.h"
 #include "tests/virtio_driver.h"
-
-#define NEED_KVM()                                                    \
-	do {                                                          \
-		if (!cli_have_kvm())                                  \
-			cr_skip_test("no /dev/kvm that we may open"); \
-	} while (0)
 
 #define RINGS  0x10000 /* of queue q at RINGS + q * 0x1000 */
 #define BUFS   0x20000 /* a page each */
@@ -62,19 +54,16 @@ __asm__(
 	".popsection\n");
 /* clang-format on */
 
-struct bed {
-	struct ob_host host;
-	struct kvm kvm;
-	struct io_worker *worker;
-	struct vm *vm;
-	void *elf;
+struct guest {
+	struct bed bed;
+	struct vm *vm; /* the bed's */
 	unsigned int steps;
 	uint16_t offered[VIRTIO_MAX_QUEUES];
 	int disk;
 };
 
 /* With the agent's port and the entropy device in places 0 and 1, or with a disk in place 0. */
-static void bed_make(struct bed *b, bool disk)
+static void guest_make(struct guest *g, bool disk)
 {
 	struct vm_config cfg = {
 		.mem_bytes = 4 * OB_MIB,
@@ -85,45 +74,30 @@ static void bed_make(struct bed *b, bool disk)
 		.agent_port = !disk,
 		.rng = !disk,
 	};
-	struct ob_err e;
 
-	*b = (struct bed){.disk = -1};
+	*g = (struct guest){.disk = -1};
 	if (disk) {
-		b->disk = memfd_create("disk", MFD_CLOEXEC);
-		cr_assert(b->disk >= 0 && !ftruncate(b->disk, 64 * 512));
-		cfg.disk[cfg.ndisks++].fd = b->disk;
+		g->disk = memfd_create("disk", MFD_CLOEXEC);
+		cr_assert(g->disk >= 0 && !ftruncate(g->disk, 64 * 512));
+		cfg.disk[cfg.ndisks++].fd = g->disk;
 	}
-	cr_assert(!ob_host_linux_init(&b->host, &e), "%s", e.msg);
-	cr_assert(!kvm_open(&b->kvm, &e), "%s", e.msg);
-	cr_assert(!io_worker_start(&b->worker));
-	b->elf = tiny_elf(tiny_script, tiny_script_end, &cfg.kernel_len);
-	cfg.kernel = b->elf;
-	cfg.worker = b->worker;
-	cr_assert(!vm_create(&b->vm, &b->kvm, &b->host, &cfg, &e), "%s", e.msg);
+	bed_tiny(&g->bed, tiny_script, tiny_script_end, cfg);
+	g->vm = g->bed.vm;
 }
 
-static void bed_free(struct bed *b)
+static void guest_free(struct guest *g)
 {
-	vm_destroy(b->vm);
-	io_worker_stop(b->worker);
-	kvm_close(&b->kvm);
-	ob_host_linux_exit(&b->host);
-	free(b->elf);
-	if (b->disk >= 0)
-		close(b->disk);
+	bed_close(&g->bed);
+	if (g->disk >= 0)
+		close(g->disk);
 }
 
-static void put(struct bed *b, uint64_t at, const void *buf, uint64_t n)
-{
-	cr_assert(!gmem_write(&b->vm->mem, gpa(at), buf, n));
-}
-
-static void step(struct bed *b, uint32_t what, uint64_t where, uint32_t value)
+static void step(struct guest *g, uint32_t what, uint64_t where, uint32_t value)
 {
 	uint32_t s[3] = {what, (uint32_t)where, value};
 
-	cr_assert_lt(b->steps, STEPS);
-	put(b, SCRIPT + sizeof(s) * b->steps++, s, sizeof(s));
+	cr_assert_lt(g->steps, STEPS);
+	bed_write(&g->bed, SCRIPT + sizeof(s) * g->steps++, s, sizeof(s));
 }
 
 static uint64_t reg(unsigned int place, unsigned int r)
@@ -132,30 +106,30 @@ static uint64_t reg(unsigned int place, unsigned int r)
 }
 
 /* Up to DRIVER_OK, with @n queues of 8 entries. */
-static void driver(struct bed *b, unsigned int place, unsigned int n, uint32_t features)
+static void driver(struct guest *g, unsigned int place, unsigned int n, uint32_t features)
 {
 	const uint32_t status[] = {0, 1, 3};
 
 	for (unsigned int i = 0; i < OB_ARRAY_SIZE(status); i++)
-		step(b, STEP_WRITE, reg(place, VDRV_STATUS), status[i]);
+		step(g, STEP_WRITE, reg(place, VDRV_STATUS), status[i]);
 	for (uint32_t word = 0; word < 2; word++) {
-		step(b, STEP_WRITE, reg(place, VDRV_DRV_FEATURES_SEL), word);
-		step(b, STEP_WRITE, reg(place, VDRV_DRV_FEATURES), word ? 1 : features);
+		step(g, STEP_WRITE, reg(place, VDRV_DRV_FEATURES_SEL), word);
+		step(g, STEP_WRITE, reg(place, VDRV_DRV_FEATURES), word ? 1 : features);
 	}
-	step(b, STEP_WRITE, reg(place, VDRV_STATUS), 11);
+	step(g, STEP_WRITE, reg(place, VDRV_STATUS), 11);
 	for (uint32_t q = 0; q < n; q++) {
-		step(b, STEP_WRITE, reg(place, VDRV_QUEUE_SEL), q);
-		step(b, STEP_WRITE, reg(place, VDRV_QUEUE_NUM), 8);
-		step(b, STEP_WRITE, reg(place, VDRV_QUEUE_DESC), RINGS + q * 0x1000);
-		step(b, STEP_WRITE, reg(place, VDRV_QUEUE_AVAIL), RINGS + q * 0x1000 + 0x100);
-		step(b, STEP_WRITE, reg(place, VDRV_QUEUE_USED), RINGS + q * 0x1000 + 0x200);
-		step(b, STEP_WRITE, reg(place, VDRV_QUEUE_READY), 1);
+		step(g, STEP_WRITE, reg(place, VDRV_QUEUE_SEL), q);
+		step(g, STEP_WRITE, reg(place, VDRV_QUEUE_NUM), 8);
+		step(g, STEP_WRITE, reg(place, VDRV_QUEUE_DESC), RINGS + q * 0x1000);
+		step(g, STEP_WRITE, reg(place, VDRV_QUEUE_AVAIL), RINGS + q * 0x1000 + 0x100);
+		step(g, STEP_WRITE, reg(place, VDRV_QUEUE_USED), RINGS + q * 0x1000 + 0x200);
+		step(g, STEP_WRITE, reg(place, VDRV_QUEUE_READY), 1);
 	}
-	step(b, STEP_WRITE, reg(place, VDRV_STATUS), 15);
+	step(g, STEP_WRITE, reg(place, VDRV_STATUS), 15);
 }
 
 /* Queue @q: entry @i is a buffer. */
-static void buffer(struct bed *b, unsigned int q, uint16_t i, uint64_t at, uint32_t len,
+static void buffer(struct guest *g, unsigned int q, uint16_t i, uint64_t at, uint32_t len,
 		   uint16_t flags)
 {
 	struct {
@@ -164,34 +138,29 @@ static void buffer(struct bed *b, unsigned int q, uint16_t i, uint64_t at, uint3
 		uint16_t flags, next;
 	} d = {at, len, flags, (uint16_t)(i + 1)};
 
-	put(b, RINGS + q * 0x1000 + 16ULL * i, &d, sizeof(d));
+	bed_write(&g->bed, RINGS + q * 0x1000 + 16ULL * i, &d, sizeof(d));
 }
 
 /* Entry @i begins a chain that is offered from the start. */
-static void offer(struct bed *b, unsigned int q, uint16_t i)
+static void offer(struct guest *g, unsigned int q, uint16_t i)
 {
 	uint64_t avail = RINGS + q * 0x1000 + 0x100;
 
-	put(b, avail + 4 + 2ULL * b->offered[q]++, &i, sizeof(i));
-	put(b, avail + 2, &b->offered[q], sizeof(uint16_t));
+	bed_write(&g->bed, avail + 4 + 2ULL * g->offered[q]++, &i, sizeof(i));
+	bed_write(&g->bed, avail + 2, &g->offered[q], sizeof(uint16_t));
 }
 
 /* Ring, and wait until @n are used. */
-static void kick(struct bed *b, unsigned int place, unsigned int q, uint16_t n)
+static void kick(struct guest *g, unsigned int place, unsigned int q, uint16_t n)
 {
-	step(b, STEP_WRITE, reg(place, VDRV_QUEUE_NOTIFY), q);
-	step(b, STEP_WAIT, RINGS + q * 0x1000 + 0x202, n);
+	step(g, STEP_WRITE, reg(place, VDRV_QUEUE_NOTIFY), q);
+	step(g, STEP_WAIT, RINGS + q * 0x1000 + 0x202, n);
 }
 
-static void run(struct bed *b)
+static void run(struct guest *g)
 {
-	struct timespec ms = {.tv_nsec = 1000000};
-	struct ob_err e;
-
-	cr_assert(!vm_start(b->vm, &e), "%s", e.msg);
-	while (atomic_load(&b->vm->state) == VM_RUNNING)
-		nanosleep(&ms, NULL);
-	vm_stop(b->vm);
+	bed_start(&g->bed);
+	bed_wait(&g->bed);
 }
 
 static size_t frame(uint8_t *to, unsigned int type, const void *body, size_t n)
@@ -205,7 +174,7 @@ static size_t frame(uint8_t *to, unsigned int type, const void *body, size_t n)
 
 /* What Linux does until a program has opened the port. The queues: from the port 0, to it 1, control
  * messages from the host 2, to it 3. */
-static void open_port(struct bed *b)
+static void open_port(struct guest *g)
 {
 	const struct virtio_console_control ask[] = {
 		{UINT32_MAX, 0, 1}, /* DEVICE_READY */
@@ -213,23 +182,23 @@ static void open_port(struct bed *b)
 		{0, 6, 1},	    /* PORT_OPEN */
 	};
 
-	driver(b, 0, 4, 2);
-	put(b, BUFS, ask, sizeof(ask));
+	driver(g, 0, 4, 2);
+	bed_write(&g->bed, BUFS, ask, sizeof(ask));
 	for (uint16_t i = 0; i < 3; i++) {
-		buffer(b, 3, i, BUFS + i * sizeof(ask[0]), sizeof(ask[0]), 0);
-		buffer(b, 2, i, BUFS + 0x1000 + i * 0x100ULL, 0x100, VDRV_WRITE);
-		offer(b, 2, i);
-		offer(b, 3, i);
+		buffer(g, 3, i, BUFS + i * sizeof(ask[0]), sizeof(ask[0]), 0);
+		buffer(g, 2, i, BUFS + 0x1000 + i * 0x100ULL, 0x100, VDRV_WRITE);
+		offer(g, 2, i);
+		offer(g, 3, i);
 	}
-	kick(b, 0, 3, 3);
-	kick(b, 0, 2, 3);
+	kick(g, 0, 3, 3);
+	kick(g, 0, 2, 3);
 }
 
-static void send(struct bed *b, const void *bytes, uint32_t n)
+static void send(struct guest *g, const void *bytes, uint32_t n)
 {
-	put(b, BUFS + 0x2000, bytes, n);
-	buffer(b, 1, 0, BUFS + 0x2000, n, 0);
-	offer(b, 1, 0);
+	bed_write(&g->bed, BUFS + 0x2000, bytes, n);
+	buffer(g, 1, 0, BUFS + 0x2000, n, 0);
+	offer(g, 1, 0);
 }
 
 Test(pc_devices, an_agent_reports_through_its_port, .timeout = 60)
@@ -238,82 +207,82 @@ Test(pc_devices, an_agent_reports_through_its_port, .timeout = 60)
 	uint64_t checked[] = {0x100ULL << 16 | 3, AGENT_GFN_UNKNOWN << 16 | 4};
 	char name[sizeof(AGENT_PORT_NAME)] = "";
 	uint8_t out[4096];
-	struct bed b;
+	struct guest g;
 	size_t n;
 
 	NEED_KVM();
-	bed_make(&b, false);
-	open_port(&b);
+	guest_make(&g, false);
+	open_port(&g);
 	n = frame(out, AGENT_FRAME_CHECKED, checked, sizeof(checked));
 	n += frame(out + n, AGENT_FRAME_REPORT, &r, sizeof(r));
-	send(&b, out, (uint32_t)n);
-	kick(&b, 0, 1, 1);
-	step(&b, STEP_OFF, 0, 0);
-	run(&b);
-	cr_assert_eq(b.vm->end, VM_END_EXIT, "%s", b.vm->reason);
-	cr_assert_eq(b.vm->exit_code, 0);
-	cr_assert(agent_read_report(&b.vm->agent, &got));
+	send(&g, out, (uint32_t)n);
+	kick(&g, 0, 1, 1);
+	step(&g, STEP_OFF, 0, 0);
+	run(&g);
+	cr_assert_eq(g.vm->end, VM_END_EXIT, "%s", g.vm->reason);
+	cr_assert_eq(g.vm->exit_code, 0);
+	cr_assert(agent_read_report(&g.vm->agent, &got));
 	cr_assert(!memcmp(&got, &r, sizeof(r)));
-	cr_assert_eq(b.vm->agent.checked_pages, 7);
-	cr_assert(!gmem_read(&b.vm->mem, gpa(BUFS + 0x1100 + 8), name, sizeof(name) - 1));
+	cr_assert_eq(g.vm->agent.checked_pages, 7);
+	bed_read(&g.bed, BUFS + 0x1100 + 8, name, sizeof(name) - 1);
 	cr_assert_str_eq(name, AGENT_PORT_NAME);
-	bed_free(&b);
+	guest_free(&g);
 }
 
 Test(pc_devices, an_agent_ends_its_vm, .timeout = 60)
 {
 	uint64_t code = 5;
 	uint8_t out[64];
-	struct bed b;
+	struct guest g;
 
 	NEED_KVM();
-	bed_make(&b, false);
-	open_port(&b);
-	send(&b, out, (uint32_t)frame(out, AGENT_FRAME_EXIT, &code, sizeof(code)));
-	step(&b, STEP_WRITE, reg(0, VDRV_QUEUE_NOTIFY), 1);
-	step(&b, STEP_LOOP, 0, 0);
-	run(&b);
-	cr_assert_eq(b.vm->end, VM_END_EXIT, "%s", b.vm->reason);
-	cr_assert_eq(b.vm->exit_code, 5);
-	bed_free(&b);
+	guest_make(&g, false);
+	open_port(&g);
+	send(&g, out, (uint32_t)frame(out, AGENT_FRAME_EXIT, &code, sizeof(code)));
+	step(&g, STEP_WRITE, reg(0, VDRV_QUEUE_NOTIFY), 1);
+	step(&g, STEP_LOOP, 0, 0);
+	run(&g);
+	cr_assert_eq(g.vm->end, VM_END_EXIT, "%s", g.vm->reason);
+	cr_assert_eq(g.vm->exit_code, 5);
+	guest_free(&g);
 }
 
 Test(pc_devices, noise_in_the_agents_port_ends_the_vm, .timeout = 60)
 {
-	struct bed b;
+	struct guest g;
 
 	NEED_KVM();
-	bed_make(&b, false);
-	open_port(&b);
-	send(&b, "no frame at all", 15);
-	step(&b, STEP_WRITE, reg(0, VDRV_QUEUE_NOTIFY), 1);
-	step(&b, STEP_LOOP, 0, 0);
-	run(&b);
-	cr_assert_eq(b.vm->end, VM_END_FAILED);
-	cr_assert_str_eq(b.vm->reason, "the agent's port: what it sends is not a frame");
-	bed_free(&b);
+	guest_make(&g, false);
+	open_port(&g);
+	send(&g, "no frame at all", 15);
+	step(&g, STEP_WRITE, reg(0, VDRV_QUEUE_NOTIFY), 1);
+	step(&g, STEP_LOOP, 0, 0);
+	run(&g);
+	cr_assert_eq(g.vm->end, VM_END_FAILED);
+	cr_assert_str_eq(g.vm->reason, "the agent's port: what it sends is not a frame");
+	guest_free(&g);
 }
 
 Test(pc_devices, a_guest_gets_random_bytes, .timeout = 60)
 {
 	uint8_t got[2][64], none[64] = {0};
-	struct bed b;
+	struct guest g;
 
 	NEED_KVM();
-	bed_make(&b, false);
-	driver(&b, 1, 1, 0);
+	guest_make(&g, false);
+	driver(&g, 1, 1, 0);
 	for (uint16_t i = 0; i < 2; i++) {
-		buffer(&b, 0, i, BUFS + i * 64ULL, 64, VDRV_WRITE);
-		offer(&b, 0, i);
+		buffer(&g, 0, i, BUFS + i * 64ULL, 64, VDRV_WRITE);
+		offer(&g, 0, i);
 	}
-	kick(&b, 1, 0, 2);
-	step(&b, STEP_OFF, 0, 0);
-	run(&b);
-	cr_assert_eq(b.vm->end, VM_END_EXIT, "%s", b.vm->reason);
-	cr_assert(!gmem_read(&b.vm->mem, gpa(BUFS), got, sizeof(got)));
+	kick(&g, 1, 0, 2);
+	step(&g, STEP_OFF, 0, 0);
+	run(&g);
+	cr_assert_eq(g.vm->end, VM_END_EXIT, "%s", g.vm->reason);
+	bed_read(&g.bed, BUFS, got, sizeof(got));
 	cr_assert(memcmp(got[0], none, 64) != 0);
 	cr_assert(memcmp(got[0], got[1], 64) != 0);
-	bed_free(&b);
+	guest_free(&g);
 }
 
 /* A disk has a queue for each vCPU: read through the second. */
@@ -324,26 +293,26 @@ Test(pc_devices, a_disk_has_a_queue_for_each_vcpu, .timeout = 60)
 		uint64_t sector;
 	} header = {0, 0, 9};
 	uint8_t sector[512], got[512];
-	struct bed b;
+	struct guest g;
 
 	NEED_KVM();
-	bed_make(&b, true);
-	cr_assert_eq(b.vm->disk[0].dev.nqueues, 2);
+	guest_make(&g, true);
+	cr_assert_eq(g.vm->disk[0].dev.nqueues, 2);
 	memset(sector, 0x6b, sizeof(sector));
-	cr_assert_eq(pwrite(b.disk, sector, sizeof(sector), 9 * 512), 512);
-	driver(&b, 0, 2, 1U << 12);
-	put(&b, BUFS, &header, sizeof(header));
-	buffer(&b, 1, 0, BUFS, sizeof(header), VDRV_NEXT);
-	buffer(&b, 1, 1, BUFS + 0x1000, 512, VDRV_NEXT | VDRV_WRITE);
-	buffer(&b, 1, 2, BUFS + 0x2000, 1, VDRV_WRITE);
-	offer(&b, 1, 0);
-	kick(&b, 0, 1, 1);
-	step(&b, STEP_OFF, 0, 0);
-	run(&b);
-	cr_assert_eq(b.vm->end, VM_END_EXIT, "%s", b.vm->reason);
-	cr_assert(!gmem_read(&b.vm->mem, gpa(BUFS + 0x1000), got, sizeof(got)));
+	cr_assert_eq(pwrite(g.disk, sector, sizeof(sector), 9 * 512), 512);
+	driver(&g, 0, 2, 1U << 12);
+	bed_write(&g.bed, BUFS, &header, sizeof(header));
+	buffer(&g, 1, 0, BUFS, sizeof(header), VDRV_NEXT);
+	buffer(&g, 1, 1, BUFS + 0x1000, 512, VDRV_NEXT | VDRV_WRITE);
+	buffer(&g, 1, 2, BUFS + 0x2000, 1, VDRV_WRITE);
+	offer(&g, 1, 0);
+	kick(&g, 0, 1, 1);
+	step(&g, STEP_OFF, 0, 0);
+	run(&g);
+	cr_assert_eq(g.vm->end, VM_END_EXIT, "%s", g.vm->reason);
+	bed_read(&g.bed, BUFS + 0x1000, got, sizeof(got));
 	cr_assert_arr_eq(got, sector, sizeof(sector));
-	bed_free(&b);
+	guest_free(&g);
 }
 
 /*
@@ -354,16 +323,16 @@ static void hostile(unsigned int seed, bool disk)
 {
 	const unsigned int places = disk ? 1 : 2;
 	unsigned int s = seed;
-	struct bed b;
+	struct guest g;
 
-	bed_make(&b, disk);
+	guest_make(&g, disk);
 	for (uint64_t at = RINGS; at < RINGS + 0x4000; at += 4) {
 		uint32_t v = (uint32_t)rand_r(&s) >> rand_r(&s) % 24;
 
 		if (rand_r(&s) % 2)
-			put(&b, at, &v, sizeof(v));
+			bed_write(&g.bed, at, &v, sizeof(v));
 	}
-	driver(&b, 0, disk ? 2 : 4, disk ? 1U << 12 : 2);
+	driver(&g, 0, disk ? 2 : 4, disk ? 1U << 12 : 2);
 	for (int i = 0; i < 400; i++) {
 		unsigned int place = (unsigned int)rand_r(&s) % places;
 		unsigned int r = (unsigned int)rand_r(&s) % 0x110;
@@ -372,26 +341,26 @@ static void hostile(unsigned int seed, bool disk)
 		switch (rand_r(&s) % 6) {
 		case 0: /* storm */
 			for (uint32_t q = 0; q < 40; q++)
-				step(&b, STEP_WRITE, reg(place, VDRV_QUEUE_NOTIFY), q % 4);
+				step(&g, STEP_WRITE, reg(place, VDRV_QUEUE_NOTIFY), q % 4);
 			break;
 		case 1: /* reset in the middle, and again */
-			driver(&b, place, disk ? 2 : 1 + 3 * !place, disk ? 1U << 12 : 2 * !place);
+			driver(&g, place, disk ? 2 : 1 + 3 * !place, disk ? 1U << 12 : 2 * !place);
 			break;
 		case 2: /* more noise */
-			step(&b, STEP_WRITE, RINGS + (unsigned int)rand_r(&s) % 0x4000, v);
+			step(&g, STEP_WRITE, RINGS + (unsigned int)rand_r(&s) % 0x4000, v);
 			break;
 		default:
 			/* Seldom a register whose misuse is the end. */
 			if (r != VDRV_STATUS && r / 4 != VDRV_QUEUE_NOTIFY / 4)
-				step(&b, STEP_WRITE, reg(place, r), v);
+				step(&g, STEP_WRITE, reg(place, r), v);
 			break;
 		}
 	}
-	step(&b, STEP_OFF, 0, 0);
-	run(&b);
-	cr_assert(b.vm->end == VM_END_EXIT || b.vm->end == VM_END_FAILED, "seed %u", seed);
-	cr_assert(*b.vm->reason, "seed %u", seed);
-	bed_free(&b);
+	step(&g, STEP_OFF, 0, 0);
+	run(&g);
+	cr_assert(g.vm->end == VM_END_EXIT || g.vm->end == VM_END_FAILED, "seed %u", seed);
+	cr_assert(*g.vm->reason, "seed %u", seed);
+	guest_free(&g);
 }
 
 Test(pc_devices, hostile_drivers_end_their_vm_and_nothing_else, .timeout = 120)

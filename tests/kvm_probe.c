@@ -129,13 +129,6 @@ static void town_unmake(struct town *t)
 	ob_arena_free(t->arena);
 }
 
-static void nap_ms(long ms)
-{
-	const struct timespec nap = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
-
-	nanosleep(&nap, NULL);
-}
-
 static uint64_t shared(struct town *t, enum who w)
 {
 	struct ept_stats st;
@@ -162,7 +155,7 @@ static void settle(struct town *t, uint64_t least)
 		uint64_t n = shared(t, SPY), v = shared(t, VICTIM), done = passes(t, SPY);
 
 		while (passes(t, SPY) < done + 3)
-			nap_ms(5);
+			cli_nap_ms(5);
 		if (n >= least && n == shared(t, SPY) && v == shared(t, VICTIM))
 			return;
 	}
@@ -179,7 +172,7 @@ static struct agent_report ask(struct town *t, uint64_t n)
 
 	__atomic_store_n(&p->ask, n, __ATOMIC_RELEASE);
 	for (int i = 0; i < 6000 && __atomic_load_n(&p->done, __ATOMIC_ACQUIRE) != n; i++) {
-		nap_ms(5);
+		cli_nap_ms(5);
 		cr_assert_eq(bench_rig_look(&t->rig, &e), 0, "%s", e.msg);
 	}
 	cr_assert_eq(__atomic_load_n(&p->done, __ATOMIC_ACQUIRE), n, "the spy does not answer");

@@ -2,17 +2,9 @@
 /* kvm_stats.c: what KVM counts of real guests, and how it gets into a result. */
 #include <criterion/criterion.h>
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "kernel/vm.h"
-#include "tests/cli.h"
-
-#define NEED_KVM()                                                    \
-	do {                                                          \
-		if (!cli_have_kvm())                                  \
-			cr_skip_test("no /dev/kvm that we may open"); \
-	} while (0)
+#include "tests/bed.h"
 
 static uint64_t value_of(struct kvm_stats *s, const char *name)
 {
@@ -28,45 +20,31 @@ static uint64_t value_of(struct kvm_stats *s, const char *name)
 
 Test(kvm_stats, of_a_vm_and_its_vcpu, .timeout = 60)
 {
-	struct vm_config cfg = {.mem_bytes = 16 * OB_MIB,
-				.cmdline = "workload=idle seed=1 common=1 guest=0",
-				.console_fd = -1};
 	struct kvm_stats vms, vcpu;
-	struct ob_host host;
-	struct ob_err e;
-	struct kvm kvm;
-	char path[600];
-	struct vm *vm;
-	size_t len;
-	void *file;
+	struct bed b;
 	int r;
 
 	NEED_KVM();
-	cr_assert(!ob_host_linux_init(&host, &e), "%s", e.msg);
-	cr_assert(!kvm_open(&kvm, &e), "%s", e.msg);
-	snprintf(path, sizeof(path), "%s/microguest.elf", cli_build());
-	cr_assert(!ob_read_file(path, ELF_MAX_BYTES, &file, &len, &e), "%s", e.msg);
-	cfg.kernel = file;
-	cfg.kernel_len = len;
-	cr_assert(!vm_create(&vm, &kvm, &host, &cfg, &e), "%s", e.msg);
-	r = vm_stats_open(vm, -1, &vms);
+	bed_microguest(&b, (struct vm_config){
+				   .mem_bytes = 16 * OB_MIB,
+				   .cmdline = "workload=idle seed=1 common=1 guest=0",
+				   .console_fd = -1,
+			   });
+	r = vm_stats_open(b.vm, -1, &vms);
 	if (r == -EOPNOTSUPP)
 		cr_skip_test("this KVM has no statistics (Linux 5.14)");
 	cr_assert_eq(r, 0);
-	cr_assert_eq(vm_stats_open(vm, 0, &vcpu), 0);
+	cr_assert_eq(vm_stats_open(b.vm, 0, &vcpu), 0);
 	cr_assert_eq(value_of(&vms, "pages_4k"), 0);
 	cr_assert_eq(value_of(&vcpu, "exits"), 0);
-	cr_assert(!vm_start(vm, &e), "%s", e.msg);
+	bed_start(&b);
 	/* The guest says on the console that it is there: port accesses, so exits. */
 	while (!value_of(&vcpu, "exits") || !value_of(&vms, "pages_4k"))
-		cr_assert_eq(atomic_load(&vm->state), VM_RUNNING, "%s", vm->reason);
+		cr_assert_eq(atomic_load(&b.vm->state), VM_RUNNING, "%s", b.vm->reason);
 	kvm_stats_close(&vms);
-	cr_assert_eq(vm_stats_open(vm, 1, &vms), -EINVAL);
+	cr_assert_eq(vm_stats_open(b.vm, 1, &vms), -EINVAL);
 	kvm_stats_close(&vcpu);
-	vm_destroy(vm);
-	free(file);
-	kvm_close(&kvm);
-	ob_host_linux_exit(&host);
+	bed_close(&b);
 }
 
 static size_t index_of(const json_t *names, const char *name)

@@ -10,21 +10,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "harness/qmp.h"
-#include "tests/cli.h"
 #include "tests/ksm_lock.h"
-
-#define PATIENCE_MS 60000
-
-static void nap_ms(long ms)
-{
-	struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
-
-	nanosleep(&ts, NULL);
-}
+#include "tests/live.h"
 
 /* --- one fleet that goes through several modes ---------------------------------------------- */
 
@@ -159,33 +148,8 @@ Test(live, linux_ksm_in_between_and_its_settings_back, .timeout = 240)
 
 /* --- by the control socket ------------------------------------------------------------------- */
 
-struct rig {
-	char dir[64], path[100];
-	struct cli cli;
-	struct qmp_client *client;
-};
-
-static json_t *ask(struct rig *r, const char *command, json_t *args)
-{
-	struct ob_err e = {""};
-	json_t *ret;
-
-	cr_assert_eq(qmp_client_ask(r->client, command, args, PATIENCE_MS, &ret, &e), 0, "%s: %s",
-		     command, e.msg);
-	return ret;
-}
-
-static bool is_running(struct rig *r)
-{
-	json_t *ret = ask(r, "query-status", NULL);
-	bool is = !strcmp(cli_str(ret, "status"), "running");
-
-	json_decref(ret);
-	return is;
-}
-
 /* What ctl says, without the line end. */
-static void ctl(struct rig *r, const char *words, int status, const char *says)
+static void ctl(struct live *r, const char *words, int status, const char *says)
 {
 	char line[200];
 	struct cli c;
@@ -198,60 +162,43 @@ static void ctl(struct rig *r, const char *words, int status, const char *says)
 	cli_free(&c);
 }
 
-/* Start, connect, wait until the engine is on: from then on its mode can be switched. */
-static void rig_start(struct rig *r, const char *args)
+/* A fleet whose engine is on: from then on its mode can be switched. */
+static void start(struct live *r, const char *args)
 {
 	struct ob_err e = {""};
-	char line[300];
 	bool on = false;
-	int got = -1;
 
-	memset(r, 0, sizeof(*r));
-	strcpy(r->dir, "/tmp/overbook-test-switch-XXXXXX");
-	cr_assert(mkdtemp(r->dir));
-	snprintf(r->path, sizeof(r->path), "%s/s", r->dir);
-	snprintf(line, sizeof(line), "%s --control %s", args, r->path);
-	cli_start(&r->cli, line, true);
-	for (int i = 0; i < 1000 && got; i++) {
-		got = qmp_client_open(&r->client, r->path, PATIENCE_MS, &e);
-		nap_ms(10);
-	}
-	cr_assert_eq(got, 0, "%s", e.msg);
-	for (int i = 0; i < 3000 && !is_running(r); i++)
-		nap_ms(10);
+	live_start(r, args, true);
 	/* Filling their memory, guests refuse: the same mode again is refused in another way. */
 	for (int i = 0; i < 3000 && !on; i++) {
-		json_t *ret = ask(r, "x-overbook-query-sharing", NULL);
+		json_t *ret = live_ask(r, "x-overbook-query-sharing", NULL);
 		json_t *no = NULL;
 
 		cr_assert(qmp_client_ask(r->client, "x-overbook-sharing",
 					 json_pack("{s:s}", "mode", cli_str(ret, "sharing")),
-					 PATIENCE_MS, &no, &e));
+					 LIVE_PATIENCE_MS, &no, &e));
 		on = strstr(e.msg, "already") != NULL;
 		cr_assert(on || strstr(e.msg, "booting"), "%s", e.msg);
 		json_decref(ret);
-		nap_ms(10);
+		cli_nap_ms(10);
 	}
 	cr_assert(on);
 }
 
-static void rig_end(struct rig *r, int status)
+/* It ends by a quit. */
+static void ended(struct live *r)
 {
-	qmp_client_close(r->client);
-	cli_wait(&r->cli, 120);
-	cr_assert_eq(r->cli.status, status, "status %d\n%s%s", r->cli.status, r->cli.out,
-		     r->cli.err);
-	cli_free(&r->cli);
-	cr_assert_eq(rmdir(r->dir), 0, "something is left in %s", r->dir);
+	live_wait(r, 130);
+	live_end(r);
 }
 
-static void quit(struct rig *r)
+static void quit(struct live *r)
 {
-	json_decref(ask(r, "quit", NULL));
-	rig_end(r, 130);
+	live_do(r, "quit");
+	ended(r);
 }
 
-static void verify(struct rig *r)
+static void verify(struct live *r)
 {
 	char line[200];
 	struct cli c;
@@ -263,7 +210,7 @@ static void verify(struct rig *r)
 }
 
 /* Mappings of all cells, and those of the pool. */
-static unsigned int mappings(struct rig *r, unsigned int *pool)
+static unsigned int mappings(struct live *r, unsigned int *pool)
 {
 	pid_t cells[8];
 	unsigned int n = cli_children(r->cli.pid, "cell", cells, 8), sum = 0;
@@ -283,9 +230,9 @@ static unsigned int mappings(struct rig *r, unsigned int *pool)
 	return sum;
 }
 
-static json_int_t mismatches(struct rig *r)
+static json_int_t mismatches(struct live *r)
 {
-	json_t *list = ask(r, "x-overbook-query-guests", NULL), *g;
+	json_t *list = live_ask(r, "x-overbook-query-guests", NULL), *g;
 	json_int_t sum = 0;
 	size_t i;
 
@@ -298,16 +245,16 @@ static json_int_t mismatches(struct rig *r)
 Test(ctl, back_and_forth_many_times, .timeout = 300)
 {
 	unsigned int base, now, pool;
-	struct rig r;
+	struct live r;
 
 	NEED_KVM();
-	rig_start(&r, "fleet --guests 4 --cell 2 --mem 16M --workload kv,churn,counters,remerge "
-		      "--sharing off --seconds 240 --quiet");
+	start(&r, "fleet --guests 4 --cell 2 --mem 16M --workload kv,churn,counters,remerge "
+		  "--sharing off --seconds 240 --quiet");
 	base = mappings(&r, &pool);
 	for (int round = 0; round < 8; round++) {
 		ctl(&r, "sharing hash", 0, "off -> hash in ");
 		/* Sometimes in the middle of its first passes. */
-		nap_ms(round * 120);
+		cli_nap_ms(round * 120);
 		verify(&r);
 		ctl(&r, "sharing", 0, "hash");
 		ctl(&r, "sharing off", 0, "hash -> off in ");
@@ -329,18 +276,18 @@ Test(ctl, back_and_forth_many_times, .timeout = 300)
 
 Test(ctl, linux_ksm_and_back, .timeout = 300)
 {
-	struct rig r;
+	struct live r;
 
 	NEED_KVM();
 	NEED_KSM(true);
-	rig_start(&r, "fleet --guests 4 --cell 2 --mem 16M --workload counters,kv "
-		      "--sharing hash --seconds 240 --quiet");
+	start(&r, "fleet --guests 4 --cell 2 --mem 16M --workload counters,kv "
+		  "--sharing hash --seconds 240 --quiet");
 	for (int round = 0; round < 3; round++) {
 		ctl(&r, "sharing kernel", 0, "hash -> kernel in ");
-		nap_ms(700);
+		cli_nap_ms(700);
 		verify(&r);
 		ctl(&r, "sharing hash", 0, "kernel -> hash in ");
-		nap_ms(300);
+		cli_nap_ms(300);
 		verify(&r);
 		cr_expect_eq(mismatches(&r), 0);
 	}
@@ -359,21 +306,20 @@ static int ksm_run(void)
 
 Test(ctl, a_killed_fleet_puts_linux_ksm_back, .timeout = 180)
 {
-	struct rig r;
+	struct live r;
 	int before;
 
 	NEED_KVM();
 	NEED_KSM(true);
 	before = ksm_run();
-	rig_start(&r,
-		  "fleet --guests 2 --mem 16M --workload kv --sharing off --seconds 240 --quiet");
+	start(&r, "fleet --guests 2 --mem 16M --workload kv --sharing off --seconds 240 --quiet");
 	ctl(&r, "sharing kernel", 0, "off -> kernel");
 	cr_expect_eq(ksm_run(), 1);
 	cr_assert_eq(kill(r.cli.pid, SIGKILL), 0);
 	qmp_client_close(r.client);
 	cli_wait(&r.cli, 30);
 	for (int i = 0; i < 3000 && ksm_run() != before; i++)
-		nap_ms(10);
+		cli_nap_ms(10);
 	cr_expect_eq(ksm_run(), before);
 	cli_free(&r.cli);
 	unlink(r.path);
@@ -382,23 +328,23 @@ Test(ctl, a_killed_fleet_puts_linux_ksm_back, .timeout = 180)
 
 Test(ctl, a_cell_that_dies_in_the_middle, .timeout = 240)
 {
-	struct rig r;
+	struct live r;
 	pid_t cells[4];
 	json_t *ret = NULL;
 	bool busy = true;
 
 	NEED_KVM();
-	rig_start(&r, "fleet --guests 6 --cell 2 --mem 32M --workload churn,kv --sharing hash "
-		      "--seconds 240 --quiet");
-	nap_ms(1500);
+	start(&r, "fleet --guests 6 --cell 2 --mem 32M --workload churn,kv --sharing hash "
+		  "--seconds 240 --quiet");
+	cli_nap_ms(1500);
 	cr_assert_eq(cli_children(r.cli.pid, "cell", cells, 4), 3);
-	json_decref(ask(&r, "x-overbook-sharing", json_pack("{s:s}", "mode", "off")));
+	json_decref(live_ask(&r, "x-overbook-sharing", json_pack("{s:s}", "mode", "off")));
 	cr_assert_eq(kill(cells[1], SIGKILL), 0);
 	for (int i = 0; i < 3000 && busy; i++) {
 		json_decref(ret);
-		ret = ask(&r, "x-overbook-query-sharing", NULL);
+		ret = live_ask(&r, "x-overbook-query-sharing", NULL);
 		busy = json_is_true(json_object_get(ret, "switching"));
-		nap_ms(10);
+		cli_nap_ms(10);
 	}
 	cr_assert(!busy);
 	cr_expect_str_eq(cli_str(ret, "sharing"), "off");
@@ -406,7 +352,7 @@ Test(ctl, a_cell_that_dies_in_the_middle, .timeout = 240)
 	json_decref(ret);
 	verify(&r);
 	ctl(&r, "sharing hash", 0, "off -> hash");
-	nap_ms(500);
+	cli_nap_ms(500);
 	verify(&r);
 	cr_expect_eq(mismatches(&r), 0);
 	quit(&r);
@@ -417,30 +363,30 @@ Test(ctl, a_client_that_goes_away_has_not_stopped_it, .timeout = 180)
 	struct qmp_client *other;
 	struct ob_err e = {""};
 	bool busy = true;
-	struct rig r;
+	struct live r;
 	json_t *ret;
 
 	NEED_KVM();
-	rig_start(&r, "fleet --guests 4 --cell 2 --mem 64M --workload kv,churn --sharing hash "
-		      "--seconds 240 --quiet");
-	nap_ms(1500);
-	cr_assert_eq(qmp_client_open(&other, r.path, PATIENCE_MS, &e), 0, "%s", e.msg);
+	start(&r, "fleet --guests 4 --cell 2 --mem 64M --workload kv,churn --sharing hash "
+		  "--seconds 240 --quiet");
+	cli_nap_ms(1500);
+	cr_assert_eq(qmp_client_open(&other, r.path, LIVE_PATIENCE_MS, &e), 0, "%s", e.msg);
 	cr_assert_eq(qmp_client_ask(other, "x-overbook-sharing", json_pack("{s:s}", "mode", "off"),
-				    PATIENCE_MS, &ret, &e),
+				    LIVE_PATIENCE_MS, &ret, &e),
 		     0, "%s", e.msg);
 	json_decref(ret);
 	/* It takes a while, in which nothing else may be begun. */
 	if (qmp_client_ask(r.client, "x-overbook-sharing", json_pack("{s:s}", "mode", "hash"),
-			   PATIENCE_MS, &ret, &e))
+			   LIVE_PATIENCE_MS, &ret, &e))
 		cr_expect(strstr(e.msg, "under way") || strstr(e.msg, "already"), "%s", e.msg);
 	else
 		json_decref(ret);
 	qmp_client_close(other);
 	for (int i = 0; i < 3000 && busy; i++) {
-		ret = ask(&r, "x-overbook-query-sharing", NULL);
+		ret = live_ask(&r, "x-overbook-query-sharing", NULL);
 		busy = json_is_true(json_object_get(ret, "switching"));
 		json_decref(ret);
-		nap_ms(10);
+		cli_nap_ms(10);
 	}
 	cr_assert(!busy);
 	verify(&r);
@@ -449,13 +395,13 @@ Test(ctl, a_client_that_goes_away_has_not_stopped_it, .timeout = 180)
 
 Test(ctl, refuses_what_does_not_fit_into_memory, .timeout = 180)
 {
-	struct rig r;
+	struct live r;
 
 	NEED_KVM();
 	/* Two thirds of it are the same in all. */
-	rig_start(&r, "fleet --guests 6 --cell 2 --mem 32M --workload kv --sharing hash --host-mem "
-		      "150M --seconds 240 --quiet");
-	nap_ms(3000);
+	start(&r, "fleet --guests 6 --cell 2 --mem 32M --workload kv --sharing hash --host-mem "
+		  "150M --seconds 240 --quiet");
+	cli_nap_ms(3000);
 	ctl(&r, "sharing off", 2, "--host-mem leaves ");
 	ctl(&r, "sharing off", 2, "MiB when it is not shared");
 	ctl(&r, "sharing", 0, "hash");
@@ -479,7 +425,7 @@ Test(ctl, a_live_fleet_refuses, .timeout = 180)
 	cli_start(&fleet, line, true);
 	snprintf(line, sizeof(line), "ctl sharing hash --control %s", path);
 	do {
-		nap_ms(100);
+		cli_nap_ms(100);
 		cli_run(&c, line, false, 60);
 		cr_assert_eq(c.status, 2, "%s%s", c.out, c.err);
 		if (strstr(c.err, "--live"))
@@ -495,11 +441,10 @@ Test(ctl, a_live_fleet_refuses, .timeout = 180)
 
 Test(ctl, errors_are_one_line, .timeout = 120)
 {
-	struct rig r;
+	struct live r;
 
 	NEED_KVM();
-	rig_start(&r,
-		  "fleet --guests 2 --mem 16M --workload kv --sharing off --seconds 240 --quiet "
+	start(&r, "fleet --guests 2 --mem 16M --workload kv --sharing off --seconds 240 --quiet "
 		  "--domain a:0 --domain b:1");
 	ctl(&r, "sharing nope", 2, "no such mode");
 	ctl(&r, "sharing off", 2, "the mode is off already");
@@ -515,5 +460,5 @@ Test(ctl, errors_are_one_line, .timeout = 120)
 	ctl(&r, "cont", 0, "");
 	ctl(&r, "sharing hash", 0, "off -> hash");
 	ctl(&r, "quit", 0, "");
-	rig_end(&r, 130);
+	ended(&r);
 }

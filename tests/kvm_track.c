@@ -21,7 +21,7 @@
 #include "ept/track_check.h"
 #include "harness/bench_rig.h"
 #include "kernel/vcpu.h"
-#include "tests/cli.h"
+#include "tests/bed.h"
 
 #define MEM	   (16 * OB_MIB)
 #define TABLES_GPA 0x10000ULL
@@ -30,12 +30,6 @@
 #define AREA_PAGES 2048
 #define WORDS	   (AREA_PAGES / 64)
 #define WRITTEN	   10000 /* pages, at least, before a run of passes may end */
-
-#define NEED_KVM()                                                    \
-	do {                                                          \
-		if (!cli_have_kvm())                                  \
-			cr_skip_test("no /dev/kvm that we may open"); \
-	} while (0)
 
 /*
  * The guest, for ever: a page at random, its first word incremented; another page read; a while of
@@ -71,12 +65,9 @@ __asm__(".pushsection .rodata\n"
 	".popsection\n");
 
 struct rig {
-	struct ob_host host;
-	struct kvm kvm;
+	struct bed bed;
+	struct vm *vm; /* the bed's */
 	struct ob_arena *arena;
-	void *kernel;
-	size_t kernel_len;
-	struct vm *vm;
 	struct ept ept;
 	struct ept_track track;
 	int consumer;
@@ -142,22 +133,15 @@ static void enter_ring3(struct rig *r, uint64_t spin, uint64_t seed)
 
 static void rig_make(struct rig *r, uint64_t slot_bytes, uint64_t spin)
 {
-	struct vm_config cfg = {.mem_bytes = MEM, .cmdline = "", .console_fd = -1};
-	char path[600];
-	struct ob_err e;
-
 	memset(r, 0, sizeof(*r));
-	cr_assert(!ob_host_linux_init(&r->host, &e), "%s", e.msg);
-	cr_assert(!kvm_open(&r->kvm, &e), "%s", e.msg);
+	bed_microguest(&r->bed, (struct vm_config){.mem_bytes = MEM,
+						   .cmdline = "",
+						   .console_fd = -1,
+						   .slot_bytes = slot_bytes});
+	r->vm = r->bed.vm;
 	r->arena = ob_arena_new("test");
-	snprintf(path, sizeof(path), "%s/microguest.elf", cli_build());
-	cr_assert(!ob_read_file(path, ELF_MAX_BYTES, &r->kernel, &r->kernel_len, &e), "%s", e.msg);
-	cfg.kernel = r->kernel;
-	cfg.kernel_len = r->kernel_len;
-	cfg.slot_bytes = slot_bytes;
-	cr_assert(!vm_create(&r->vm, &r->kvm, &r->host, &cfg, &e), "%s", e.msg);
 	cr_assert_eq(r->vm->mem.nslots, slot_bytes ? MEM / slot_bytes : 1);
-	cr_assert(!ept_init(&r->ept, &r->host, &r->vm->mem,
+	cr_assert(!ept_init(&r->ept, &r->bed.host, &r->vm->mem,
 			    (struct ept_parker){.park = park, .unpark = unpark, .arg = r->vm},
 			    r->arena));
 	ept_track_init(&r->track, ept_log_kvm(r->vm), &r->vm->mem, r->arena);
@@ -213,12 +197,9 @@ static void rig_unmake(struct rig *r)
 	ept_track_exit(&r->track);
 	ept_check(&r->ept);
 	ept_exit(&r->ept);
-	vm_destroy(r->vm);
-	kvm_close(&r->kvm);
-	free(r->kernel);
+	bed_close(&r->bed);
 	cr_assert_eq(ob_arena_bytes(r->arena), 0);
 	ob_arena_free(r->arena);
-	ob_host_linux_exit(&r->host);
 	pthread_mutex_destroy(&r->device_lock);
 }
 
@@ -333,7 +314,7 @@ Test(kvm_track, nor_while_pages_are_shared_and_broken, .timeout = 120)
 
 	NEED_KVM();
 	rig_make(&r, 0, 1500);
-	pool = r.host.ops->memfd(&r.host, "pool", AREA_PAGES * OB_PAGE_SIZE);
+	pool = r.bed.host.ops->memfd(&r.bed.host, "pool", AREA_PAGES * OB_PAGE_SIZE);
 	cr_assert(pool >= 0);
 	rig_start(&r);
 	cr_assert(!ept_track_on(&r.track, 0, r.vm->mem.pages));
@@ -345,8 +326,8 @@ Test(kvm_track, nor_while_pages_are_shared_and_broken, .timeout = 120)
 		ept_freeze(&r.ept, page, 1);
 		if (ept_state_of(&r.ept, page) == EPT_PRIVATE && ept_frozen(&r.ept, page)) {
 			memcpy(copy, hva_ptr(gmem_page_hva(&r.vm->mem, page)), sizeof(copy));
-			cr_assert(!r.host.ops->file_write(&r.host, pool, copy, sizeof(copy),
-							  frame * OB_PAGE_SIZE));
+			cr_assert(!r.bed.host.ops->file_write(&r.bed.host, pool, copy, sizeof(copy),
+							      frame * OB_PAGE_SIZE));
 			cr_assert(ept_share(&r.ept, page, 1, pool, frame) >= 0);
 		}
 		ept_thaw(&r.ept);
@@ -376,7 +357,7 @@ Test(kvm_track, page_tables_agree, .timeout = 120)
 
 	NEED_KVM();
 	rig_make(&r, 0, 300);
-	err = ept_scan_begin(&scan, &r.host, gmem_page_hva(&r.vm->mem, r.area), AREA_PAGES);
+	err = ept_scan_begin(&scan, &r.bed.host, gmem_page_hva(&r.vm->mem, r.area), AREA_PAGES);
 	if (err == -EOPNOTSUPP)
 		cr_skip_test("the kernel has no PAGEMAP_SCAN (Linux 6.7)");
 	cr_assert_eq(err, 0);
@@ -435,12 +416,12 @@ Test(kvm_track, bad_slots_are_refused)
 	cr_assert_eq(bitmap[0], 0, "nobody writes");
 	cr_assert(!vm_log_set(r.vm, 1, false));
 
-	cfg.kernel = r.kernel;
-	cfg.kernel_len = r.kernel_len;
-	cr_assert_eq(vm_create(&vm, &r.kvm, &r.host, &cfg, &e), -E2BIG);
+	cfg.kernel = r.bed.kernel;
+	cfg.kernel_len = r.bed.kernel_len;
+	cr_assert_eq(vm_create(&vm, &r.bed.kvm, &r.bed.host, &cfg, &e), -E2BIG);
 	cr_assert(strstr(e.msg, "larger slots") && !strchr(e.msg, '\n'), "%s", e.msg);
 	cfg.slot_bytes = OB_MIB;
-	cr_assert_eq(vm_create(&vm, &r.kvm, &r.host, &cfg, &e), -EINVAL);
+	cr_assert_eq(vm_create(&vm, &r.bed.kvm, &r.bed.host, &cfg, &e), -EINVAL);
 	cr_assert(strstr(e.msg, "multiple of 2 MiB"), "%s", e.msg);
 	rig_start(&r);
 	rig_unmake(&r);

@@ -20,47 +20,26 @@
 #include <time.h>
 
 #include "kernel/vcpu.h"
-#include "tests/cli.h"
+#include "tests/bed.h"
 #include "tests/walk_tables.h"
 
 #define MEM	  (GMEM_HOLE_START + 64 * OB_MIB) /* so that tables lie above 4 GiB too */
 #define ADDRESSES 100000			  /* compared, of each mode that this KVM has */
 #define TABLES	  20				  /* sets of them */
 
-#define NEED_KVM()                                                    \
-	do {                                                          \
-		if (!cli_have_kvm())                                  \
-			cr_skip_test("no /dev/kvm that we may open"); \
-	} while (0)
-
 struct rig {
-	struct ob_host host;
-	struct kvm kvm;
-	struct vm *vm;
-	void *kernel;
-	size_t kernel_len;
+	struct bed bed;
+	struct vm *vm; /* the bed's */
 	uint8_t *used; /* a byte a page of RAM: is a table */
 	struct wt *t;
 };
 
 static void rig_make(struct rig *r, uint64_t mem, const char *cmdline)
 {
-	struct vm_config cfg = {
-		.mem_bytes = mem,
-		.cmdline = cmdline,
-		.console_fd = -1,
-	};
-	char path[600];
-	struct ob_err e;
-
 	memset(r, 0, sizeof(*r));
-	snprintf(path, sizeof(path), "%s/microguest.elf", cli_build());
-	cr_assert(!ob_read_file(path, ELF_MAX_BYTES, &r->kernel, &r->kernel_len, &e), "%s", e.msg);
-	cfg.kernel = r->kernel;
-	cfg.kernel_len = r->kernel_len;
-	cr_assert(!ob_host_linux_init(&r->host, &e), "%s", e.msg);
-	cr_assert(!kvm_open(&r->kvm, &e), "%s", e.msg);
-	cr_assert(!vm_create(&r->vm, &r->kvm, &r->host, &cfg, &e), "%s", e.msg);
+	bed_microguest(&r->bed,
+		       (struct vm_config){.mem_bytes = mem, .cmdline = cmdline, .console_fd = -1});
+	r->vm = r->bed.vm;
 	r->used = calloc(1, r->vm->mem.pages);
 	r->t = calloc(1, sizeof(*r->t));
 	cr_assert(r->used && r->t);
@@ -68,10 +47,7 @@ static void rig_make(struct rig *r, uint64_t mem, const char *cmdline)
 
 static void rig_unmake(struct rig *r)
 {
-	vm_destroy(r->vm);
-	kvm_close(&r->kvm);
-	ob_host_linux_exit(&r->host);
-	free(r->kernel);
+	bed_close(&r->bed);
 	free(r->used);
 	free(r->t);
 }
@@ -286,12 +262,13 @@ static bool in_the_kernels_file(const struct rig *r, uint64_t at, const void *by
 	struct elf_image img;
 	struct ob_err e;
 
-	cr_assert(!elf_parse(r->kernel, r->kernel_len, &img, &e), "%s", e.msg);
+	cr_assert(!elf_parse(r->bed.kernel, r->bed.kernel_len, &img, &e), "%s", e.msg);
 	for (unsigned int i = 0; i < img.nseg; i++) {
 		const struct elf_segment *s = &img.seg[i];
 
 		if (at >= s->paddr && at - s->paddr + n <= s->file_size)
-			return !memcmp((const uint8_t *)r->kernel + s->file_off + (at - s->paddr),
+			return !memcmp((const uint8_t *)r->bed.kernel + s->file_off +
+					       (at - s->paddr),
 				       bytes, n);
 	}
 	return false;
@@ -311,7 +288,7 @@ Test(vm_walk, of_a_guest_that_runs, .timeout = 60)
 
 	NEED_KVM();
 	rig_make(&r, 16 * OB_MIB, "workload=kv seed=1 common=1 guest=0");
-	cr_assert(!vm_start(r.vm, &e), "%s", e.msg);
+	bed_start(&r.bed);
 	while (rep.phase < AGENT_WARM) {
 		cr_assert_eq(atomic_load(&r.vm->state), VM_RUNNING, "%s", r.vm->reason);
 		nanosleep(&ms, NULL);

@@ -7,19 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "harness/harness.h"
-#include "harness/qmp.h"
-#include "tests/cli.h"
-
-static void nap_ms(long ms)
-{
-	struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
-
-	nanosleep(&ts, NULL);
-}
+#include "tests/live.h"
 
 /* Skips where guests' faults may not be answered. */
 static void need_uffd(void)
@@ -116,50 +107,41 @@ Test(wset_fleet, estimates_what_guests_touch, .timeout = 160)
 /* Guests that are stopped are not sampled, and have all their pages. */
 Test(wset_fleet, stop_and_cont, .timeout = 120)
 {
-	char dir[] = "/tmp/overbook-test-wset-XXXXXX", path[64], line[200];
-	struct qmp_client *client;
-	struct ob_err e = {""};
 	json_t *ret, *history;
-	struct cli c;
-	int got = -1;
+	struct ob_err e = {""};
+	struct live l;
+	char line[300];
+	int got;
 
 	NEED_KVM();
 	need_uffd();
-	cr_assert(mkdtemp(dir));
-	snprintf(path, sizeof(path), "%s/s", dir);
+	live_dir(&l);
 	snprintf(line, sizeof(line),
 		 "fleet --guests 2 --mem 16M --workload churn --seconds 6 --working-set "
 		 "--sample-period 0.4 --sample-pages 1000 --quiet --control %s",
-		 path);
-	cli_start(&c, line, true);
-	for (int i = 0; i < 1000 && got; i++) {
-		got = qmp_client_open(&client, path, 30000, &e);
-		nap_ms(10);
-	}
-	cr_assert_eq(got, 0, "%s", e.msg);
+		 l.path);
+	cli_start(&l.cli, line, true);
+	live_connect(&l);
 	for (int i = 0; i < 12; i++) {
 		const char *what = i % 2 ? "cont" : "stop";
 
-		nap_ms(300 + 70 * i);
-		got = qmp_client_ask(client, what, NULL, 30000, &ret, &e);
+		cli_nap_ms(300 + 70 * i);
+		got = qmp_client_ask(l.client, what, NULL, LIVE_PATIENCE_MS, &ret, &e);
 		/* At first there may be no guests yet. */
 		cr_assert(!got || i < 4, "%s: %s", what, e.msg);
 		if (!got)
 			json_decref(ret);
 	}
-	cli_wait(&c, 60);
-	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
-	qmp_client_close(client);
+	live_wait(&l, 0);
 	for (size_t i = 0; i < 2; i++) {
-		history =
-			json_object_get(json_object_get(guest_of(&c, i), "working_set"), "history");
+		history = json_object_get(json_object_get(guest_of(&l.cli, i), "working_set"),
+					  "history");
 		cr_expect_gt(json_array_size(history), 1);
 		/* The run's time stands still while it is stopped, and so does the samplers'. */
 		ret = json_array_get(history, json_array_size(history) - 1);
 		cr_expect_leq(real_of(ret, "t"), 8.0);
 	}
-	cli_free(&c);
-	cr_assert_eq(rmdir(dir), 0);
+	live_end(&l);
 }
 
 /* Ctrl-C in the middle of a period: the result is of what there was. */
@@ -175,7 +157,7 @@ Test(wset_fleet, interrupted, .timeout = 120)
 		"fleet --guests 3 --cell 2 --mem 16M --workload churn,filecache,idle --seconds 600 "
 		"--working-set --sample-period 1 --quiet --control none",
 		true);
-	nap_ms(8000);
+	cli_nap_ms(8000);
 	kill(c.pid, SIGINT);
 	cli_wait(&c, 30);
 	cr_assert_eq(c.status, 130, "%s%s", c.out, c.err);

@@ -11,7 +11,9 @@
 #include <string.h>
 
 #include "ksm/index.h"
+#include "tests/domain.h"
 #include "tests/fake_host.h"
+#include "tests/rnd.h"
 
 #define TAG(h) ((h) & ((1ULL << 34) - 1))
 
@@ -45,14 +47,6 @@ static void frames_take(struct fix *x, uint32_t n)
 
 	cr_assert_eq(ksm_frame_alloc(x->d, n, &first), n);
 	cr_assert_eq(first, 0);
-}
-
-static uint64_t rnd(uint64_t *s)
-{
-	*s ^= *s << 13;
-	*s ^= *s >> 7;
-	*s ^= *s << 17;
-	return *s * 0x2545f4914f6cdd1dULL;
 }
 
 Test(index, finds_what_was_put_in)
@@ -197,24 +191,12 @@ struct oracle {
 	unsigned int nframe, nhint;
 };
 
-/* Is (@hash, @frame) reached by find and find_next? */
-static bool reaches(struct ksm_domain *d, uint64_t hash, uint32_t frame)
-{
-	struct ksm_ref ref;
-
-	for (enum ksm_kind k = ksm_index_find(d, hash, &ref); k == KSM_FRAME;
-	     k = ksm_index_find_next(d, hash, &ref))
-		if (ksm_ref_payload(&ref) == frame)
-			return true;
-	return false;
-}
-
 static void check_all(struct ksm_domain *d, const struct oracle *o, uint64_t seed)
 {
 	uint64_t hints, entries;
 
 	for (unsigned int i = 0; i < o->nframe; i++)
-		cr_assert(reaches(d, o->frame[i].hash, o->frame[i].payload),
+		cr_assert(domain_reaches(d, o->frame[i].hash, o->frame[i].payload),
 			  "seed %llx: frame %u lost", (unsigned long long)seed,
 			  o->frame[i].payload);
 	ksm_index_count(d, &hints, &entries);

@@ -8,15 +8,9 @@
 #include <string.h>
 
 #include "ksm/index.h"
+#include "tests/domain.h"
 #include "tests/fake_host.h"
-
-static uint64_t rnd(uint64_t *s)
-{
-	*s ^= *s << 13;
-	*s ^= *s >> 7;
-	*s ^= *s << 17;
-	return *s * 0x2545f4914f6cdd1dULL;
-}
+#include "tests/rnd.h"
 
 struct fix {
 	struct ob_host *h;
@@ -148,17 +142,6 @@ struct item {
 	bool frame, there;
 };
 
-static bool reaches(struct ksm_domain *d, uint64_t hash, uint32_t frame)
-{
-	struct ksm_ref ref;
-
-	for (enum ksm_kind k = ksm_index_find(d, hash, &ref); k == KSM_FRAME;
-	     k = ksm_index_find_next(d, hash, &ref))
-		if (ksm_ref_payload(&ref) == frame)
-			return true;
-	return false;
-}
-
 /* Every frame is there, nothing is that was removed, hardly a hint is lost. */
 static void check_items(struct ksm_domain *d, const struct item *item, unsigned int n)
 {
@@ -170,8 +153,8 @@ static void check_items(struct ksm_domain *d, const struct item *item, unsigned 
 
 		if (item[i].frame) {
 			frames += item[i].there;
-			cr_assert_eq(reaches(d, item[i].hash, item[i].payload), item[i].there,
-				     "item %u", i);
+			cr_assert_eq(domain_reaches(d, item[i].hash, item[i].payload),
+				     item[i].there, "item %u", i);
 		} else if (item[i].there) {
 			hints++;
 			found += kind == KSM_HINT && ksm_ref_payload(&ref) == item[i].payload;
@@ -361,10 +344,10 @@ Test(index_grow, a_death_leaves_nothing_in_old_places)
 	atomic_store(x.d->grow_lock, 2); /* cell 1 */
 	atomic_store(x.d->buckets, buckets + 1);
 	for (uint32_t i = 0; i < N; i++)
-		there += reaches(x.d, hash[i], first + i);
+		there += domain_reaches(x.d, hash[i], first + i);
 	cr_assert_lt(there, N, "some are looked for elsewhere");
 	ksm_domain_cell_died(x.coord, 1);
 	for (uint32_t i = 0; i < N; i++)
-		cr_assert(reaches(x.d, hash[i], first + i));
+		cr_assert(domain_reaches(x.d, hash[i], first + i));
 	fix_free(&x);
 }

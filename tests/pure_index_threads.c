@@ -11,7 +11,9 @@
 #include <string.h>
 
 #include "ksm/index.h"
+#include "tests/domain.h"
 #include "tests/fake_host.h"
+#include "tests/rnd.h"
 
 #define CELLS	 4
 #define CONTENTS 60
@@ -40,14 +42,6 @@ struct shared {
 	_Atomic bool stop;
 	int pool, meta;
 };
-
-static uint64_t rnd(uint64_t *s)
-{
-	*s ^= *s << 13;
-	*s ^= *s >> 7;
-	*s ^= *s << 17;
-	return *s * 0x2545f4914f6cdd1dULL;
-}
 
 static void content(uint64_t *page, uint64_t c)
 {
@@ -151,17 +145,6 @@ static void *reap(void *arg)
 	return NULL;
 }
 
-static bool reaches(struct ksm_domain *d, uint64_t hash, uint32_t frame)
-{
-	struct ksm_ref ref;
-
-	for (enum ksm_kind k = ksm_index_find(d, hash, &ref); k == KSM_FRAME;
-	     k = ksm_index_find_next(d, hash, &ref))
-		if (ksm_ref_payload(&ref) == frame)
-			return true;
-	return false;
-}
-
 static struct shared *shared_new(void)
 {
 	struct shared *s = calloc(1, sizeof(*s));
@@ -214,7 +197,7 @@ Test(index_threads, cells_change_it_while_it_grows, .timeout = 120)
 				continue;
 			held++;
 			cr_assert(has_content(w->d, w->held[c], c), "a frame that is held changed");
-			cr_assert(reaches(w->d, s->hash[c], w->held[c]),
+			cr_assert(domain_reaches(w->d, s->hash[c], w->held[c]),
 				  "cell %u: content %u, frame %u is not in the index", i, c,
 				  w->held[c]);
 			ksm_frame_put(w->d, w->held[c]);

@@ -10,6 +10,7 @@
 
 #include "harness/kinds.h"
 #include "ksm/ksm.h"
+#include "tests/rnd.h"
 #include "workloads/linux/kind.h"
 
 /* --- classification ------------------------------------------------------------------------ */
@@ -107,14 +108,6 @@ Test(kinds, flags_say_what_a_page_is)
 /* --- what is saved by kind ----------------------------------------------------------------- */
 
 #define KINDS 5
-
-static uint64_t rnd(uint64_t *s)
-{
-	*s ^= *s << 13;
-	*s ^= *s >> 7;
-	*s ^= *s << 17;
-	return *s * 0x2545f4914f6cdd1dULL;
-}
 
 /* Three pages in VM 0, one in VM 1: two are saved within, one across; each page has a quarter of it. */
 Test(kinds, each_page_has_its_part)

@@ -11,14 +11,7 @@
 
 #include "ksm/domain.h"
 #include "tests/fake_host.h"
-
-static uint64_t rnd(uint64_t *s)
-{
-	*s ^= *s << 13;
-	*s ^= *s >> 7;
-	*s ^= *s << 17;
-	return *s * 0x2545f4914f6cdd1dULL;
-}
+#include "tests/rnd.h"
 
 #define VIEWS 3
 

@@ -12,10 +12,6 @@
 #define TINY_WORD  0x40000  /* a word of memory that nobody loads anything to */
 #define TINY_TIMES 5	    /* tiny_reboot reboots so often */
 
-struct tiny {
-	const char *begin, *end;
-};
-
 /* Powers off through PM1a. */
 extern const char tiny_off[], tiny_off_end[];
 /* Counts itself in TINY_WORD and resets, TINY_TIMES times, by the i8042; then powers off. */

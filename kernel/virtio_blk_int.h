@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* virtio_blk_int.h: what the parts of the disk share: virtio_blk.c, virtio_blk_request.c, virtio_blk_io.c. */
+#ifndef OVERBOOK_KERNEL_VIRTIO_BLK_INT_H
+#define OVERBOOK_KERNEL_VIRTIO_BLK_INT_H
+
+#include "kernel/device.h"
+
+/* The data of a request: what the device writes, or what it reads. */
+struct blk_data {
+	struct virtq_buf buf[VIRTQ_MAX_CHAIN];
+	unsigned int n;
+	uint64_t len;
+};
+
+/* Which way bytes go. */
+enum blk_dir { BLK_TO_GUEST, BLK_TO_IMAGE };
+
+/* --- virtio_blk_request.c; on the I/O worker --------------------------------------------- */
+
+/* Do one request of queue @q and give it back. NULL, or why the device cannot go on. */
+const char *virtio_blk_request(struct virtio_blk *b, unsigned int q, const struct virtq_chain *c);
+
+/* --- virtio_blk_io.c; on the I/O worker -------------------------------------------------- */
+
+/*
+ * Read or write all of @data from byte @off of the image on; it is inside the image. 0 or -errno, also when the
+ * device is no longer live; then a part may be done.
+ */
+int virtio_blk_move(struct virtio_blk *b, const struct blk_data *data, uint64_t off,
+		    enum blk_dir dir);
+
+#endif
