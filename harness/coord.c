@@ -28,6 +28,7 @@
 
 #define SAMPLE_NS    (250 * OB_NS_PER_MS)
 #define WARM_POLL_NS (100 * OB_NS_PER_MS)
+#define READING_REST 3
 /* A signal that comes just before a wait is seen after so long. */
 #define NAP_NS (50 * OB_NS_PER_MS)
 /* Linux KSM is the yardstick: it gets the time that it needs, up to so many times --seconds. So does
@@ -92,6 +93,15 @@ static unsigned int count_guests(const struct coord *c, bool ended)
 		n += ended ? c->guest[i].ended
 			   : !c->guest[i].ended && c->guest[i].phase >= AGENT_WARM;
 	return n;
+}
+
+/* A reading looks at each page of the guests: it began at @began, and the next one begins so much later
+ * that all of them together take a quarter of the time at most. */
+static uint64_t after_reading(struct coord *c, uint64_t began)
+{
+	uint64_t now = coord_now(c);
+
+	return now + READING_REST * (now - began);
 }
 
 static int wait_warm(struct coord *c, struct ob_err *e)
@@ -253,6 +263,7 @@ static int measure(struct coord *c, struct ob_err *e)
 
 	for (uint64_t next = c->t0_ns, now = next; !ob_stop_signal; next += every) {
 		const struct run_sample *s;
+		uint64_t began;
 
 		/* What a reading took longer is not made up for. */
 		next = OB_MAX(next, now > every ? now - every : 0);
@@ -261,9 +272,14 @@ static int measure(struct coord *c, struct ob_err *e)
 			return over;
 		if (c->sw.error)
 			return ob_fail(e, EIO, "%s", c->sw.error);
+		began = coord_now(c);
 		r = coord_sample(c, false, e);
 		if (r)
 			return r;
+		/* Nor is one so near to the last that readings are all that is done. Who has said how often
+		 * has it so. */
+		if (!c->cfg->sample_ms)
+			next = OB_MAX(next, after_reading(c, began) - every);
 		reap(c);
 		s = &c->out->sample[c->out->nsamples - 1];
 		if (c->driving && !ksm_sysfs_read(&k))
