@@ -13,20 +13,22 @@
 
 #define MIB ((json_int_t)1 << 20)
 
-/* One mode of two guests, @zero, @intra and @inter MiB saved. */
-static json_t *phase(const char *mode, int zero, int intra, int inter)
+/* A guest after so many phases. */
+static json_t *guest(int id, int phases)
 {
-	return json_pack("{s:s,s:s,s:I,s:{s:I,s:I,s:I},s:{s:i,s:i,s:i},s:f,s:f}", "sharing", mode,
-			 "status", "ok", "saved_bytes", (zero + intra + inter) * MIB, "saved",
-			 "zero", zero * MIB, "intra", intra * MIB, "inter", inter * MIB,
-			 "integrity", "checked_pages", 1000, "mismatches", 0, "frame_check_errors",
-			 0, "from_seconds", 0.0, "to_seconds", 1.0);
+	return json_pack("{s:i,s:s,s:i,s:i,s:i}", "id", id, "end", "running", "reboots", 0, "ops",
+			 10 * phases, "checked_pages", 100 * phases);
 }
 
-static json_t *guest(int id)
+/* Phase number @n (from 1), a mode of two guests with @zero, @intra and @inter MiB saved. */
+static json_t *phase(int n, const char *mode, int zero, int intra, int inter)
 {
-	return json_pack("{s:i,s:s,s:i,s:i}", "id", id, "end", "running", "ops", 100,
-			 "checked_pages", 100);
+	return json_pack("{s:s,s:s,s:I,s:{s:I,s:I,s:I},s:{s:i,s:i,s:i},s:f,s:f,s:[o,o]}", "sharing",
+			 mode, "status", "ok", "saved_bytes", (zero + intra + inter) * MIB, "saved",
+			 "zero", zero * MIB, "intra", intra * MIB, "inter", inter * MIB,
+			 "integrity", "checked_pages", 1000, "mismatches", 0, "frame_check_errors",
+			 0, "from_seconds", 0.0, "to_seconds", 1.0, "guest_list", guest(0, n),
+			 guest(1, n));
 }
 
 static json_t *good(void)
@@ -34,9 +36,9 @@ static json_t *good(void)
 	return json_pack("{s:s,s:{s:s},s:{s:i,s:I,s:[s,s,s,s]},s:[{s:f,s:[o,o,o,o],s:[o,o]}]}",
 			 "status", "ok", "host", "kvm_mode", "tdp", "config", "guests", 2,
 			 "mem_bytes", 96 * MIB, "sharing", "off", "kernel", "off", "hash", "runs",
-			 "warm_seconds", 10.0, "phases", phase("off", 1, 0, 0),
-			 phase("kernel", 30, 10, 10), phase("off", 1, 0, 0),
-			 phase("hash", 30, 10, 9), "guest_list", guest(0), guest(1));
+			 "warm_seconds", 10.0, "phases", phase(1, "off", 1, 0, 0),
+			 phase(2, "kernel", 30, 10, 10), phase(3, "off", 1, 0, 0),
+			 phase(4, "hash", 30, 10, 9), "guest_list", guest(0, 4), guest(1, 4));
 }
 
 static json_t *run_of(json_t *doc)
@@ -47,6 +49,12 @@ static json_t *run_of(json_t *doc)
 static json_t *phase_of(json_t *doc, size_t i)
 {
 	return json_array_get(json_object_get(run_of(doc), "phases"), i);
+}
+
+/* What guest @k had after phase @i. */
+static json_t *guest_of(json_t *doc, size_t i, size_t k)
+{
+	return json_array_get(json_object_get(phase_of(doc, i), "guest_list"), k);
 }
 
 /* Exit status for @doc, asked for @mode; @doc is given up. */
@@ -119,6 +127,22 @@ Test(labsum, anything_amiss_fails)
 	d = good();
 	json_object_set_new(json_array_get(json_object_get(run_of(d), "guest_list"), 0), "end",
 			    json_string("failed"));
+	cr_assert_eq(verdict(d, "tdp"), 1);
+	d = good();
+	json_object_set_new(json_array_get(json_object_get(run_of(d), "guest_list"), 1), "reboots",
+			    json_integer(1));
+	cr_assert_eq(verdict(d, "tdp"), 1);
+	d = good(); /* a guest that stood still in the last phase, or from the beginning */
+	json_object_set_new(guest_of(d, 3, 1), "checked_pages", json_integer(300));
+	cr_assert_eq(verdict(d, "tdp"), 1);
+	d = good();
+	json_object_set_new(guest_of(d, 3, 1), "ops", json_integer(30));
+	cr_assert_eq(verdict(d, "tdp"), 1);
+	d = good();
+	json_object_set_new(guest_of(d, 0, 0), "ops", json_integer(0));
+	cr_assert_eq(verdict(d, "tdp"), 1);
+	d = good(); /* one of whom a phase says nothing */
+	json_array_remove(json_object_get(phase_of(d, 2), "guest_list"), 1);
 	cr_assert_eq(verdict(d, "tdp"), 1);
 }
 
