@@ -93,7 +93,17 @@ static void check_guests(struct result *r)
 	}
 }
 
-void check(struct result *r)
+/* A reference is one, and there is something to hold it against. */
+static void check_reference(struct result *r, const struct result *all, unsigned int n)
+{
+	if (!result_nokaslr(r))
+		result_fail(r, "is no reference: its guests were started without nokaslr");
+	else if (!result_partner(all, n, r))
+		result_fail(r, "no result with KASLR and else of the same outer kernel, paging and "
+			       "configuration is beside it");
+}
+
+void check(struct result *r, const struct result *all, unsigned int n)
 {
 	const char *status = json_string_value(json_object_get(r->doc, "status"));
 	const char *mode =
@@ -106,6 +116,8 @@ void check(struct result *r)
 		result_fail(r, "KVM maps guests by %s, not %s", mode ? mode : "?", r->want_mode);
 	check_phases(r);
 	check_guests(r);
+	if (r->reference)
+		check_reference(r, all, n);
 	/* Then what hash is held against is not what Linux KSM can save. */
 	if (kernel &&
 	    !json_is_true(json_object_get(json_object_get(kernel, "kernel_ksm"), "converged")))

@@ -5,7 +5,7 @@
 
 #include "tests/lab/result.h"
 
-/* What does not hold is said, and counted in @r. */
-void check(struct result *r);
+/* What does not hold is said, and counted in @r, which is one of @all (@n). */
+void check(struct result *r, const struct result *all, unsigned int n);
 
 #endif

@@ -27,6 +27,59 @@ const json_t *result_phase(const struct result *r, const char *sharing)
 	return found;
 }
 
+bool result_nokaslr(const struct result *r)
+{
+	const json_t *config = json_object_get(r->doc, "config");
+	const char *s = json_string_value(json_object_get(config, "append"));
+	const size_t len = strlen("nokaslr");
+
+	for (; s && *s; s += strcspn(s, " ")) {
+		s += strspn(s, " ");
+		if (strcspn(s, " ") == len && !strncmp(s, "nokaslr", len))
+			return true;
+	}
+	return false;
+}
+
+static bool same_text(const json_t *a, const json_t *b, const char *key)
+{
+	const char *x = json_string_value(json_object_get(a, key));
+	const char *y = json_string_value(json_object_get(b, key));
+
+	return x && y && !strcmp(x, y);
+}
+
+/* All but what the guests' kernel is told. */
+static bool same_config(const struct result *a, const struct result *b)
+{
+	json_t *x = json_copy(json_object_get(a->doc, "config"));
+	json_t *y = json_copy(json_object_get(b->doc, "config"));
+	bool same;
+
+	json_object_del(x, "append");
+	json_object_del(y, "append");
+	same = json_equal(x, y);
+	json_decref(x);
+	json_decref(y);
+	return same;
+}
+
+const struct result *result_partner(const struct result *all, unsigned int n,
+				    const struct result *ref)
+{
+	const json_t *host = json_object_get(ref->doc, "host");
+
+	for (unsigned int i = 0; i < n && result_nokaslr(ref); i++) {
+		const json_t *other = json_object_get(all[i].doc, "host");
+
+		if (!all[i].reference && !result_nokaslr(&all[i]) &&
+		    same_text(host, other, "kvm_mode") && same_text(host, other, "kernel") &&
+		    same_config(&all[i], ref))
+			return &all[i];
+	}
+	return NULL;
+}
+
 void result_fail(struct result *r, const char *fmt, ...)
 {
 	va_list ap;

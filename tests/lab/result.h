@@ -29,4 +29,12 @@ double result_number(const json_t *o, const char *a, const char *b);
 /* The last phase of mode @sharing: a mode may come twice. NULL: it is not there. */
 const json_t *result_phase(const struct result *r, const char *sharing);
 
+/* Has the guests' kernel been told not to move itself about (nokaslr in config.append)? */
+bool result_nokaslr(const struct result *r);
+
+/* Of @all (@n), the one to hold reference @ref against: with KASLR, else of the same outer kernel, paging and
+ * configuration. NULL: there is none, or @ref has KASLR itself. */
+const struct result *result_partner(const struct result *all, unsigned int n,
+				    const struct result *ref);
+
 #endif

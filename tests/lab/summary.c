@@ -6,7 +6,8 @@
  *	labsum NAME=RESULT.JSON[:WORD]...
  *
  * WORDs ask for more of a result: `tdp` or `shadow` (how KVM mapped its guests), `reference` (without
- * KASLR: shown, and its saving compared with that of the first result; its checks are the same).
+ * KASLR: its saving is compared with that of the result that differs from it by KASLR alone; its checks
+ * are the same, and there must be such a result).
  * Exit status: 0 all holds, 1 something does not, 2 bad usage.
  */
 #include <stdint.h>
@@ -182,6 +183,25 @@ static void show_stats(const struct result *r, unsigned int n)
 		}
 }
 
+/* What @a saves less than @without, which differs from it in having no KASLR. */
+static void show_kaslr(const struct result *a, const struct result *without)
+{
+	const json_t *x = result_phase(a, "hash"), *y = result_phase(without, "hash");
+
+	if (!x || !y || shared(y) <= 0)
+		return;
+	printf("\nKASLR (%s beside %s), hash: %.1f MiB less are shared across VMs, %.1f MiB less "
+	       "within "
+	       "one,\n%.1f MiB less as zero pages\n",
+	       a->name, without->name,
+	       (result_number(y, "saved", "inter") - result_number(x, "saved", "inter")) / MIB,
+	       (result_number(y, "saved", "intra") - result_number(x, "saved", "intra")) / MIB,
+	       (result_number(y, "saved", "zero") - result_number(x, "saved", "zero")) / MIB);
+	kinds_show("kernel", a->name, result_phase(a, "kernel"), without->name,
+		   result_phase(without, "kernel"));
+	kinds_show("hash", a->name, x, without->name, y);
+}
+
 static void show(const struct result *r, unsigned int n)
 {
 	const json_t *c = json_object_get(r[0].doc, "config");
@@ -202,24 +222,11 @@ static void show(const struct result *r, unsigned int n)
 	row("all guests' agents are ready, s", r, n, of_run, "warm_seconds", "%.1f");
 	show_phases(r, n);
 	show_stats(r, n);
-	for (unsigned int i = 1; i < n; i++) {
-		const json_t *a = result_phase(&r[0], "hash"), *b = result_phase(&r[i], "hash");
+	for (unsigned int i = 0; i < n; i++) {
+		const struct result *partner = r[i].reference ? result_partner(r, n, &r[i]) : NULL;
 
-		if (!r[i].reference || !a || !b || shared(b) <= 0)
-			continue;
-		printf("\nKASLR (%s beside %s), hash: %.1f MiB less are shared across VMs, %.1f "
-		       "MiB "
-		       "less within one,\n%.1f MiB less as zero pages\n",
-		       r[0].name, r[i].name,
-		       (result_number(b, "saved", "inter") - result_number(a, "saved", "inter")) /
-			       MIB,
-		       (result_number(b, "saved", "intra") - result_number(a, "saved", "intra")) /
-			       MIB,
-		       (result_number(b, "saved", "zero") - result_number(a, "saved", "zero")) /
-			       MIB);
-		kinds_show("kernel", r[0].name, result_phase(&r[0], "kernel"), r[i].name,
-			   result_phase(&r[i], "kernel"));
-		kinds_show("hash", r[0].name, a, r[i].name, b);
+		if (partner)
+			show_kaslr(partner, &r[i]);
 	}
 }
 
@@ -244,10 +251,11 @@ int main(int argc, char **argv)
 		show(r, n);
 	putchar('\n');
 	for (unsigned int i = 0; i < n; i++) {
-		check(&r[i]);
+		check(&r[i], r, n);
 		failures += r[i].failures;
-		json_decref(r[i].doc);
 	}
+	for (unsigned int i = 0; i < n; i++)
+		json_decref(r[i].doc);
 	printf("%s\n", failures ? "lab: NOT all as it should be" : "lab: all as it should be");
 	return failures != 0;
 }
