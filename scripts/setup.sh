@@ -6,10 +6,10 @@ set -eu
 
 build="gcc make libc6-dev libxxhash-dev libjansson-dev libhwloc-dev libjemalloc-dev gnuplot-nox"
 # What the lab runs in (scripts/lab.sh); the tests include a short one.
-emu="qemu-system-x86 busybox-static cpio xz-utils"
+emu="qemu-system-x86 busybox-static cpio xz-utils lz4 zstd"
 test="$build clang clang-format libclang-rt-14-dev libcriterion-dev acpica-tools $emu"
 bench="$build qemu-system-x86"
-lab="$build $emu lz4 zstd"
+lab="$build $emu"
 
 case "${1:-build}" in
 build) want=$build ;;
