@@ -2,6 +2,8 @@
 # Overbook. `make demo` and `make test` do everything on a fresh Debian 12; `make help` lists the rest.
 
 .DEFAULT_GOAL := all
+# Half a file, of a command that failed, is none.
+.DELETE_ON_ERROR:
 
 CC	?= gcc
 BUILD	?= build
