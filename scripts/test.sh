@@ -156,7 +156,7 @@ setup_names() {
 	printf '#!/bin/sh\nexit 1\n' >"$dir/sudo"
 	chmod 755 "$dir" "$dir"/*
 	[ "$(id -u)" != 0 ] || as=(setpriv --reuid=65534 --regid=65534 --clear-groups)
-	for set in build test lab; do
+	for set in build linux test lab; do
 		out=$("${as[@]}" env PATH="$dir:$PATH" sh -s "$set" <scripts/setup.sh 2>&1)
 		status=$?
 		echo "$out"
