@@ -12,7 +12,7 @@
 #	lab.sh micro     doctor and a comparison, with the microguest, as root and as nobody in particular
 #	lab.sh shell     a shell in the outer machine
 #
-# What to change, in the environment: LAB_KERNEL (6.12, 6.1; or a folder with vmlinuz and modules/),
+# What to change, in the environment: LAB_KERNEL (6.12, 6.1; or a folder with vmlinuz, modules/ and release),
 # LAB_NPT (1, 0, both), LAB_CPUS and LAB_MEM (MiB) of the outer machine, LAB_GUESTS, LAB_SECONDS of each
 # mode, LAB_LIMIT (seconds for one outer machine). Nothing is written but in build/lab/ and
 # results/, and no process stays. Exit status: 0 all well, 1 something was wrong, 2 bad usage.
@@ -27,6 +27,7 @@ npts=${LAB_NPT:-both}
 guests=${LAB_GUESTS:-4}
 seconds=${LAB_SECONDS:-30}
 limit=${LAB_LIMIT:-470}
+mem=${LAB_MEM:-} # what the guests need, when it is not given
 kernels=${LAB_KERNEL:-default}
 
 die() {
@@ -58,7 +59,7 @@ number LAB_CPUS "$cpus" 1 16
 number LAB_GUESTS "$guests" 1 64
 number LAB_SECONDS "$seconds" 1 3600
 number LAB_LIMIT "$limit" 60 86400
-mem=${mem:-${LAB_MEM:-$((700 + guests * 160))}}
+mem=${mem:-$((700 + guests * 160))}
 number LAB_MEM "$mem" 256 262144
 
 for k in $kernels; do
