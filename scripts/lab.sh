@@ -12,9 +12,10 @@
 #	lab.sh micro     doctor and a comparison, with the microguest, as root and as nobody in particular
 #	lab.sh shell     a shell in the outer machine
 #
-# What to change, in the environment: LAB_KERNEL (6.12, 6.1; or a folder with vmlinuz, modules/ and release),
-# LAB_NPT (1, 0, both), LAB_CPUS and LAB_MEM (MiB) of the outer machine, LAB_GUESTS, LAB_SECONDS of each
-# mode, LAB_LIMIT (seconds for one outer machine). Nothing is written but in build/lab/ and
+# What to change, in the environment: LINUX_KERNEL (6.1), what the guests run; LAB_KERNEL, what the outer
+# machine runs (6.12, 6.1, both; or a folder with vmlinuz, modules/ and release); LAB_NPT (1, 0, both);
+# LAB_CPUS and LAB_MEM (MiB) of the outer machine; LAB_GUESTS; LAB_SECONDS of each mode; LAB_LIMIT
+# (seconds for one outer machine, a second try of it included). Nothing is written but in build/lab/ and
 # results/, and no process stays. Exit status: 0 all well, 1 something was wrong, 2 bad usage.
 set -u
 cd "$(dirname "$0")/.."
@@ -29,6 +30,7 @@ seconds=${LAB_SECONDS:-30}
 limit=${LAB_LIMIT:-470}
 mem=${LAB_MEM:-} # what the guests need, when it is not given
 kernels=${LAB_KERNEL:-default}
+guest=${LINUX_KERNEL:-6.1}
 
 die() {
 	local status=$1
@@ -62,6 +64,7 @@ number LAB_LIMIT "$limit" 60 86400
 mem=${mem:-$((700 + guests * 160))}
 number LAB_MEM "$mem" 256 262144
 
+[[ $guest =~ ^[1-9][0-9]*\.[0-9]+$ ]] || die 2 "LINUX_KERNEL=$guest: give two numbers such as 6.1"
 for k in $kernels; do
 	case $k in
 	default | both | [0-9]*.[0-9]*) ;;
@@ -113,7 +116,8 @@ kernel() {
 image() {
 	local version=$1 out=$2 f name wanted
 	local files=("$build/overbook=/ob/overbook" "$build/microguest.elf=/ob/microguest.elf"
-		"$lab/guest.img=/ob/guest.img" "$lab/disk-initrd.img=/ob/disk-initrd.img")
+		"$lab/guest.img=/ob/guest.img" "$lab/disk-initrd.img=/ob/disk-initrd.img"
+		"$build/linux/$guest/vmlinuz=/ob/linux/vmlinuz" "$build/linux/$guest/initrd.img=/ob/linux/initrd.img")
 	mkdir -p "$work/modules"
 	rm -f "$work"/modules/*
 	wanted=$(kernel modules "$version" virtio_pci virtio_console kvm-amd) || return 1
@@ -124,9 +128,6 @@ image() {
 		*) cp "$f" "$work/modules/$name" ;;
 		esac || return 1
 		echo "$name" >>"$work/modules/order"
-	done
-	for f in vmlinuz initrd.img; do
-		[ ! -e "$build/linux/$f" ] || files+=("$build/linux/$f=/ob/linux/$f")
 	done
 	[ "$3" != big ] || files+=("$lab/vmlinux=/ob/vmlinux")
 	if [ "$3" = tests ] || [ "$3" = full ]; then
@@ -268,15 +269,16 @@ esac
 for k in $kernels; do
 	kernel fetch "$k" >/dev/null || die 1 "no outer kernel $k"
 done
-goals="all linux $build/labsum"
+# Of the guests' kernel what is in its own folder: the default of this build is for people to choose (make linux).
+goals="all $build/linux/$guest/initrd.img $build/labsum"
 [ "$what" != tests ] && [ "$what" != full ] || goals="$goals tests"
 # shellcheck disable=SC2086
 make -s BUILD="$build" $goals || exit 1
-scripts/linux-initrd.sh "$(dirname "$(readlink "$build/linux/vmlinuz")")" scripts/lab/disk-init \
-	"$lab/disk-initrd.img" || exit 1
+scripts/linux-initrd.sh "$guest" scripts/lab/disk-init "$lab/disk-initrd.img" || exit 1
 [ "$lab/guest.img" -nt "$build/mkimage" ] || "$build/mkimage" -o "$lab/guest.img" --mb 8 || exit 1
-if [ "$what" = big ] && ! [ "$lab/vmlinux" -nt "$build/linux/vmlinuz" ]; then
-	scripts/linux-vmlinux.sh "$build/linux/vmlinuz" "$lab/vmlinux" || exit 1
+if [ "$what" = big ]; then
+	# Each time: vmlinuz has the date of Debian's build, which says nothing.
+	scripts/linux-vmlinux.sh "$build/linux/$guest/vmlinuz" "$lab/vmlinux" || exit 1
 fi
 
 results=results/lab-$(date +%Y%m%d-%H%M%S)
