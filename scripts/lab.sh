@@ -141,22 +141,27 @@ image() {
 
 # outer NAME KERNEL NPT TASK [WORD...]: run it until it has switched itself off. What it has shipped is
 # in $results/NAME then. More WORDs are for the kernel's command line, and so for what runs inside.
-# In a subshell of its own: one machine each. One that stands still (it says something at least every
-# half minute) is ended; now and then the emulation itself does (docs/linux-guests.md), so there is a
-# second try, and that is said.
+# In a subshell of its own: one machine each. One that stands still (it gives a sign of life every 20 s)
+# is ended; now and then the emulation itself does (docs/linux-guests.md), so there is a second try, and
+# that is said. Both have LAB_LIMIT together.
 outer() {
-	local again=0
-	while :; do
-		outer_once "$@"
-		case $? in
-		0) return 0 ;;
-		3) [ $((again++)) = 0 ] || return 1 ;;
-		*) return 1 ;;
-		esac
-	done
+	local end=$((SECONDS + limit)) left needed=$((4 * seconds + 40)) status
+	outer_once "$@"
+	status=$?
+	[ $status = 3 ] || return $status
+	left=$((end - SECONDS))
+	if [ $left -lt $needed ]; then
+		say "$1: FAILED: it stood still, and of $limit s (LAB_LIMIT) $left are left, too few for a second try"
+		return 1
+	fi
+	outer_once "$@"
+	status=$?
+	[ $status != 3 ] || say "$1: FAILED: it stood still a second time"
+	return $status
 }
+# Until $end, the second in which it is to be done. 3: it stood still.
 outer_once() {
-	local name=$1 kernel=$2 npt=$3 task=$4 end line mine=$work/$1 log=$lab/$1.log qemu dir=$results/$1
+	local name=$1 kernel=$2 npt=$3 task=$4 line mine=$work/$1 log=$lab/$1.log qemu dir=$results/$1
 	local still=0 console=(-serial "file:$lab/$1.log") words="quiet" input=/dev/null vmlinuz
 	shift 4
 	[ "$task" != shell ] || { console=(-serial stdio) words="" input=/dev/stdin; }
@@ -171,7 +176,7 @@ outer_once() {
 		-machine q35 -smp "$cpus" -m "$mem" -nodefaults -no-user-config -display none -no-reboot \
 		-kernel "$vmlinuz" -initrd "$lab/outer-${kernel##*/}.img" \
 		-append "console=ttyS0 $words panic=-1 idle=poll no_timer_check mitigations=off nokaslr lab_npt=$npt lab_task=$task \
-			lab_guests=$guests lab_seconds=$seconds lab_limit=$((limit - 20)) $*" \
+			lab_guests=$guests lab_seconds=$seconds lab_limit=$((end - SECONDS - 20)) $*" \
 		"${console[@]}" -device virtio-serial-pci \
 		-chardev "file,id=p,path=$mine/progress" -device virtserialport,chardev=p,name=progress \
 		-chardev "file,id=r,path=$mine/results.tar" -device virtserialport,chardev=r,name=results \
@@ -180,7 +185,7 @@ outer_once() {
 	qemu=$!
 	# shellcheck disable=SC2064
 	trap "kill -KILL $qemu 2>/dev/null; exit 1" TERM
-	end=$((SECONDS + limit)) still=$SECONDS
+	still=$SECONDS
 	while :; do
 		if IFS= read -r -t 1 -u 7 line; then
 			say "$name: $line"
