@@ -2,6 +2,8 @@
 # Overbook. `make demo` and `make test` do everything on a fresh Debian 12; `make help` lists the rest.
 
 .DEFAULT_GOAL := all
+# Half a file, of a command that failed, is none.
+.DELETE_ON_ERROR:
 
 CC	?= gcc
 BUILD	?= build
@@ -60,7 +62,7 @@ help:
 	@echo 'make bench-ksm     our merging beside Linux KSM, needs root (about an hour)'
 	@echo 'make bench-ept     taking pages, answering faults, tracking, beside the bare system calls'
 	@echo 'make               build only: build/overbook, build/microguest.elf, build/guest.img'
-	@echo 'make linux         a Debian kernel and our initramfs for it (LINUX_KERNEL=6.1): build/linux/'
+	@echo 'make linux         the build, and a Debian kernel and our initramfs for it (LINUX_KERNEL=6.1): build/linux/'
 	@echo 'make format        lay out the code by .clang-format (format-check only looks)'
 	@echo 'make clean         remove build/ (results/ stays)'
 	@echo 'CC=clang, BUILD=dir, V=1, SAN=address,undefined or SAN=thread change how it is built.'
@@ -168,8 +170,11 @@ $(LINUX)/%/initrd.img: $(LINUX)/%/release $(LINUX)/agent scripts/linux-initrd.sh
 	$(Q)BUILD=$(BUILD) scripts/linux-initrd.sh $* $(LINUX)/agent $@
 	@echo "built $@"
 
+# All that `overbook run --guest linux` needs, on a fresh system.
 .PHONY: linux
-linux: $(LINUX)/$(LINUX_KERNEL)/initrd.img $(BUILD)/guest.img
+linux:
+	@scripts/setup.sh linux
+	@$(MAKE) --no-print-directory all $(LINUX)/$(LINUX_KERNEL)/initrd.img
 	$(Q)ln -sf $(LINUX_KERNEL)/vmlinuz $(LINUX_KERNEL)/initrd.img $(LINUX)/
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

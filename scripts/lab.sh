@@ -12,9 +12,10 @@
 #	lab.sh micro     doctor and a comparison, with the microguest, as root and as nobody in particular
 #	lab.sh shell     a shell in the outer machine
 #
-# What to change, in the environment: LAB_KERNEL (6.12, 6.1; or a folder with vmlinuz and modules/),
-# LAB_NPT (1, 0, both), LAB_CPUS and LAB_MEM (MiB) of the outer machine, LAB_GUESTS, LAB_SECONDS of each
-# mode, LAB_LIMIT (seconds for one outer machine). Nothing is written but in build/lab/ and
+# What to change, in the environment: LINUX_KERNEL (6.1), what the guests run; LAB_KERNEL, what the outer
+# machine runs (6.12, 6.1, both; or a folder with vmlinuz, modules/ and release); LAB_NPT (1, 0, both);
+# LAB_CPUS and LAB_MEM (MiB) of the outer machine; LAB_GUESTS; LAB_SECONDS of each mode; LAB_LIMIT
+# (seconds for one outer machine, a second try of it included). Nothing is written but in build/lab/ and
 # results/, and no process stays. Exit status: 0 all well, 1 something was wrong, 2 bad usage.
 set -u
 cd "$(dirname "$0")/.."
@@ -27,7 +28,9 @@ npts=${LAB_NPT:-both}
 guests=${LAB_GUESTS:-4}
 seconds=${LAB_SECONDS:-30}
 limit=${LAB_LIMIT:-470}
+mem=${LAB_MEM:-} # what the guests need, when it is not given
 kernels=${LAB_KERNEL:-default}
+guest=${LINUX_KERNEL:-6.1}
 
 die() {
 	local status=$1
@@ -58,9 +61,10 @@ number LAB_CPUS "$cpus" 1 16
 number LAB_GUESTS "$guests" 1 64
 number LAB_SECONDS "$seconds" 1 3600
 number LAB_LIMIT "$limit" 60 86400
-mem=${mem:-${LAB_MEM:-$((700 + guests * 160))}}
+mem=${mem:-$((700 + guests * 160))}
 number LAB_MEM "$mem" 256 262144
 
+[[ $guest =~ ^[1-9][0-9]*\.[0-9]+$ ]] || die 2 "LINUX_KERNEL=$guest: give two numbers such as 6.1"
 for k in $kernels; do
 	case $k in
 	default | both | [0-9]*.[0-9]*) ;;
@@ -112,7 +116,8 @@ kernel() {
 image() {
 	local version=$1 out=$2 f name wanted
 	local files=("$build/overbook=/ob/overbook" "$build/microguest.elf=/ob/microguest.elf"
-		"$lab/guest.img=/ob/guest.img" "$lab/disk-initrd.img=/ob/disk-initrd.img")
+		"$lab/guest.img=/ob/guest.img" "$lab/disk-initrd.img=/ob/disk-initrd.img"
+		"$build/linux/$guest/vmlinuz=/ob/linux/vmlinuz" "$build/linux/$guest/initrd.img=/ob/linux/initrd.img")
 	mkdir -p "$work/modules"
 	rm -f "$work"/modules/*
 	wanted=$(kernel modules "$version" virtio_pci virtio_console kvm-amd) || return 1
@@ -123,9 +128,6 @@ image() {
 		*) cp "$f" "$work/modules/$name" ;;
 		esac || return 1
 		echo "$name" >>"$work/modules/order"
-	done
-	for f in vmlinuz initrd.img; do
-		[ ! -e "$build/linux/$f" ] || files+=("$build/linux/$f=/ob/linux/$f")
 	done
 	[ "$3" != big ] || files+=("$lab/vmlinux=/ob/vmlinux")
 	if [ "$3" = tests ] || [ "$3" = full ]; then
@@ -139,22 +141,27 @@ image() {
 
 # outer NAME KERNEL NPT TASK [WORD...]: run it until it has switched itself off. What it has shipped is
 # in $results/NAME then. More WORDs are for the kernel's command line, and so for what runs inside.
-# In a subshell of its own: one machine each. One that stands still (it says something at least every
-# half minute) is ended; now and then the emulation itself does (docs/linux-guests.md), so there is a
-# second try, and that is said.
+# In a subshell of its own: one machine each. One that stands still (it gives a sign of life every 20 s)
+# is ended; now and then the emulation itself does (docs/linux-guests.md), so there is a second try, and
+# that is said. Both have LAB_LIMIT together.
 outer() {
-	local again=0
-	while :; do
-		outer_once "$@"
-		case $? in
-		0) return 0 ;;
-		3) [ $((again++)) = 0 ] || return 1 ;;
-		*) return 1 ;;
-		esac
-	done
+	local end=$((SECONDS + limit)) left needed=$((4 * seconds + 40)) status
+	outer_once "$@"
+	status=$?
+	[ $status = 3 ] || return $status
+	left=$((end - SECONDS))
+	if [ $left -lt $needed ]; then
+		say "$1: FAILED: it stood still, and of $limit s (LAB_LIMIT) $left are left, too few for a second try"
+		return 1
+	fi
+	outer_once "$@"
+	status=$?
+	[ $status != 3 ] || say "$1: FAILED: it stood still a second time"
+	return $status
 }
+# Until $end, the second in which it is to be done. 3: it stood still.
 outer_once() {
-	local name=$1 kernel=$2 npt=$3 task=$4 end line mine=$work/$1 log=$lab/$1.log qemu dir=$results/$1
+	local name=$1 kernel=$2 npt=$3 task=$4 line mine=$work/$1 log=$lab/$1.log qemu dir=$results/$1
 	local still=0 console=(-serial "file:$lab/$1.log") words="quiet" input=/dev/null vmlinuz
 	shift 4
 	[ "$task" != shell ] || { console=(-serial stdio) words="" input=/dev/stdin; }
@@ -169,7 +176,7 @@ outer_once() {
 		-machine q35 -smp "$cpus" -m "$mem" -nodefaults -no-user-config -display none -no-reboot \
 		-kernel "$vmlinuz" -initrd "$lab/outer-${kernel##*/}.img" \
 		-append "console=ttyS0 $words panic=-1 idle=poll no_timer_check mitigations=off nokaslr lab_npt=$npt lab_task=$task \
-			lab_guests=$guests lab_seconds=$seconds lab_limit=$((limit - 20)) $*" \
+			lab_guests=$guests lab_seconds=$seconds lab_limit=$((end - SECONDS - 20)) $*" \
 		"${console[@]}" -device virtio-serial-pci \
 		-chardev "file,id=p,path=$mine/progress" -device virtserialport,chardev=p,name=progress \
 		-chardev "file,id=r,path=$mine/results.tar" -device virtserialport,chardev=r,name=results \
@@ -178,10 +185,11 @@ outer_once() {
 	qemu=$!
 	# shellcheck disable=SC2064
 	trap "kill -KILL $qemu 2>/dev/null; exit 1" TERM
-	end=$((SECONDS + limit)) still=$SECONDS
+	still=$SECONDS
 	while :; do
 		if IFS= read -r -t 1 -u 7 line; then
-			say "$name: $line"
+			# An empty line says that the machine lives, and nothing else.
+			[ -z "$line" ] || say "$name: $line"
 			still=$SECONDS
 		elif ! kill -0 "$qemu" 2>/dev/null; then
 			break
@@ -189,7 +197,7 @@ outer_once() {
 			say "$name: not done after $limit s, and ended (LAB_LIMIT)"
 			kill -KILL "$qemu"
 			break
-		elif [ "$task" = fleet ] && [ $((SECONDS - still)) -ge 100 ]; then
+		elif [ "$task" != shell ] && [ $((SECONDS - still)) -ge 100 ]; then
 			say "$name: NOTE the outer machine has stood still for 100 s, and is ended; its console and where \
 it stood are in $log.still"
 			{ cat "$log"; where_it_stands "$mine/monitor"; } >"$log.still" 2>&1
@@ -228,8 +236,8 @@ it stood are in $log.still"
 where_it_stands() {
 	local i
 	for i in 1 2 3; do
-		printf '%s\n' "info registers" "info lapic" "info pic" 'x/12i $pc' >"$1.in"
-		timeout 2 cat "$1.out"
+		printf '%s\n' "info registers" "info lapic" "info pic" 'x/12i $pc' 1<>"$1.in" # it never waits for a reader
+		timeout 2 cat "$1.out" | sed -E '/^(FPR|[XYZ]MM)[0-9]/d'
 	done
 }
 
@@ -267,15 +275,16 @@ esac
 for k in $kernels; do
 	kernel fetch "$k" >/dev/null || die 1 "no outer kernel $k"
 done
-goals="all linux $build/labsum"
+# Of the guests' kernel what is in its own folder: the default of this build is for people to choose (make linux).
+goals="all $build/linux/$guest/initrd.img $build/labsum"
 [ "$what" != tests ] && [ "$what" != full ] || goals="$goals tests"
 # shellcheck disable=SC2086
 make -s BUILD="$build" $goals || exit 1
-scripts/linux-initrd.sh "$(dirname "$(readlink "$build/linux/vmlinuz")")" scripts/lab/disk-init \
-	"$lab/disk-initrd.img" || exit 1
+scripts/linux-initrd.sh "$guest" scripts/lab/disk-init "$lab/disk-initrd.img" || exit 1
 [ "$lab/guest.img" -nt "$build/mkimage" ] || "$build/mkimage" -o "$lab/guest.img" --mb 8 || exit 1
-if [ "$what" = big ] && ! [ "$lab/vmlinux" -nt "$build/linux/vmlinuz" ]; then
-	scripts/linux-vmlinux.sh "$build/linux/vmlinuz" "$lab/vmlinux" || exit 1
+if [ "$what" = big ]; then
+	# Each time: vmlinuz has the date of Debian's build, which says nothing.
+	scripts/linux-vmlinux.sh "$build/linux/$guest/vmlinuz" "$lab/vmlinux" || exit 1
 fi
 
 results=results/lab-$(date +%Y%m%d-%H%M%S)

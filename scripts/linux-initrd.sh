@@ -23,7 +23,9 @@ agent=$2
 out=$3
 here=$(dirname "$0")
 tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
+# What is whole takes the place of OUT at once: it is written beside it, on the same file system.
+new=$out.new.$$
+trap 'rm -rf "$tmp" "$new"' EXIT
 # A shell that a signal ends does not come to the trap of its end.
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
@@ -64,5 +66,5 @@ cp "$agent" "$root/init"
 chmod 755 "$root/init" "$root/bin/busybox"
 chmod 644 "$root"/modules/*
 find "$root" -exec touch -h -d @0 {} +
-(cd "$root" && find . | LC_ALL=C sort | cpio --quiet -o -H newc --reproducible --owner=0:0) >"$tmp/cpio"
-mv "$tmp/cpio" "$out"
+(cd "$root" && find . | LC_ALL=C sort | cpio --quiet -o -H newc --reproducible --owner=0:0) >"$new"
+mv "$new" "$out"

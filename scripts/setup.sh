@@ -1,23 +1,26 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Install what the build and the tests need, and only what is missing. With root or sudo through
-# apt; otherwise one line that names the packages. Usage: setup.sh [build|test|bench|lab]
+# apt; otherwise one line that names the packages. Usage: setup.sh [build|linux|test|bench|lab]
 set -eu
 
 build="gcc make libc6-dev libxxhash-dev libjansson-dev libhwloc-dev libjemalloc-dev gnuplot-nox"
+# What the initrd of a Linux guest is made with.
+linux="$build cpio xz-utils"
 # What the lab runs in (scripts/lab.sh); the tests include a short one.
-emu="qemu-system-x86 busybox-static cpio xz-utils"
+emu="qemu-system-x86 busybox-static cpio xz-utils lz4 zstd"
 test="$build clang clang-format libclang-rt-14-dev libcriterion-dev acpica-tools $emu"
 bench="$build qemu-system-x86"
-lab="$build $emu lz4 zstd"
+lab="$build $emu"
 
 case "${1:-build}" in
 build) want=$build ;;
+linux) want=$linux ;;
 test) want=$test ;;
 bench) want=$bench ;;
 lab) want=$lab ;;
 *)
-	echo "setup.sh: unknown set '$1' (build, test, bench or lab)" >&2
+	echo "setup.sh: unknown set '$1' (build, linux, test, bench or lab)" >&2
 	exit 2
 	;;
 esac

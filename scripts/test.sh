@@ -147,19 +147,27 @@ seam_sees() {
 	[ "$found" = "$planted" ] && [ "$planted" = 12 ] && [ $clean = 0 ]
 }
 
-# As somebody who may not install anything, on a machine that has nothing: one line, all names in it.
+# As somebody who may not install anything, on a machine that has nothing: one line, all names in it. And what
+# the lab needs is in it for the tests too, since they run the lab.
 setup_names() {
-	local dir out as=()
+	local dir out set status bad=0 as=()
 	dir=$(mktemp -d)
 	printf '#!/bin/sh\nexit 1\n' >"$dir/dpkg-query"
 	printf '#!/bin/sh\nexit 1\n' >"$dir/sudo"
 	chmod 755 "$dir" "$dir"/*
 	[ "$(id -u)" != 0 ] || as=(setpriv --reuid=65534 --regid=65534 --clear-groups)
-	out=$("${as[@]}" env PATH="$dir:$PATH" sh <scripts/setup.sh 2>&1)
-	local status=$?
+	for set in build linux test lab; do
+		out=$("${as[@]}" env PATH="$dir:$PATH" sh -s "$set" <scripts/setup.sh 2>&1)
+		status=$?
+		echo "$out"
+		[ $status = 1 ] && [ "$(wc -l <<<"$out")" = 1 ] || bad=1
+		grep -q 'gcc.*libjansson-dev' <<<"$out" || bad=1
+		tr ' ' '\n' <<<"${out##*apt-get install }" | sort >"$dir/$set"
+	done
+	comm -13 "$dir/test" "$dir/lab" | sed 's/^/for the lab, not for the tests: /' | tee "$dir/lacking"
+	[ ! -s "$dir/lacking" ] || bad=1
 	rm -rf "$dir"
-	echo "$out"
-	[ $status = 1 ] && [ "$(wc -l <<<"$out")" = 1 ] && grep -q 'gcc.*libjansson-dev' <<<"$out"
+	return $bad
 }
 
 # What a newcomer runs first: it ends well, with the table and both files.

@@ -13,30 +13,33 @@
 
 #define MIB ((json_int_t)1 << 20)
 
-/* One mode of two guests, @zero, @intra and @inter MiB saved. */
-static json_t *phase(const char *mode, int zero, int intra, int inter)
+/* A guest after so many phases. */
+static json_t *guest(int id, int phases)
 {
-	return json_pack("{s:s,s:s,s:I,s:{s:I,s:I,s:I},s:{s:i,s:i,s:i},s:f,s:f}", "sharing", mode,
-			 "status", "ok", "saved_bytes", (zero + intra + inter) * MIB, "saved",
-			 "zero", zero * MIB, "intra", intra * MIB, "inter", inter * MIB,
-			 "integrity", "checked_pages", 1000, "mismatches", 0, "frame_check_errors",
-			 0, "from_seconds", 0.0, "to_seconds", 1.0);
+	return json_pack("{s:i,s:s,s:i,s:i,s:i}", "id", id, "end", "running", "reboots", 0, "ops",
+			 10 * phases, "checked_pages", 100 * phases);
 }
 
-static json_t *guest(int id)
+/* Phase number @n (from 1), a mode of two guests with @zero, @intra and @inter MiB saved. */
+static json_t *phase(int n, const char *mode, int zero, int intra, int inter)
 {
-	return json_pack("{s:i,s:s,s:i,s:i}", "id", id, "end", "running", "ops", 100,
-			 "checked_pages", 100);
+	return json_pack("{s:s,s:s,s:I,s:{s:I,s:I,s:I},s:{s:i,s:i,s:i},s:f,s:f,s:[o,o]}", "sharing",
+			 mode, "status", "ok", "saved_bytes", (zero + intra + inter) * MIB, "saved",
+			 "zero", zero * MIB, "intra", intra * MIB, "inter", inter * MIB,
+			 "integrity", "checked_pages", 1000, "mismatches", 0, "frame_check_errors",
+			 0, "from_seconds", 0.0, "to_seconds", 1.0, "guest_list", guest(0, n),
+			 guest(1, n));
 }
 
 static json_t *good(void)
 {
-	return json_pack("{s:s,s:{s:s},s:{s:i,s:I,s:[s,s,s,s]},s:[{s:f,s:[o,o,o,o],s:[o,o]}]}",
-			 "status", "ok", "host", "kvm_mode", "tdp", "config", "guests", 2,
-			 "mem_bytes", 96 * MIB, "sharing", "off", "kernel", "off", "hash", "runs",
-			 "warm_seconds", 10.0, "phases", phase("off", 1, 0, 0),
-			 phase("kernel", 30, 10, 10), phase("off", 1, 0, 0),
-			 phase("hash", 30, 10, 9), "guest_list", guest(0), guest(1));
+	return json_pack(
+		"{s:s,s:{s:s,s:s},s:{s:i,s:I,s:s,s:[s,s,s,s]},s:[{s:f,s:[o,o,o,o],s:[o,o]}]}",
+		"status", "ok", "host", "kvm_mode", "tdp", "kernel", "6.12", "config", "guests", 2,
+		"mem_bytes", 96 * MIB, "append", "quiet", "sharing", "off", "kernel", "off", "hash",
+		"runs", "warm_seconds", 10.0, "phases", phase(1, "off", 1, 0, 0),
+		phase(2, "kernel", 30, 10, 10), phase(3, "off", 1, 0, 0),
+		phase(4, "hash", 30, 10, 9), "guest_list", guest(0, 4), guest(1, 4));
 }
 
 static json_t *run_of(json_t *doc)
@@ -47,6 +50,12 @@ static json_t *run_of(json_t *doc)
 static json_t *phase_of(json_t *doc, size_t i)
 {
 	return json_array_get(json_object_get(run_of(doc), "phases"), i);
+}
+
+/* What guest @k had after phase @i. */
+static json_t *guest_of(json_t *doc, size_t i, size_t k)
+{
+	return json_array_get(json_object_get(phase_of(doc, i), "guest_list"), k);
 }
 
 /* Exit status for @doc, asked for @mode; @doc is given up. */
@@ -120,6 +129,22 @@ Test(labsum, anything_amiss_fails)
 	json_object_set_new(json_array_get(json_object_get(run_of(d), "guest_list"), 0), "end",
 			    json_string("failed"));
 	cr_assert_eq(verdict(d, "tdp"), 1);
+	d = good();
+	json_object_set_new(json_array_get(json_object_get(run_of(d), "guest_list"), 1), "reboots",
+			    json_integer(1));
+	cr_assert_eq(verdict(d, "tdp"), 1);
+	d = good(); /* a guest that stood still in the last phase, or from the beginning */
+	json_object_set_new(guest_of(d, 3, 1), "checked_pages", json_integer(300));
+	cr_assert_eq(verdict(d, "tdp"), 1);
+	d = good();
+	json_object_set_new(guest_of(d, 3, 1), "ops", json_integer(30));
+	cr_assert_eq(verdict(d, "tdp"), 1);
+	d = good();
+	json_object_set_new(guest_of(d, 0, 0), "ops", json_integer(0));
+	cr_assert_eq(verdict(d, "tdp"), 1);
+	d = good(); /* one of whom a phase says nothing */
+	json_array_remove(json_object_get(phase_of(d, 2), "guest_list"), 1);
+	cr_assert_eq(verdict(d, "tdp"), 1);
 }
 
 /* @n MiB of page cache, and @code of kernel code, are shared across VMs under hash. */
@@ -134,32 +159,99 @@ static void with_kinds(json_t *doc, int n, int code)
 	json_object_set_new(phase_of(doc, 3), "kinds", list);
 }
 
-/* Where results with and without KASLR differ. */
-Test(labsum, what_kaslr_takes_is_told_by_kind)
-{
-	char path[2][32] = {"/tmp/overbook-labsum-XXXXXX", "/tmp/overbook-labsum-XXXXXX"};
-	char args[128];
-	struct cli c;
+/* A result on its way into a file. */
+struct sheet {
+	json_t *doc;
+	char path[32];
+};
 
-	for (int i = 0; i < 2; i++) {
-		json_t *doc = good();
-		int fd = mkstemp(path[i]);
+/* @kvm_mode, without KASLR or with it, @n and @code as above. */
+static void sheet_init(struct sheet *s, const char *kvm_mode, bool nokaslr, int n, int code)
+{
+	s->doc = good();
+	strcpy(s->path, "/tmp/overbook-labsum-XXXXXX");
+	json_object_set_new(json_object_get(s->doc, "host"), "kvm_mode", json_string(kvm_mode));
+	if (nokaslr)
+		json_object_set_new(json_object_get(s->doc, "config"), "append",
+				    json_string("quiet nokaslr"));
+	with_kinds(s->doc, n, code);
+}
+
+/* Run labsum over those of @s that have a name ("without" is the reference); all are given up. */
+static void sheets_run(struct cli *c, struct sheet s[3], const char *names[3])
+{
+	char args[256] = "";
+
+	for (int i = 0; i < 3; i++) {
+		int fd = mkstemp(s[i].path);
+		size_t at = strlen(args);
 
 		cr_assert_geq(fd, 0);
-		with_kinds(doc, i ? 5 : 4, i ? 7 : 0);
-		cr_assert(!json_dumpfd(doc, fd, 0));
+		cr_assert(!json_dumpfd(s[i].doc, fd, 0));
 		close(fd);
-		json_decref(doc);
+		json_decref(s[i].doc);
+		if (names[i])
+			snprintf(args + at, sizeof(args) - at, "%s=%s%s ", names[i], s[i].path,
+				 strcmp(names[i], "without") ? "" : ":reference");
 	}
-	snprintf(args, sizeof(args), "here=%s without=%s:reference", path[0], path[1]);
-	cli_run_as(&c, "labsum", args, 30);
-	cr_assert_eq(c.status, 0);
+	cli_run_as(c, "labsum", args, 30);
+	for (int i = 0; i < 3; i++)
+		unlink(s[i].path);
+}
+
+static void sheets_init(struct sheet s[3])
+{
+	sheet_init(&s[0], "shadow", false, 1, 1);
+	sheet_init(&s[1], "tdp", false, 4, 0);
+	sheet_init(&s[2], "tdp", true, 5, 7);
+}
+
+/* Where results with and without KASLR differ; the other that is beside them is of other paging. */
+Test(labsum, what_kaslr_takes_is_told_by_kind)
+{
+	const char *names[3] = {"shadow", "here", "without"};
+	struct sheet s[3];
+	struct cli c;
+
+	sheets_init(s);
+	sheets_run(&c, s, names);
+	cr_assert_eq(c.status, 0, "%s", c.out);
+	cr_assert(strstr(c.out, "KASLR (here beside without)"), "%s", c.out);
 	cr_assert(strstr(c.out, "page-cache                 4.0       5.0       1.0"), "%s", c.out);
 	cr_assert(strstr(c.out, "kernel-code                0.0       7.0       7.0"), "%s", c.out);
 	cr_assert(strstr(c.out, "all                        4.0      12.0       8.0"), "%s", c.out);
 	cli_free(&c);
-	unlink(path[0]);
-	unlink(path[1]);
+}
+
+/* A comparison that is not one of KASLR alone is none: it fails, and shows nothing. */
+Test(labsum, a_reference_has_its_like)
+{
+	const char *names[3] = {"shadow", "here", "without"};
+	const char *alone[3] = {"shadow", NULL, "without"};
+
+	for (int i = 0; i < 5; i++) {
+		struct sheet s[3];
+		struct cli c;
+
+		sheets_init(s);
+		if (i == 1) /* it has KASLR itself */
+			json_object_set_new(json_object_get(s[2].doc, "config"), "append",
+					    json_string("quiet nokaslrs"));
+		if (i == 2) /* other guests */
+			json_object_set_new(json_object_get(s[1].doc, "config"), "mem_bytes",
+					    json_integer(128 * MIB));
+		if (i == 3) /* another outer kernel */
+			json_object_set_new(json_object_get(s[1].doc, "host"), "kernel",
+					    json_string("6.1"));
+		if (i == 4) /* no KASLR in the other either */
+			json_object_set_new(json_object_get(s[1].doc, "config"), "append",
+					    json_string("nokaslr quiet"));
+		sheets_run(&c, s, i ? names : alone);
+		cr_expect_eq(c.status, 1, "%d: %s", i, c.out);
+		cr_expect(strstr(c.out, "FAILED without: "), "%d: %s", i, c.out);
+		cr_expect(!strstr(c.out, "KASLR ("), "%d: %s", i, c.out);
+		cli_free(&c);
+	}
 }
 
 Test(labsum, bad_usage)

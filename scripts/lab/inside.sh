@@ -56,8 +56,18 @@ task_fleet() {
 		"$(grep -c 'status 1' /out/fleet/verify.txt) times not"
 	grep -q '^== hash: status 0' /out/fleet/verify.txt || { say "ept verify: never clean in mode hash"; bad=1; }
 	! grep -q 'status 1' /out/fleet/verify.txt || bad=1
+	guests_complain && bad=1
 	[ ! -e /out/fleet/verify.txt ] || ship fleet/verify.txt
 	return $bad
+}
+
+# Has a guest's kernel said that it found something wrong with itself? A warning is none (the emulated CPU makes
+# one: "XSAVE consistency problem").
+guests_complain() {
+	local found
+	found=$(grep -E -e 'BUG:|Oops|general protection|rcu.*stall|soft lockup' /out/fleet/console/* 2>/dev/null)
+	[ -n "$found" ] || return 1
+	say "fleet: a guest's kernel complained: $(echo "$found" | head -n 1 | tr -d '\r' | sed 's|^/out/||')"
 }
 
 # A guest that is not ours, with disks: Linux's own driver writes, flushes, reads back, and reboots in

@@ -6,160 +6,24 @@
  *	labsum NAME=RESULT.JSON[:WORD]...
  *
  * WORDs ask for more of a result: `tdp` or `shadow` (how KVM mapped its guests), `reference` (without
- * KASLR: shown, and its saving compared with that of the first result; its checks are the same).
+ * KASLR: its saving is compared with that of the result that differs from it by KASLR alone; its checks
+ * are the same, and there must be such a result).
  * Exit status: 0 all holds, 1 something does not, 2 bad usage.
  */
-#include <jansson.h>
-#include <stdarg.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "tests/lab/check.h"
 #include "tests/lab/kinds.h"
 
 #define RESULTS_MAX 16
-#define MIB	    1048576.0
-/* Of what Linux KSM saves on the same guests, hash is to save at least so much. */
-#define SHARE_OF_KSM 0.95
-
-struct result {
-	const char *name;
-	const char *want_mode; /* host.kvm_mode; NULL: any */
-	bool reference;
-	json_t *doc, *run;
-};
-
-static unsigned int failures;
-
-static void fail(const struct result *r, const char *fmt, ...)
-	__attribute__((format(printf, 2, 3)));
-static void fail(const struct result *r, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	printf("FAILED %s: ", r->name);
-	vprintf(fmt, ap);
-	putchar('\n');
-	va_end(ap);
-	failures++;
-}
-
-static double number(const json_t *o, const char *a, const char *b)
-{
-	const json_t *v = json_object_get(o, a);
-
-	return json_number_value(b ? json_object_get(v, b) : v);
-}
-
-/* The last phase of mode @sharing: a mode may come twice. NULL: it is not there. */
-static const json_t *phase(const struct result *r, const char *sharing)
-{
-	const json_t *found = NULL, *p;
-	size_t i;
-
-	json_array_foreach (json_object_get(r->run, "phases"), i, p) {
-		const char *s = json_string_value(json_object_get(p, "sharing"));
-
-		if (s && !strcmp(s, sharing))
-			found = p;
-	}
-	return found;
-}
 
 static double shared(const json_t *p)
 {
-	return number(p, "saved", "zero") + number(p, "saved", "intra") +
-	       number(p, "saved", "inter");
+	return result_number(p, "saved", "zero") + result_number(p, "saved", "intra") +
+	       result_number(p, "saved", "inter");
 }
-
-/* --- checks ------------------------------------------------------------------------------------ */
-
-static void check_phases(const struct result *r)
-{
-	const json_t *asked = json_object_get(json_object_get(r->doc, "config"), "sharing");
-	const json_t *phases = json_object_get(r->run, "phases"), *p;
-	bool merged = false;
-	size_t i;
-
-	if (json_array_size(phases) != json_array_size(asked) || !json_array_size(asked))
-		fail(r, "%zu of %zu phases were measured", json_array_size(phases),
-		     json_array_size(asked));
-	json_array_foreach (phases, i, p) {
-		const char *s = json_string_value(json_object_get(p, "sharing"));
-		const char *status = json_string_value(json_object_get(p, "status"));
-
-		s = s ? s : "?";
-		if (!status || strcmp(status, "ok"))
-			fail(r, "phase %zu (%s) is %s", i, s, status ? status : "?");
-		if (number(p, "integrity", "mismatches") ||
-		    number(p, "integrity", "frame_check_errors"))
-			fail(r, "phase %zu (%s): %.0f mismatches, %.0f wrong host frames", i, s,
-			     number(p, "integrity", "mismatches"),
-			     number(p, "integrity", "frame_check_errors"));
-		if (number(p, "integrity", "checked_pages") <= 0)
-			fail(r, "phase %zu (%s): no page was checked", i, s);
-		/* What was merged must have its own memory again. */
-		if (!strcmp(s, "off") && merged &&
-		    number(p, "saved", "inter") + number(p, "saved", "intra") > 0)
-			fail(r, "phase %zu (off): still shares %.1f MiB", i,
-			     (number(p, "saved", "inter") + number(p, "saved", "intra")) / MIB);
-		merged |= strcmp(s, "off") != 0;
-		if (number(json_object_get(p, "left"), "frames_left", NULL))
-			fail(r, "phase %zu (%s): %.0f frames were left behind", i, s,
-			     number(json_object_get(p, "left"), "frames_left", NULL));
-	}
-}
-
-static void check_guests(const struct result *r)
-{
-	const json_t *list = json_object_get(r->run, "guest_list"), *g;
-	double want = number(json_object_get(r->doc, "config"), "guests", NULL);
-	size_t i;
-
-	if ((double)json_array_size(list) != want)
-		fail(r, "%zu of %.0f guests", json_array_size(list), want);
-	json_array_foreach (list, i, g) {
-		const char *end = json_string_value(json_object_get(g, "end"));
-
-		if (!end || strcmp(end, "running"))
-			fail(r, "guest %zu: %s", i, end ? end : "?");
-		if (number(g, "ops", NULL) <= 0 || number(g, "checked_pages", NULL) <= 0)
-			fail(r, "guest %zu did no work", i);
-	}
-}
-
-static void check(const struct result *r)
-{
-	const char *status = json_string_value(json_object_get(r->doc, "status"));
-	const char *mode =
-		json_string_value(json_object_get(json_object_get(r->doc, "host"), "kvm_mode"));
-	const json_t *hash = phase(r, "hash"), *kernel = phase(r, "kernel");
-
-	if (!status || strcmp(status, "ok"))
-		fail(r, "the result is %s", status ? status : "?");
-	if (r->want_mode && (!mode || strcmp(mode, r->want_mode)))
-		fail(r, "KVM maps guests by %s, not %s", mode ? mode : "?", r->want_mode);
-	check_phases(r);
-	check_guests(r);
-	/* Then what hash is held against is not what Linux KSM can save. */
-	if (kernel &&
-	    !json_is_true(json_object_get(json_object_get(kernel, "kernel_ksm"), "converged")))
-		printf("NOTE %s: Linux KSM was still merging when its time was up\n", r->name);
-	if (!hash || !kernel)
-		fail(r, "no figures of hash beside those of kernel");
-	else if (number(kernel, "saved_bytes", NULL) <= 0)
-		fail(r, "Linux KSM saved nothing: there is nothing to hold hash against");
-	else if (number(hash, "saved_bytes", NULL) <
-		 SHARE_OF_KSM * number(kernel, "saved_bytes", NULL))
-		fail(r, "hash saves %.1f MiB, less than %.0f %% of the %.1f MiB of kernel",
-		     number(hash, "saved_bytes", NULL) / MIB, SHARE_OF_KSM * 100,
-		     number(kernel, "saved_bytes", NULL) / MIB);
-}
-
-/* --- what is shown ------------------------------------------------------------------------------ */
 
 /* Of all guests and vCPUs: statistic @name of KVM at reading @at. Negative: it was not counted. */
 static double kvm_stat(const struct result *r, const char *name, size_t at)
@@ -229,16 +93,16 @@ static double of_phase(const struct result *r, const char *arg)
 
 	if (sscanf(arg, "%31s %31s %31s", word[0], word[1], word[2]) < 2)
 		return -1;
-	p = phase(r, word[0]);
+	p = result_phase(r, word[0]);
 	if (!p)
 		return -1;
-	v = number(p, word[1], *word[2] ? word[2] : NULL);
+	v = result_number(p, word[1], *word[2] ? word[2] : NULL);
 	return !strncmp(word[1], "saved", 5) ? v / MIB : v;
 }
 
 static double of_run(const struct result *r, const char *arg)
 {
-	return number(r->run, arg, NULL);
+	return result_number(r->run, arg, NULL);
 }
 
 /* @arg: "PHASE STATISTIC": how much it grew a second of that phase. */
@@ -251,11 +115,11 @@ static double stat_rate(const struct result *r, const char *arg)
 
 	if (sscanf(arg, "%63s %63s", word[0], word[1]) != 2)
 		return -1;
-	p = phase(r, word[0]);
+	p = result_phase(r, word[0]);
 	if (!p)
 		return -1;
-	a = number(p, "from_seconds", NULL);
-	b = number(p, "to_seconds", NULL);
+	a = result_number(p, "from_seconds", NULL);
+	b = result_number(p, "to_seconds", NULL);
 	from = reading(r, a);
 	to = reading(r, b);
 	if (kvm_stat(r, word[1], to) < 0 || b <= a)
@@ -319,12 +183,31 @@ static void show_stats(const struct result *r, unsigned int n)
 		}
 }
 
+/* What @a saves less than @without, which differs from it in having no KASLR. */
+static void show_kaslr(const struct result *a, const struct result *without)
+{
+	const json_t *x = result_phase(a, "hash"), *y = result_phase(without, "hash");
+
+	if (!x || !y || shared(y) <= 0)
+		return;
+	printf("\nKASLR (%s beside %s), hash: %.1f MiB less are shared across VMs, %.1f MiB less "
+	       "within "
+	       "one,\n%.1f MiB less as zero pages\n",
+	       a->name, without->name,
+	       (result_number(y, "saved", "inter") - result_number(x, "saved", "inter")) / MIB,
+	       (result_number(y, "saved", "intra") - result_number(x, "saved", "intra")) / MIB,
+	       (result_number(y, "saved", "zero") - result_number(x, "saved", "zero")) / MIB);
+	kinds_show("kernel", a->name, result_phase(a, "kernel"), without->name,
+		   result_phase(without, "kernel"));
+	kinds_show("hash", a->name, x, without->name, y);
+}
+
 static void show(const struct result *r, unsigned int n)
 {
 	const json_t *c = json_object_get(r[0].doc, "config");
 
 	printf("%.0f guests of %.0f MiB, each started once and switched between the modes\n",
-	       number(c, "guests", NULL), number(c, "mem_bytes", NULL) / MIB);
+	       result_number(c, "guests", NULL), result_number(c, "mem_bytes", NULL) / MIB);
 	printf("%-34s", "outer kernel, KVM, guests");
 	for (unsigned int i = 0; i < n; i++)
 		printf("%17s", r[i].name);
@@ -339,73 +222,25 @@ static void show(const struct result *r, unsigned int n)
 	row("all guests' agents are ready, s", r, n, of_run, "warm_seconds", "%.1f");
 	show_phases(r, n);
 	show_stats(r, n);
-	for (unsigned int i = 1; i < n; i++) {
-		const json_t *a = phase(&r[0], "hash"), *b = phase(&r[i], "hash");
+	for (unsigned int i = 0; i < n; i++) {
+		const struct result *partner = r[i].reference ? result_partner(r, n, &r[i]) : NULL;
 
-		if (!r[i].reference || !a || !b || shared(b) <= 0)
-			continue;
-		printf("\nKASLR (%s beside %s), hash: %.1f MiB less are shared across VMs, %.1f "
-		       "MiB "
-		       "less within one,\n%.1f MiB less as zero pages\n",
-		       r[0].name, r[i].name,
-		       (number(b, "saved", "inter") - number(a, "saved", "inter")) / MIB,
-		       (number(b, "saved", "intra") - number(a, "saved", "intra")) / MIB,
-		       (number(b, "saved", "zero") - number(a, "saved", "zero")) / MIB);
-		kinds_show("kernel", r[0].name, phase(&r[0], "kernel"), r[i].name,
-			   phase(&r[i], "kernel"));
-		kinds_show("hash", r[0].name, a, r[i].name, b);
+		if (partner)
+			show_kaslr(partner, &r[i]);
 	}
-}
-
-static int load(struct result *r, char *arg)
-{
-	char *path = strchr(arg, '='), *word;
-	json_error_t e;
-
-	if (!path) {
-		fprintf(stderr, "labsum: %s: give NAME=RESULT.JSON\n", arg);
-		return 2;
-	}
-	*path++ = '\0';
-	r->name = arg;
-	word = strchr(path, ':');
-	while (word) {
-		char *next;
-
-		*word++ = '\0';
-		next = strchr(word, ':');
-		if (next)
-			*next = '\0';
-		if (!strcmp(word, "tdp") || !strcmp(word, "shadow"))
-			r->want_mode = word;
-		else if (!strcmp(word, "reference"))
-			r->reference = true;
-		else {
-			fprintf(stderr, "labsum: '%s': tdp, shadow or reference\n", word);
-			return 2;
-		}
-		word = next;
-	}
-	r->doc = json_load_file(path, 0, &e);
-	if (!r->doc) {
-		printf("FAILED %s: %s: %s\n", r->name, path, e.text);
-		return 1;
-	}
-	r->run = json_array_get(json_object_get(r->doc, "runs"), 0);
-	return 0;
 }
 
 int main(int argc, char **argv)
 {
 	struct result r[RESULTS_MAX] = {{0}};
-	unsigned int n = 0;
+	unsigned int n = 0, failures = 0;
 
 	if (argc < 2 || argc > RESULTS_MAX + 1) {
 		fprintf(stderr, "usage: labsum NAME=RESULT.JSON[:tdp|:shadow][:reference]...\n");
 		return 2;
 	}
 	for (int i = 1; i < argc; i++) {
-		int status = load(&r[n], argv[i]);
+		int status = result_load(&r[n], argv[i]);
 
 		if (status == 2)
 			return 2;
@@ -415,8 +250,10 @@ int main(int argc, char **argv)
 	if (n)
 		show(r, n);
 	putchar('\n');
-	for (unsigned int i = 0; i < n; i++)
-		check(&r[i]);
+	for (unsigned int i = 0; i < n; i++) {
+		check(&r[i], r, n);
+		failures += r[i].failures;
+	}
 	for (unsigned int i = 0; i < n; i++)
 		json_decref(r[i].doc);
 	printf("%s\n", failures ? "lab: NOT all as it should be" : "lab: all as it should be");
