@@ -164,14 +164,16 @@ Test(linux_opts, command_line)
 	cr_assert_eq(settle(l, "fleet --guest linux --seed 2 --workload touch:30 --append nokaslr"),
 		     0);
 	n = linux_cmdline(&l->c, 3, l->c.workload[0], buf, sizeof(buf));
-	cr_expect_str_eq(buf, "console=ttyS0 panic=-1 overbook.workload=touch overbook.param=30 "
-			      "overbook.seed=2000010 overbook.common=2 overbook.guest=3 nokaslr");
+	cr_expect_str_eq(buf, "console=ttyS0 panic=-1 oops=panic overbook.workload=touch "
+			      "overbook.param=30 overbook.seed=2000010 overbook.common=2 "
+			      "overbook.guest=3 nokaslr");
 	cr_expect_eq(n, (int)strlen(buf));
 	cr_expect_eq(linux_cmdline(&l->c, 3, l->c.workload[0], buf, 8), n, "how long it would be");
 	cr_expect_str_eq(buf, "console");
 	cr_assert_eq(settle(l, "fleet --initrd i"), 0);
 	linux_cmdline(&l->c, 0, l->c.workload[0], buf, sizeof(buf));
-	cr_expect_str_eq(buf, "console=ttyS0 panic=-1 overbook.guest=0", "no work, no words");
+	cr_expect_str_eq(buf, "console=ttyS0 panic=-1 overbook.guest=0",
+			 "no work, no words, and their own way with an oops");
 	free(l);
 }
 
