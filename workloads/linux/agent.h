@@ -23,7 +23,6 @@
 struct port {
 	int fd; /* -1: nobody listens */
 	pthread_mutex_t lock;
-	uint64_t dropped; /* frames that the host was too slow for */
 };
 
 struct worker {
