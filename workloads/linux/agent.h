@@ -16,7 +16,7 @@
 #include "workloads/common/guest.h"
 #include "workloads/linux/kind.h"
 
-#define WORKERS_MAX 16
+#define WORKERS_MAX 64 /* as a guest has CPUs */
 #define PATH_LEN    128
 
 /* What the host is told through: frames, whole ones, from any thread. */

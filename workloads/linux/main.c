@@ -236,8 +236,9 @@ static int parse_options(struct agent *a, int argc, char **argv)
 			a->mem_pages = n * PAGES_PER_MIB;
 			break;
 		case 'n':
+			_Static_assert(WORKERS_MAX == 64, "as is said below");
 			if (!str_number(optarg, 0, &n) || n < 1 || n > WORKERS_MAX)
-				return usage("--workers takes 1 to 16");
+				return usage("--workers takes 1 to 64");
 			a->nworkers = n;
 			break;
 		default:
