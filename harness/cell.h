@@ -144,6 +144,10 @@ void cell_wset_sample(struct cell *c, unsigned int guest, json_t *o, bool full);
 /* What `ept stat` shows of it (docs/control.md). */
 void cell_wset_stat(struct cell *c, unsigned int guest, json_t *o);
 
+/* Its disks: those that were named for it (cell_linux_guest), in that order, and behind them the image that
+ * workloads read, which our agent finds wherever it is: so that /dev/vda is what its owner takes it for. */
+int cell_guest_disks(struct cell *c, struct cell_guest *g, const json_t *doc, struct vm_config *cfg,
+		     struct ob_err *e);
 /* Make guest @g of the cell from its part of the set-up document. */
 int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, struct ob_err *e);
 void cell_guest_destroy(struct cell *c, struct cell_guest *g);

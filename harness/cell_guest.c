@@ -101,6 +101,17 @@ static uint64_t count_shared(void *arg, uint64_t page, uint64_t n)
 	return shared;
 }
 
+int cell_guest_disks(struct cell *c, struct cell_guest *g, const json_t *doc, struct vm_config *cfg,
+		     struct ob_err *e)
+{
+	int r = cell_linux_guest(c, g, doc, cfg, e);
+
+	_Static_assert(VM_MAX_DISKS > LINUX_MAX_DISKS, "there is a place for the image");
+	if (!r && c->image_fd >= 0)
+		cfg->disk[cfg->ndisks++].fd = c->image_fd;
+	return r;
+}
+
 int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, struct ob_err *e)
 {
 	const char *console = proto_str(doc, "console");
@@ -110,8 +121,6 @@ int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, s
 		.kernel = c->kernel,
 		.kernel_len = c->kernel_len,
 		.cmdline = proto_str(doc, "cmdline"),
-		.disk[0].fd = c->image_fd,
-		.ndisks = c->image_fd >= 0,
 		.worker = c->worker,
 	};
 	int r;
@@ -133,7 +142,7 @@ int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, s
 			       strerror(errno));
 	cfg.console_fd = g->console_fd;
 
-	r = cell_linux_guest(c, g, doc, &cfg, e);
+	r = cell_guest_disks(c, g, doc, &cfg, e);
 	if (!r)
 		r = vm_create(&g->vm, &c->kvm, &c->host, &cfg, e);
 	if (r)

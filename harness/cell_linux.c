@@ -89,7 +89,7 @@ int cell_linux_guest(struct cell *c, struct cell_guest *g, const json_t *doc, st
 		const char *path = json_string_value(json_array_get(d, 0));
 		int fd;
 
-		if (!path || cfg->ndisks == VM_MAX_DISKS)
+		if (!path || cfg->ndisks == LINUX_MAX_DISKS)
 			return ob_fail(e, EPROTO, "disks of guest %u", g->id);
 		fd = open_disk(g, path, json_is_true(json_array_get(d, 1)), e);
 		if (fd < 0)

@@ -183,10 +183,6 @@ static int settle_agent(struct fleet_config *c, struct ob_err *e)
 				       "--workload %.40s: is for the microguest only: it needs all "
 				       "of a guest's memory",
 				       c->workload[i]);
-	if (c->lx.ndisks == LINUX_MAX_DISKS)
-		return ob_fail(e, EINVAL,
-			       "--disk: with the workloads' image a guest has at most %d disks",
-			       LINUX_MAX_DISKS);
 	return 0;
 }
 

@@ -18,7 +18,7 @@
 struct fleet_config;
 struct opts_given;
 
-#define LINUX_MAX_DISKS	    4
+#define LINUX_MAX_DISKS	    4 /* besides the image that workloads read */
 #define LINUX_MAX_VCPUS	    64
 #define LINUX_MAX_BOOT	    86400
 #define LINUX_MAX_READY	    64 /* bytes */

@@ -113,8 +113,7 @@ Test(linux_opts, bad_lines)
 		{"run --guest linux --append a --append b", "twice"},
 		{"run --guest linux --append a\tb", "control character (0x09)"},
 		{"run --initrd i --disk a --disk b --disk c --disk d --disk e", "at most 4"},
-		{"run --guest linux --disk a --disk b --disk c --disk d",
-		 "with the workloads' image"},
+		{"run --guest linux --disk a --disk b --disk c --disk d --disk e", "at most 4"},
 		{"fleet --guests 2 --initrd i --disk d:rw", "2 guests cannot write to one file"},
 		{"compare --guests 1 --initrd i --disk d:rw", "must start alike"},
 		{"fleet --guest linux --workload ping", "microguest only"},
@@ -148,6 +147,9 @@ Test(linux_opts, disks)
 	cr_expect_str_eq(path, "c");
 	linux_disk_path(&l->c, 2, 12, path, 1);
 	cr_expect_str_eq(path, "");
+	cr_assert_eq(settle(l, "run --guest linux --disk a --disk b --disk c --disk d"), 0, "%s",
+		     l->e.msg);
+	cr_expect_eq(l->c.lx.ndisks, 4, "and the workloads' image");
 	/* Several modes, and one start. */
 	cr_expect_eq(
 		settle(l, "fleet --guests 2 --initrd i --disk {}:rw --live --sharing off,hash"), 0,

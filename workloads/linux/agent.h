@@ -87,7 +87,7 @@ void boot_end(const struct agent *a, uint64_t code) __attribute__((noreturn));
 
 /* Open the port named AGENT_PORT_NAME, waiting for it for a while. 0 or -1. */
 int find_port(struct agent *a);
-/* Open the disk that was named, or the first /dev/vd* that holds an image. 0, or -1 when one was
+/* Open the disk that was named, or the last /dev/vd* that holds an image. 0, or -1 when one was
  * named and cannot be opened, with errno. */
 int find_disk(struct agent *a);
 /* Read a small file into @buf, always with an end. Its length, or -1. */
