@@ -98,6 +98,8 @@ ssize_t read_text(const char *path, char *buf, size_t len);
 /* At most so long for the host to take it, then it is dropped. */
 void port_send(struct port *p, enum agent_frame_type type, const void *data, size_t bytes,
 	       unsigned int wait_ms);
+/* Send the end. The host has it when this returns, or does not listen. */
+void port_end(struct port *p, uint64_t code);
 /* Send the sum of all workers' reports. */
 void port_report(struct agent *a);
 /* Send what the worker has gathered. */

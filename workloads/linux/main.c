@@ -63,7 +63,7 @@ void platform_end(struct guest *g, uint64_t code)
 
 	pthread_mutex_lock(&a->lock); /* for good: only one ends */
 	port_report(a);
-	port_send(&a->port, AGENT_FRAME_EXIT, &code, sizeof(code), 2000);
+	port_end(&a->port, code);
 	boot_end(a, code);
 }
 

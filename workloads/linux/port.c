@@ -7,12 +7,14 @@
  * never too much.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <unistd.h>
 
 #include "workloads/linux/agent.h"
 
-#define WAIT_MS 20
+#define WAIT_MS	    20
+#define END_WAIT_MS 5000 /* it is the last that is said */
 
 /* Write all of it or, after so long, nothing: a frame that was begun is finished. */
 static void write_frame(int fd, const char *data, size_t n, unsigned int wait_ms)
@@ -52,6 +54,17 @@ void port_send(struct port *p, enum agent_frame_type type, const void *data, siz
 	pthread_mutex_lock(&p->lock);
 	write_frame(p->fd, (const char *)&f, sizeof(f.head) + bytes, wait_ms);
 	pthread_mutex_unlock(&p->lock);
+}
+
+void port_end(struct port *p, uint64_t code)
+{
+	struct pollfd ready = {.fd = p->fd, .events = POLLOUT};
+
+	/* A write that does not block only leaves it in the queue, and there it is lost when the machine is
+	 * switched off before the host has come by. One that blocks comes back when the host has it. */
+	if (p->fd >= 0 && poll(&ready, 1, END_WAIT_MS) == 1 && ready.revents == POLLOUT)
+		fcntl(p->fd, F_SETFL, fcntl(p->fd, F_GETFL) & ~O_NONBLOCK);
+	port_send(p, AGENT_FRAME_EXIT, &code, sizeof(code), END_WAIT_MS);
 }
 
 /* Word by word: the worker writes each counter with one store and may be doing so now. */
