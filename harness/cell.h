@@ -36,6 +36,13 @@ struct cell_boot {
 	char remark[200];     /* the last */
 };
 
+/* What agents of a guest have reported (cell_count.c). */
+struct cell_count {
+	unsigned int resets;
+	struct agent_report before; /* counters of those that are gone, */
+	struct agent_report last;   /* and the last of the one that is there */
+};
+
 struct cell_guest {
 	unsigned int id;
 	char workload[16];
@@ -50,8 +57,9 @@ struct cell_guest {
 	uint64_t beat, beat_cpu_ns, beat_ns;
 	bool running;
 	struct cell_boot boot;
-	bool gone;		      /* it has ended, and its memory was given back */
-	struct agent_report last;     /* of one that is gone */
+	bool gone;		  /* it has ended, and its memory was given back */
+	struct agent_report last; /* of one that is gone */
+	struct cell_count count;
 	struct cell_kvmstat *kvmstat; /* NULL: this KVM has none */
 	struct ksm_io *io;	      /* NULL: no hints of what it reads */
 	struct cell_disk {
@@ -158,6 +166,12 @@ void cell_guest_watch(struct cell *c, struct cell_guest *g);
 void cell_guest_give_back(struct cell *c, struct cell_guest *g);
 /* Its state for a sample; @full adds latencies, mismatches and the last console line. */
 json_t *cell_guest_sample(struct cell *c, struct cell_guest *g, bool full);
+
+/* cell_count.c: what the guest's agent says (NULL: nothing yet, of the boot after @resets resets), with the
+ * counters of those before it. Pure; and what it says now. */
+void cell_count(struct cell_count *n, unsigned int resets, const struct agent_report *said,
+		struct agent_report *out);
+void cell_guest_report(struct cell_guest *g, struct agent_report *out);
 
 /* Answer a question about guests' pages, `do` being "ept-...": {"vms": [...]}, a document for each
  * guest of this cell that it is about, or an error (cell_ept.c). */

@@ -219,8 +219,7 @@ void cell_guest_give_back(struct cell *c, struct cell_guest *g)
 		return;
 	vm_stop(g->vm);
 	vm_detach(g->vm);
-	if (!agent_read_report(&g->vm->agent, &g->last))
-		g->last = (struct agent_report){0};
+	cell_guest_report(g, &g->last);
 	g->gone = true;
 	if (!alone)
 		cell_scan_hold(c);
@@ -302,7 +301,7 @@ static void sample_full(struct cell_guest *g, const struct agent_report *r, json
 
 json_t *cell_guest_sample(struct cell *c, struct cell_guest *g, bool full)
 {
-	struct agent_report r = {0};
+	struct agent_report r;
 	struct ept_stats st;
 	uint64_t staging_size;
 	hva_t staging;
@@ -312,7 +311,7 @@ json_t *cell_guest_sample(struct cell *c, struct cell_guest *g, bool full)
 	if (g->gone)
 		r = g->last;
 	else
-		agent_read_report(&g->vm->agent, &r);
+		cell_guest_report(g, &r);
 	ept_read_stats(&g->ept, &st);
 	for (unsigned int s = 0; s < EPT_NSTATES; s++)
 		json_array_append_new(states, json_integer((json_int_t)st.state[s]));

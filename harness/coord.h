@@ -242,6 +242,8 @@ void coord_content(struct coord *c);
 int coord_kinds(struct coord *c, struct ob_err *e);
 /* Bytes of a cell's page tables now. */
 uint64_t coord_page_tables(const struct coord_cell *k);
+/* Of the phase that ends with the last sample; -1: nobody counts. */
+double coord_ops_per_second(const struct coord *c);
 /* All that is computed from the last sample. 0 or -errno with a line. */
 int coord_finish(struct coord *c, struct ob_err *e);
 

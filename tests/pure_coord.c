@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* pure_coord.c: what the coordinator makes of what it was told. */
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include "harness/coord.h"
+
+Test(coord, operations_of_a_phase_are_its_own)
+{
+	struct fleet_config cfg = {0};
+	struct run_sample s[2] = {{.ops = 1000}, {.ops = 3000}};
+	struct run_result out = {.sample = s, .nsamples = 2, .measured_seconds = 4};
+	struct coord c = {.cfg = &cfg, .out = &out, .ops_t0 = 1000};
+
+	cr_expect_float_eq(coord_ops_per_second(&c), 500, 1e-9);
+	/* The phase after it: nobody does anything in it; and then it is not measured. */
+	out.ops_per_second = 500;
+	c.ops_t0 = 3000;
+	cr_expect_float_eq(coord_ops_per_second(&c), 0, 1e-9);
+	s[1].ops = 4000;
+	out.measured_seconds = 0;
+	cr_expect_float_eq(coord_ops_per_second(&c), 0, 1e-9);
+	/* Nobody is there to count. */
+	cfg.lx.on = true;
+	out.measured_seconds = 4;
+	cr_expect_float_eq(coord_ops_per_second(&c), -1, 1e-9);
+}
