@@ -55,6 +55,9 @@ struct cell_guest {
 	int console_fd;
 	/* Watchdog: when its heartbeat last changed, by its CPU time and by the clock. */
 	uint64_t beat, beat_cpu_ns, beat_ns;
+	/* Of a Linux guest beat_ns is when somebody looked last, and this for how long it has said nothing while
+	 * it could have. */
+	uint64_t silent_ns;
 	bool running;
 	struct cell_boot boot;
 	bool gone;		  /* it has ended, and its memory was given back */

@@ -348,6 +348,8 @@ static void judge(struct coord *c, int err, const struct ob_err *e)
 		out->status = RUN_DEGRADED;
 		snprintf(out->note, sizeof(out->note), "%u of %u guests did not run to the end",
 			 bad, c->cfg->guests);
+	} else if (coord_linux_silent(c, out->note, sizeof(out->note))) {
+		out->status = RUN_DEGRADED;
 	} else if (!room) {
 		out->status = RUN_DEGRADED;
 		snprintf(out->note, sizeof(out->note), "%s", memory);

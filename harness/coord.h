@@ -23,6 +23,7 @@ struct coord_guest {
 	uint64_t staging, staging_size; /* the same of its staging; 0 bytes: it has none */
 	uint64_t phase, ops;
 	bool ended;	      /* by itself or by a fault, or its cell is lost */
+	uint64_t silent_ns;   /* for so long its agent has said nothing, though it ran */
 	bool told;	      /* how its console ended when it failed (coord_linux.c) */
 	unsigned int remarks; /* on how it boots, that were told */
 	uint64_t lat[AGENT_LAT_BUCKETS];
@@ -228,6 +229,9 @@ void coord_wset_take(struct coord *c, struct run_guest *g, const json_t *guest);
 json_t *coord_linux_doc(const struct fleet_config *cfg);
 void coord_linux_guest(const struct fleet_config *cfg, unsigned int guest, json_t *doc);
 void coord_linux_take(struct coord *c, struct run_guest *g, const json_t *guest);
+/* At the last reading: was an agent silent for so long that its guest may hang, though its time is not up? Then
+ * which (@note). The figures are as if it had worked. */
+bool coord_linux_silent(const struct coord *c, char *note, size_t n);
 /* All have ended: is that as it may be? Those without an agent were to run until they power off, and
  * whoever has the console may power the others off as well. */
 bool coord_linux_all_off(const struct coord *c);

@@ -227,6 +227,7 @@ int opts_linux_settle(struct fleet_config *c, const struct opts_given *given, co
 	l->vcpus = OB_MAX(l->vcpus, 1u);
 	if (!l->boot_timeout)
 		l->boot_timeout = software ? LINUX_BOOT_SOFTWARE : LINUX_BOOT_TIMEOUT;
+	l->hang = software ? LINUX_HANG_SOFTWARE : LINUX_HANG;
 	l->input = strcmp(verb, "run") == 0 && isatty(STDIN_FILENO) &&
 		   tcgetpgrp(STDIN_FILENO) == getpgrp();
 	ret = l->agent ? settle_agent(c, e) : settle_agentless(c, given, verb, e);

@@ -25,3 +25,28 @@ Test(coord, operations_of_a_phase_are_its_own)
 	out.measured_seconds = 4;
 	cr_expect_float_eq(coord_ops_per_second(&c), -1, 1e-9);
 }
+
+Test(coord, an_agent_that_was_silent_at_the_end)
+{
+	struct coord_guest g[3] = {{.silent_ns = 19 * OB_NS_PER_SEC},
+				   {.silent_ns = 99 * OB_NS_PER_SEC, .ended = true}};
+	struct fleet_config cfg = {.guests = 3, .workload = {"kv", "idle"}, .nworkloads = 2};
+	struct coord c = {.cfg = &cfg, .guest = g};
+	char note[100] = "";
+
+	cfg.lx = (struct linux_opts){.on = true, .agent = true, .hang = LINUX_HANG};
+	cr_expect(!coord_linux_silent(&c, note, sizeof(note)));
+	cr_expect_str_empty(note);
+	g[2].silent_ns = 22 * OB_NS_PER_SEC;
+	cr_expect(coord_linux_silent(&c, note, sizeof(note)));
+	cr_expect_str_eq(note, "guest 2 (kv) has said nothing for 22 s");
+	/* Emulated instruction by instruction it may well be. */
+	cfg.lx.hang = LINUX_HANG_SOFTWARE;
+	cr_expect(!coord_linux_silent(&c, note, sizeof(note)));
+	/* Nobody is there to speak. */
+	cfg.lx.hang = LINUX_HANG;
+	cfg.lx.agent = false;
+	cr_expect(!coord_linux_silent(&c, note, sizeof(note)));
+	cfg.lx.on = false;
+	cr_expect(!coord_linux_silent(&c, note, sizeof(note)));
+}
