@@ -126,6 +126,9 @@ uint64_t coord_now(struct coord *c);
 void coord_progress(const struct coord *c, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
+/* With --live: the next mode has to wait, as guests stand (@stands) for want of memory, but may go on soon. */
+bool coord_waits_for_memory(const struct coord *c, bool stands, uint64_t now);
+
 /* The last reading, with all figures: guests, scanner and ksmd stand still for it. The guests stand
  * when it returns. */
 int coord_measure_last(struct coord *c, struct ob_err *e);

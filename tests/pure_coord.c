@@ -50,3 +50,21 @@ Test(coord, an_agent_that_was_silent_at_the_end)
 	cfg.lx.on = false;
 	cr_expect(!coord_linux_silent(&c, note, sizeof(note)));
 }
+
+/* A switch is refused while guests stand, which would end a run that goes through several modes. */
+Test(coord, the_next_mode_waits_for_guests_that_stand)
+{
+	struct fleet_config cfg = {.seconds = 10, .live = true, .nsharing = 3};
+	struct coord c = {.cfg = &cfg, .t0_ns = 1000 * OB_NS_PER_SEC, .phase_at = 50};
+	uint64_t begin = 1050 * OB_NS_PER_SEC;
+
+	cr_expect(coord_waits_for_memory(&c, true, begin + 10 * OB_NS_PER_SEC));
+	cr_expect(coord_waits_for_memory(&c, true, begin + 89 * OB_NS_PER_SEC));
+	cr_expect(!coord_waits_for_memory(&c, true, begin + 90 * OB_NS_PER_SEC), "not for ever");
+	cr_expect(!coord_waits_for_memory(&c, false, begin + 10 * OB_NS_PER_SEC));
+	c.mode = 2;
+	cr_expect(!coord_waits_for_memory(&c, true, begin + 10 * OB_NS_PER_SEC), "none comes");
+	c.mode = 0;
+	cfg.live = false;
+	cr_expect(!coord_waits_for_memory(&c, true, begin + 10 * OB_NS_PER_SEC));
+}
