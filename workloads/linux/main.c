@@ -208,6 +208,8 @@ static int usage(const char *what)
 	return 2;
 }
 
+_Static_assert(WORKERS_MAX == 64, "as is said when --workers makes no sense");
+
 static int parse_options(struct agent *a, int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -236,7 +238,6 @@ static int parse_options(struct agent *a, int argc, char **argv)
 			a->mem_pages = n * PAGES_PER_MIB;
 			break;
 		case 'n':
-			_Static_assert(WORKERS_MAX == 64, "as is said below");
 			if (!str_number(optarg, 0, &n) || n < 1 || n > WORKERS_MAX)
 				return usage("--workers takes 1 to 64");
 			a->nworkers = n;
