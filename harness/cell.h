@@ -36,6 +36,13 @@ struct cell_boot {
 	char remark[200];     /* the last */
 };
 
+/* What agents of a guest have reported (cell_count.c). */
+struct cell_count {
+	unsigned int resets;
+	struct agent_report before; /* counters of those that are gone, */
+	struct agent_report last;   /* and the last of the one that is there */
+};
+
 struct cell_guest {
 	unsigned int id;
 	char workload[16];
@@ -48,10 +55,14 @@ struct cell_guest {
 	int console_fd;
 	/* Watchdog: when its heartbeat last changed, by its CPU time and by the clock. */
 	uint64_t beat, beat_cpu_ns, beat_ns;
+	/* Of a Linux guest beat_ns is when somebody looked last, and this for how long it has said nothing while
+	 * it could have. */
+	uint64_t silent_ns;
 	bool running;
 	struct cell_boot boot;
-	bool gone;		      /* it has ended, and its memory was given back */
-	struct agent_report last;     /* of one that is gone */
+	bool gone;		  /* it has ended, and its memory was given back */
+	struct agent_report last; /* of one that is gone */
+	struct cell_count count;
 	struct cell_kvmstat *kvmstat; /* NULL: this KVM has none */
 	struct ksm_io *io;	      /* NULL: no hints of what it reads */
 	struct cell_disk {
@@ -144,6 +155,10 @@ void cell_wset_sample(struct cell *c, unsigned int guest, json_t *o, bool full);
 /* What `ept stat` shows of it (docs/control.md). */
 void cell_wset_stat(struct cell *c, unsigned int guest, json_t *o);
 
+/* Its disks: those that were named for it (cell_linux_guest), in that order, and behind them the image that
+ * workloads read, which our agent finds wherever it is: so that /dev/vda is what its owner takes it for. */
+int cell_guest_disks(struct cell *c, struct cell_guest *g, const json_t *doc, struct vm_config *cfg,
+		     struct ob_err *e);
 /* Make guest @g of the cell from its part of the set-up document. */
 int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, struct ob_err *e);
 void cell_guest_destroy(struct cell *c, struct cell_guest *g);
@@ -154,6 +169,12 @@ void cell_guest_watch(struct cell *c, struct cell_guest *g);
 void cell_guest_give_back(struct cell *c, struct cell_guest *g);
 /* Its state for a sample; @full adds latencies, mismatches and the last console line. */
 json_t *cell_guest_sample(struct cell *c, struct cell_guest *g, bool full);
+
+/* cell_count.c: what the guest's agent says (NULL: nothing yet, of the boot after @resets resets), with the
+ * counters of those before it. Pure; and what it says now. */
+void cell_count(struct cell_count *n, unsigned int resets, const struct agent_report *said,
+		struct agent_report *out);
+void cell_guest_report(struct cell_guest *g, struct agent_report *out);
 
 /* Answer a question about guests' pages, `do` being "ept-...": {"vms": [...]}, a document for each
  * guest of this cell that it is about, or an error (cell_ept.c). */

@@ -80,7 +80,7 @@ static void begin(struct cell_guest *g, const struct serial_heard *h, uint64_t n
 	b->bytes_ns = now;
 	b->remarked = false;
 	/* What its agent counts begins anew. */
-	g->beat_ns = 0;
+	g->beat_ns = g->silent_ns = 0;
 }
 
 static void fail(struct cell *c, struct cell_guest *g, const struct serial_heard *h)

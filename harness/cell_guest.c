@@ -101,6 +101,17 @@ static uint64_t count_shared(void *arg, uint64_t page, uint64_t n)
 	return shared;
 }
 
+int cell_guest_disks(struct cell *c, struct cell_guest *g, const json_t *doc, struct vm_config *cfg,
+		     struct ob_err *e)
+{
+	int r = cell_linux_guest(c, g, doc, cfg, e);
+
+	_Static_assert(VM_MAX_DISKS > LINUX_MAX_DISKS, "there is a place for the image");
+	if (!r && c->image_fd >= 0)
+		cfg->disk[cfg->ndisks++].fd = c->image_fd;
+	return r;
+}
+
 int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, struct ob_err *e)
 {
 	const char *console = proto_str(doc, "console");
@@ -110,8 +121,6 @@ int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, s
 		.kernel = c->kernel,
 		.kernel_len = c->kernel_len,
 		.cmdline = proto_str(doc, "cmdline"),
-		.disk[0].fd = c->image_fd,
-		.ndisks = c->image_fd >= 0,
 		.worker = c->worker,
 	};
 	int r;
@@ -133,7 +142,7 @@ int cell_guest_create(struct cell *c, struct cell_guest *g, const json_t *doc, s
 			       strerror(errno));
 	cfg.console_fd = g->console_fd;
 
-	r = cell_linux_guest(c, g, doc, &cfg, e);
+	r = cell_guest_disks(c, g, doc, &cfg, e);
 	if (!r)
 		r = vm_create(&g->vm, &c->kvm, &c->host, &cfg, e);
 	if (r)
@@ -210,8 +219,7 @@ void cell_guest_give_back(struct cell *c, struct cell_guest *g)
 		return;
 	vm_stop(g->vm);
 	vm_detach(g->vm);
-	if (!agent_read_report(&g->vm->agent, &g->last))
-		g->last = (struct agent_report){0};
+	cell_guest_report(g, &g->last);
 	g->gone = true;
 	if (!alone)
 		cell_scan_hold(c);
@@ -293,7 +301,7 @@ static void sample_full(struct cell_guest *g, const struct agent_report *r, json
 
 json_t *cell_guest_sample(struct cell *c, struct cell_guest *g, bool full)
 {
-	struct agent_report r = {0};
+	struct agent_report r;
 	struct ept_stats st;
 	uint64_t staging_size;
 	hva_t staging;
@@ -303,7 +311,7 @@ json_t *cell_guest_sample(struct cell *c, struct cell_guest *g, bool full)
 	if (g->gone)
 		r = g->last;
 	else
-		agent_read_report(&g->vm->agent, &r);
+		cell_guest_report(g, &r);
 	ept_read_stats(&g->ept, &st);
 	for (unsigned int s = 0; s < EPT_NSTATES; s++)
 		json_array_append_new(states, json_integer((json_int_t)st.state[s]));

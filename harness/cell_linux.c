@@ -17,9 +17,9 @@
 #include "harness/proto.h"
 
 #define INITRD_MAX_BYTES (4 * OB_GIB)
-/* The agent reports several times a second; a guest that waits for its turn on a busy host does so
- * later. At least so long, and as long as it may take to boot here. */
-#define HANG_NS	       (30 * OB_NS_PER_SEC)
+/* Of the time since somebody looked last, at most so much counts as silence: who could not look for longer
+ * is on a host that is out of CPU, and so is the guest. */
+#define LOOK_NS	       (2 * OB_NS_PER_SEC)
 #define INPUT_POLL_MS  20
 #define INPUT_RETRY_NS (5 * OB_NS_PER_MS)
 #define TAIL_BYTES     1100
@@ -28,16 +28,14 @@ int cell_linux_setup(struct cell *c, const json_t *doc, struct ob_err *e)
 {
 	const json_t *pc = json_object_get(doc, "pc");
 	struct cell_linux *l = &c->lx;
-	uint64_t boot_ns = proto_u64(pc, "boot_timeout") * OB_NS_PER_SEC;
-
 	*l = (struct cell_linux){.input_fd = -1};
 	if (!json_is_object(pc))
 		return 0;
 	l->on = true;
 	l->agent = json_is_true(json_object_get(pc, "agent"));
 	l->vcpus = (unsigned int)proto_u64(pc, "vcpus");
-	l->boot_ns = boot_ns;
-	l->hang_ns = OB_MAX(boot_ns, HANG_NS);
+	l->boot_ns = proto_u64(pc, "boot_timeout") * OB_NS_PER_SEC;
+	l->hang_ns = proto_u64(pc, "hang") * OB_NS_PER_SEC;
 	snprintf(l->ready, sizeof(l->ready), "%s", proto_str(pc, "ready"));
 	l->remark = json_is_true(json_object_get(pc, "remark"));
 	if (json_is_true(json_object_get(pc, "input")))
@@ -89,7 +87,7 @@ int cell_linux_guest(struct cell *c, struct cell_guest *g, const json_t *doc, st
 		const char *path = json_string_value(json_array_get(d, 0));
 		int fd;
 
-		if (!path || cfg->ndisks == VM_MAX_DISKS)
+		if (!path || cfg->ndisks == LINUX_MAX_DISKS)
 			return ob_fail(e, EPROTO, "disks of guest %u", g->id);
 		fd = open_disk(g, path, json_is_true(json_array_get(d, 1)), e);
 		if (fd < 0)
@@ -110,13 +108,16 @@ bool cell_linux_watch(struct cell *c, struct cell_guest *g, uint64_t heartbeat, 
 {
 	if (!c->lx.on)
 		return false;
-	if (heartbeat != g->beat || !g->beat_ns || c->paused || c->stood) {
-		g->beat = heartbeat;
-		g->beat_ns = now;
-	} else if (now - g->beat_ns > c->lx.hang_ns) {
+	/* It is 0 after the guest stood still, or has booted anew. */
+	if (heartbeat != g->beat)
+		g->silent_ns = 0;
+	else if (g->beat_ns && !c->paused && !c->stood)
+		g->silent_ns += OB_MIN(now - g->beat_ns, LOOK_NS);
+	g->beat = heartbeat;
+	g->beat_ns = now;
+	if (g->silent_ns >= c->lx.hang_ns)
 		vm_fail(g->vm, "hangs: its agent has said nothing for %.0f s",
-			(double)(now - g->beat_ns) / OB_NS_PER_SEC);
-	}
+			(double)g->silent_ns / OB_NS_PER_SEC);
 	return true;
 }
 
@@ -135,6 +136,7 @@ void cell_linux_sample(struct cell *c, struct cell_guest *g, json_t *o)
 	}
 	json_object_set_new(o, "reboots",
 			    json_integer((json_int_t)atomic_load(&g->vm->boot.resets)));
+	json_object_set_new(o, "silent_ns", json_integer((json_int_t)g->silent_ns));
 	serial_flush(&g->vm->serial);
 	cell_boot_sample(g, o);
 	if (g->vm->end != VM_END_FAILED && !g->boot.remarked)

@@ -34,6 +34,8 @@
 /* Linux KSM is the yardstick: it gets the time that it needs, up to so many times --seconds. So does
  * our merging where one fleet goes through several modes. */
 #define PATIENCE 3
+/* And so long beyond that, when guests stand for want of memory just then: nobody is switched who stands. */
+#define STANDING_NS (60 * OB_NS_PER_SEC)
 /* --inject flip-frame: begin when something has been merged, and go on: a flipped frame may be read
  * by nobody for a while. */
 #define FLIP_AFTER 0.5
@@ -215,14 +217,26 @@ static bool still_merging(const struct coord *c)
 	return s->t < c->phase_at || (double)last->saved_bytes > 1.01 * (double)s->saved_bytes;
 }
 
+/* By the fleet's clock: when the mode that is on began, with --live, else the run. */
+static uint64_t mode_begin(const struct coord *c)
+{
+	return c->t0_ns + (c->cfg->live ? (uint64_t)(c->phase_at * OB_NS_PER_SEC) : 0);
+}
+
+bool coord_waits_for_memory(const struct coord *c, bool stands, uint64_t now)
+{
+	uint64_t most = PATIENCE * c->cfg->seconds * OB_NS_PER_SEC + STANDING_NS;
+
+	return stands && c->cfg->live && c->mode + 1 < c->cfg->nsharing &&
+	       now < mode_begin(c) + most;
+}
+
 /* Has the mode that is on been measured for long enough? With --live each mode has its time, else the
  * run has, whatever modes it is switched through. */
 static bool measured(struct coord *c, uint64_t now)
 {
-	uint64_t all = c->cfg->seconds * OB_NS_PER_SEC, begin = c->t0_ns;
+	uint64_t all = c->cfg->seconds * OB_NS_PER_SEC, begin = mode_begin(c);
 
-	if (c->cfg->live)
-		begin += (uint64_t)(c->phase_at * OB_NS_PER_SEC);
 	if (c->sw.to || !all || now < begin + all)
 		return false;
 	if (c->cfg->script || now - begin >= PATIENCE * all)
@@ -291,7 +305,8 @@ static int measure(struct coord *c, struct ob_err *e)
 			say_measured(c);
 			next_line = now + 2 * OB_NS_PER_SEC;
 		}
-		if (over || measured(c, now)) {
+		if (over ||
+		    (measured(c, now) && !coord_waits_for_memory(c, coord_guard_stands(c), now))) {
 			r = over ? 1 : next_mode(c, e);
 			if (r)
 				return r < 0 ? r : 0;
@@ -364,6 +379,8 @@ static void judge(struct coord *c, int err, const struct ob_err *e)
 		out->status = RUN_DEGRADED;
 		snprintf(out->note, sizeof(out->note), "%u of %u guests did not run to the end",
 			 bad, c->cfg->guests);
+	} else if (coord_linux_silent(c, out->note, sizeof(out->note))) {
+		out->status = RUN_DEGRADED;
 	} else if (!room) {
 		out->status = RUN_DEGRADED;
 		snprintf(out->note, sizeof(out->note), "%s", memory);

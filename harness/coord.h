@@ -23,6 +23,7 @@ struct coord_guest {
 	uint64_t staging, staging_size; /* the same of its staging; 0 bytes: it has none */
 	uint64_t phase, ops;
 	bool ended;	      /* by itself or by a fault, or its cell is lost */
+	uint64_t silent_ns;   /* for so long its agent has said nothing, though it ran */
 	bool told;	      /* how its console ended when it failed (coord_linux.c) */
 	unsigned int remarks; /* on how it boots, that were told */
 	uint64_t lat[AGENT_LAT_BUCKETS];
@@ -124,6 +125,9 @@ uint64_t coord_now(struct coord *c);
 /* A line that says how far it is: over the one before on a terminal, else a line of its own. */
 void coord_progress(const struct coord *c, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
+
+/* With --live: the next mode has to wait, as guests stand (@stands) for want of memory, but may go on soon. */
+bool coord_waits_for_memory(const struct coord *c, bool stands, uint64_t now);
 
 /* The last reading, with all figures: guests, scanner and ksmd stand still for it. The guests stand
  * when it returns. */
@@ -228,6 +232,9 @@ void coord_wset_take(struct coord *c, struct run_guest *g, const json_t *guest);
 json_t *coord_linux_doc(const struct fleet_config *cfg);
 void coord_linux_guest(const struct fleet_config *cfg, unsigned int guest, json_t *doc);
 void coord_linux_take(struct coord *c, struct run_guest *g, const json_t *guest);
+/* At the last reading: was an agent silent for so long that its guest may hang, though its time is not up? Then
+ * which (@note). The figures are as if it had worked. */
+bool coord_linux_silent(const struct coord *c, char *note, size_t n);
 /* All have ended: is that as it may be? Those without an agent were to run until they power off, and
  * whoever has the console may power the others off as well. */
 bool coord_linux_all_off(const struct coord *c);
@@ -242,6 +249,8 @@ void coord_content(struct coord *c);
 int coord_kinds(struct coord *c, struct ob_err *e);
 /* Bytes of a cell's page tables now. */
 uint64_t coord_page_tables(const struct coord_cell *k);
+/* Of the phase that ends with the last sample; -1: nobody counts. */
+double coord_ops_per_second(const struct coord *c);
 /* All that is computed from the last sample. 0 or -errno with a line. */
 int coord_finish(struct coord *c, struct ob_err *e);
 

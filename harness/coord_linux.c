@@ -18,9 +18,10 @@ json_t *coord_linux_doc(const struct fleet_config *cfg)
 	if (!l->on)
 		return json_null();
 	/* Who has the console before him sees himself what it says. */
-	o = json_pack("{s:I,s:b,s:b,s:I,s:s,s:b,s:s}", "vcpus", (json_int_t)l->vcpus, "agent",
+	o = json_pack("{s:I,s:b,s:b,s:I,s:I,s:s,s:b,s:s}", "vcpus", (json_int_t)l->vcpus, "agent",
 		      (int)l->agent, "input", (int)l->input, "boot_timeout",
-		      (json_int_t)l->boot_timeout, "ready", l->ready ? l->ready : "", "remark",
+		      (json_int_t)l->boot_timeout, "hang", (json_int_t)l->hang, "ready",
+		      l->ready ? l->ready : "", "remark",
 		      (int)!(cfg->console_fd > 0 && isatty(cfg->console_fd)), "initrd",
 		      l->initrd ? l->initrd : "");
 	OB_ASSERT(o);
@@ -66,6 +67,7 @@ void coord_linux_take(struct coord *c, struct run_guest *g, const json_t *guest)
 	if (!c->cfg->lx.on)
 		return;
 	g->reboots = (unsigned int)proto_u64(guest, "reboots");
+	cg->silent_ns = proto_u64(guest, "silent_ns");
 	if (remarks == cg->remarks && !failed)
 		return;
 	if (remarks > cg->remarks) {
@@ -80,6 +82,23 @@ void coord_linux_take(struct coord *c, struct run_guest *g, const json_t *guest)
 	snprintf(g->console_tail, sizeof(g->console_tail), "%.*s", (int)sizeof(g->console_tail) - 1,
 		 proto_str(guest, "tail"));
 	say_tail(c, g);
+}
+
+bool coord_linux_silent(const struct coord *c, char *note, size_t n)
+{
+	uint64_t most = LINUX_SILENT((uint64_t)c->cfg->lx.hang) * OB_NS_PER_SEC;
+
+	for (unsigned int i = 0; c->cfg->lx.on && c->cfg->lx.agent && i < c->cfg->guests; i++) {
+		const struct coord_guest *cg = &c->guest[i];
+
+		if (cg->ended || cg->silent_ns < most)
+			continue;
+		snprintf(note, n, "guest %u (%s) has said nothing for %.0f s", i,
+			 c->cfg->workload[i % c->cfg->nworkloads],
+			 (double)cg->silent_ns / OB_NS_PER_SEC);
+		return true;
+	}
+	return false;
 }
 
 bool coord_linux_all_off(const struct coord *c)

@@ -427,6 +427,19 @@ static void sum_ksm(struct coord *c)
 		proto_add_stats(&c->out->ksm, &c->cell[i].ksm);
 }
 
+double coord_ops_per_second(const struct coord *c)
+{
+	const struct run_result *out = c->out;
+	uint64_t ops = out->sample[out->nsamples - 1].ops;
+
+	if (coord_linux_agentless(c))
+		return -1; /* nobody counts */
+	/* A phase that was not measured, or in which nobody did anything, has none: not that before it. */
+	return out->measured_seconds > 0 && ops > c->ops_t0
+		       ? (double)(ops - c->ops_t0) / out->measured_seconds
+		       : 0;
+}
+
 int coord_finish(struct coord *c, struct ob_err *e)
 {
 	struct run_result *out = c->out;
@@ -445,10 +458,7 @@ int coord_finish(struct coord *c, struct ob_err *e)
 	for (unsigned int i = 0; i < c->cfg->guests; i++)
 		out->checked_shared_pages += out->guest[i].checked_shared_pages;
 	out->measured_seconds = c->t0_ns ? s->t - c->phase_at : 0;
-	if (out->measured_seconds > 0 && s->ops > c->ops_t0)
-		out->ops_per_second = (double)(s->ops - c->ops_t0) / out->measured_seconds;
-	if (c->cfg->lx.on && !c->cfg->lx.agent)
-		out->ops_per_second = -1; /* nobody counts */
+	out->ops_per_second = coord_ops_per_second(c);
 	out->merge_cpu_seconds = (double)(s->merge_cpu_ns - c->phase_merge_ns) / OB_NS_PER_SEC;
 	out->huge_cpu_seconds = 0;
 	for (unsigned int i = 0; i < c->ncells; i++)

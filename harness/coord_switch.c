@@ -61,6 +61,8 @@ void coord_phase_add(struct coord *c)
 		snprintf(p->note, sizeof(p->note), "not converged");
 	for (unsigned int i = 0; i < out->guests; i++)
 		bad += !strcmp(out->guest[i].end, "failed") || !strcmp(out->guest[i].end, "lost");
+	if (coord_linux_silent(c, p->note, sizeof(p->note)))
+		p->status = RUN_DEGRADED;
 	if (bad) {
 		p->status = RUN_DEGRADED;
 		snprintf(p->note, sizeof(p->note), "%u of %u guests were gone by its end", bad,

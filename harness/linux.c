@@ -122,7 +122,8 @@ int linux_cmdline(const struct fleet_config *c, unsigned int guest, const char *
 	else /* for scripts in a guest that want to know which one they are in */
 		snprintf(words, sizeof(words), "guest=%u", guest);
 	prefixed(words, agent, sizeof(agent));
-	/* A kernel that panics resets at once, and so is over. */
-	return snprintf(buf, n, "console=ttyS0 panic=-1%s%s%s", agent, c->lx.append ? " " : "",
-			c->lx.append ? c->lx.append : "");
+	/* A kernel that panics resets at once, and so is over. An oops is the likeliest sign of a page that was
+	 * merged wrongly, and in a thread of the kernel nobody would hear of it: so it is to panic. */
+	return snprintf(buf, n, "console=ttyS0 panic=-1%s%s%s%s", c->lx.agent ? " oops=panic" : "",
+			agent, c->lx.append ? " " : "", c->lx.append ? c->lx.append : "");
 }

@@ -38,7 +38,7 @@ static int open_regular(const char *what, const char *path, uint64_t *size, stru
 int opts_check_kernel(const char *path, struct ob_err *e)
 {
 	struct ob_err why = {""};
-	struct elf_image img;
+	struct boot_image img;
 	uint64_t size;
 	size_t len;
 	void *file;
@@ -54,14 +54,10 @@ int opts_check_kernel(const char *path, struct ob_err *e)
 	ret = ob_read_file(path, ELF_MAX_BYTES, &file, &len, &why);
 	if (ret)
 		return ob_fail(e, -ret, "guest %.350s", why.msg);
-	ret = elf_parse(file, len, &img, &why);
+	/* As it will be when it is booted; and a file that is none of a kernel is told what it seems to be. */
+	ret = boot_parse(file, len, &img, &why);
 	free(file);
-	if (ret)
-		return ob_fail(e, -ret, "guest %.150s: %.220s", path, why.msg);
-	if (!img.has_pvh)
-		return ob_fail(e, ENOEXEC,
-			       "guest %.200s: has no PVH entry (XEN_ELFNOTE_PHYS32_ENTRY)", path);
-	return 0;
+	return ret ? ob_fail(e, -ret, "guest %.150s: %.220s", path, why.msg) : 0;
 }
 
 int opts_check_image(const char *path, struct ob_err *e)

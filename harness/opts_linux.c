@@ -183,10 +183,6 @@ static int settle_agent(struct fleet_config *c, struct ob_err *e)
 				       "--workload %.40s: is for the microguest only: it needs all "
 				       "of a guest's memory",
 				       c->workload[i]);
-	if (c->lx.ndisks == LINUX_MAX_DISKS)
-		return ob_fail(e, EINVAL,
-			       "--disk: with the workloads' image a guest has at most %d disks",
-			       LINUX_MAX_DISKS);
 	return 0;
 }
 
@@ -231,6 +227,7 @@ int opts_linux_settle(struct fleet_config *c, const struct opts_given *given, co
 	l->vcpus = OB_MAX(l->vcpus, 1u);
 	if (!l->boot_timeout)
 		l->boot_timeout = software ? LINUX_BOOT_SOFTWARE : LINUX_BOOT_TIMEOUT;
+	l->hang = software ? LINUX_HANG_SOFTWARE : LINUX_HANG;
 	l->input = strcmp(verb, "run") == 0 && isatty(STDIN_FILENO) &&
 		   tcgetpgrp(STDIN_FILENO) == getpgrp();
 	ret = l->agent ? settle_agent(c, e) : settle_agentless(c, given, verb, e);

@@ -18,13 +18,18 @@
 struct fleet_config;
 struct opts_given;
 
-#define LINUX_MAX_DISKS	    4
+#define LINUX_MAX_DISKS	    4 /* besides the image that workloads read */
 #define LINUX_MAX_VCPUS	    64
 #define LINUX_MAX_BOOT	    86400
 #define LINUX_MAX_READY	    64 /* bytes */
 #define LINUX_DEFAULT_MEM   (128 * OB_MIB)
 #define LINUX_BOOT_TIMEOUT  60	 /* s, until the guest has booted */
 #define LINUX_BOOT_SOFTWARE 3600 /* the same on a KVM without hardware below it */
+/* s, that an agent which has spoken may be silent: it reports several times a second, but later on a host
+ * that has no CPU for it. From so long on it is remarked on at the end, when it cannot be waited for. */
+#define LINUX_HANG	    30
+#define LINUX_HANG_SOFTWARE 600
+#define LINUX_SILENT(hang)  ((hang) / 3 * 2)
 #define LINUX_VERSION	    160
 #define LINUX_GUEST_IN_PATH "{}"    /* in --disk: the guest's number */
 #define LINUX_FOLDER	    "linux" /* of the project's image, next to overbook */
@@ -43,6 +48,7 @@ struct linux_opts {
 	const char *append;	   /* NULL: nothing */
 	unsigned int vcpus;	   /* 0: one */
 	unsigned int boot_timeout; /* s */
+	unsigned int hang;	   /* s, an agent that was silent for so long: the guest hangs */
 	const char *ready;	   /* said on its console once it has booted; NULL: not known */
 	struct linux_disk disk[LINUX_MAX_DISKS];
 	unsigned int ndisks;

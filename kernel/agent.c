@@ -142,7 +142,7 @@ bool agent_read_report(struct agent *a, struct agent_report *out)
 		return read_from_page(a, out);
 	ob_lock(&a->port->lock);
 	have = a->port->has_report;
-	*out = a->port->report;
+	*out = have ? a->port->report : (struct agent_report){0};
 	ob_unlock(&a->port->lock);
 	return have;
 }

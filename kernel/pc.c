@@ -64,6 +64,16 @@ static uint64_t pm_control_read(void *dev, uint64_t off, unsigned int size)
 	return (atomic_load(&pc->pm1_control) | PM1_SCI_EN) >> (8 * off);
 }
 
+/* An agent says how it ends before it powers off, and that was the end then. So one that has not was
+ * killed, or could not. */
+static void power_off(struct vm *vm)
+{
+	if (vm->agent.port)
+		vm_fail(vm, "powered off, its agent has not said why");
+	else
+		vm_exit(vm, 0);
+}
+
 static void pm_control_write(void *dev, uint64_t off, unsigned int size, uint64_t value)
 {
 	struct pc *pc = dev;
@@ -72,7 +82,7 @@ static void pm_control_write(void *dev, uint64_t off, unsigned int size, uint64_
 		return;
 	atomic_store(&pc->pm1_control, (uint32_t)value & ~PM1_SLP_EN);
 	if (value & PM1_SLP_EN && (value >> PM1_SLP_TYP_SHIFT & PM1_SLP_TYP_MASK) == PC_SLP_TYP_S5)
-		vm_exit(pc->vm, 0);
+		power_off(pc->vm);
 }
 
 /* The i8042's status: its input buffer is empty, so nobody waits before he writes a command. */

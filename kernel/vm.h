@@ -51,7 +51,7 @@ enum vm_end {
 	VM_END_FAILED, /* the guest misbehaved: reason says how */
 };
 
-#define VM_MAX_DISKS 4
+#define VM_MAX_DISKS 5 /* and a port, and an entropy device: at most ACPI_MAX_VIRTIO in all */
 #define VM_MAX_VCPUS 64
 
 struct vm_config {

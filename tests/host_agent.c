@@ -357,6 +357,31 @@ Test(agent, workers_share, .timeout = 120)
 	cr_expect_eq(s.exit_code, 0);
 }
 
+/* As many as a guest may have CPUs, as far as there is memory for each of them. */
+Test(agent, a_worker_a_cpu, .timeout = 120)
+{
+	static const struct {
+		unsigned int mib, threads;
+	} cases[] = {{20 * 13, 20 + 1}, {20 * 12, 19 + 1}};
+	char path[64];
+	struct stat st;
+	struct sent s;
+	pid_t pid;
+
+	NEED_AGENT();
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		pid = start("workload=touch seed=1 param=1", cases[i].mib, NULL, "20");
+		wait_for(&s, warm);
+		snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+		cr_assert_eq(stat(path, &st), 0);
+		cr_expect_eq(st.st_nlink - 2, cases[i].threads, "%lu", (unsigned long)st.st_nlink);
+		cr_assert_eq(finish(pid, SIGTERM), 0);
+		read_port(&s);
+		cr_expect_eq(s.last.mismatches, 0);
+		cr_expect_eq(s.exit_code, 0);
+	}
+}
+
 /* The address of its greatest private anonymous memory, which is what it verifies, and its bytes. */
 static uint64_t memory_of(pid_t pid, uint64_t *bytes)
 {
@@ -474,7 +499,7 @@ Test(agent, what_it_refuses, .timeout = 120)
 Test(agent, usage, .timeout = 120)
 {
 	static const char *const bad[][2] = {
-		{"--mem", "0"},	     {"--mem", "x"}, {"--workers", "17"},
+		{"--mem", "0"},	     {"--mem", "x"}, {"--workers", "65"},
 		{"--nonsense", "1"}, {"more", "x"},
 	};
 

@@ -68,7 +68,7 @@ Test(cli, bad_input_is_one_line_and_status_2)
 		{"fleet --merge-across-nodes=1", "takes no value"},
 		{"run --domain a", "domain"},
 		{"fleet --kernel /no/such/file", "/no/such/file"},
-		{"fleet --kernel /etc/passwd", "ELF"},
+		{"fleet --kernel /etc/passwd", "a text file"},
 		{"fleet --image /no/such/file", "/no/such/file"},
 		{"fleet --image /etc/passwd", "image"},
 		{"fleet stray", "stray"},

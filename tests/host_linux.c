@@ -84,6 +84,19 @@ Test(linux_files, bad_kernels)
 		{0x1f4, 4, 0x100000, "truncated bzImage"},
 		{0x260, 4, 0x10000000, "give at least 258M"},
 	};
+	static const struct {
+		const char *data, *says;
+	} other[] = {
+		{"some text", "a Linux bzImage or vmlinux is needed"},
+		{"#!/bin/sh\n", "a script: a Linux"},
+		{"\x1f\x8b\x08", "gzip data (unpack it first): "},
+		{"\xfd"
+		 "7zXZ",
+		 "xz data (unpack it first): "},
+		{"!<arch>\n", "the vmlinuz is inside"},
+		{"QFI\xfb", "a qcow2 disk image: "},
+		{"\177ELF", "ELF"},
+	};
 	struct place p;
 	uint8_t k[TINY_MAX];
 
@@ -96,8 +109,13 @@ Test(linux_files, bad_kernels)
 		put("k", k, n, (off_t)n);
 		refused("run --kernel k --mem 16M", spoil[i].says);
 	}
-	put("k", "some text", 9, 9);
-	refused("run --guest linux --kernel k", "bzImage");
+	for (size_t i = 0; i < sizeof(other) / sizeof(other[0]); i++) {
+		put("k", other[i].data, strlen(other[i].data), 4096);
+		refused("run --guest linux --kernel k", other[i].says);
+		/* It is not said of which guest it is to be the kernel. */
+		refused("run --kernel k", other[i].says);
+		refused("run --guest microguest --kernel k", other[i].says);
+	}
 	put("k", "", 0, 0);
 	refused("run --guest linux --kernel k", "is empty");
 	refused("run --guest linux --kernel .", "is a folder");

@@ -186,6 +186,24 @@ Test(linux_run, a_guest_that_does_not_boot_in_time_is_ended, .timeout = 90)
 	cli_free(&c);
 }
 
+/* Without a word of the agent's it is no good end, as it is without an agent; a reboot is none at all. */
+Test(linux_run, a_guest_that_powers_off_says_why_if_it_has_an_agent, .timeout = 90)
+{
+	struct cli c;
+
+	NEED_KVM();
+	run(&c, "fleet", "--guests 3 --append tiny=orh --workload idle --boot-timeout 3 --quiet");
+	cr_assert_eq(c.status, 1, "%s%s", c.out, c.err);
+	for (size_t i = 0; i < 2; i++) {
+		cr_assert_str_eq(cli_str(guest(&c, i), "end"), "failed");
+		cr_assert_str_eq(cli_str(guest(&c, i), "reason"),
+				 "powered off, its agent has not said why");
+		cr_assert(tail_has(guest(&c, i), "tiny kernel up"));
+	}
+	cr_assert(strstr(cli_str(guest(&c, 2), "reason"), "did not boot"), "%s", c.err);
+	cli_free(&c);
+}
+
 Test(linux_run, a_silent_console_is_remarked_on, .timeout = 90)
 {
 	struct cli c;

@@ -12,6 +12,7 @@
 #include "kernel/vm.h"
 
 #define TIMEOUT 60 /* s */
+#define HANG	30
 
 struct bed {
 	struct cell c;
@@ -42,6 +43,7 @@ static struct bed *bed_new(const char *ready)
 	b->c.lx.on = b->c.lx.remark = true;
 	b->c.lx.agent = !ready;
 	b->c.lx.boot_ns = TIMEOUT * OB_NS_PER_SEC;
+	b->c.lx.hang_ns = HANG * OB_NS_PER_SEC;
 	strcpy(b->c.lx.ready, ready ? ready : "");
 	ob_mutex_init(&b->vm.end_lock, OB_RANK_VM_END);
 	serial_init(&b->vm.serial, -1);
@@ -269,5 +271,78 @@ Test(cell_boot, who_sees_the_console_needs_no_remark)
 	cr_assert(!later(b, TIMEOUT));
 	cr_assert_eq(b->g.boot.remarks, 1);
 	cr_assert(strstr(b->g.boot.remark, "console=ttyS0"));
+	bed_free(b);
+}
+
+/* So many seconds later, looked at each second, with this heartbeat. Has it been ended? */
+static bool beats(struct bed *b, uint64_t s, uint64_t heartbeat)
+{
+	for (; s; s--) {
+		b->s++;
+		cr_assert(cell_linux_watch(&b->c, &b->g, heartbeat, now(&b->c.host)));
+	}
+	return b->vm.end == VM_END_FAILED;
+}
+
+Test(cell_hang, an_agent_that_falls_silent)
+{
+	struct bed *b = bed_new(NULL);
+
+	b->c.lx.boot_ns = 3600 * OB_NS_PER_SEC;
+	cr_assert(!beats(b, 1, 7));
+	cr_assert(!beats(b, HANG - 1, 7));
+	cr_assert(!beats(b, 1, 8), "it was only slow");
+	cr_assert_eq(b->g.silent_ns, 0);
+	cr_assert(!beats(b, HANG - 1, 8));
+	cr_assert_eq(b->g.silent_ns, (HANG - 1) * OB_NS_PER_SEC);
+	cr_assert(beats(b, 1, 8), "however long it may take to boot");
+	why(b, "hangs: its agent has said nothing for 30 s");
+}
+
+Test(cell_hang, who_is_held_cannot_speak)
+{
+	struct bed *b = bed_new(NULL);
+
+	cr_assert(!beats(b, HANG - 5, 7));
+	b->c.paused = true;
+	cr_assert(!beats(b, 10 * HANG, 7));
+	b->c.paused = false;
+	b->c.stood = true;
+	cr_assert(!beats(b, 10 * HANG, 7));
+	b->c.stood = false;
+	cr_assert_eq(b->g.silent_ns, (HANG - 6) * OB_NS_PER_SEC, "nor is it forgotten for that");
+	/* It stood between two looks: cell_pause says so. */
+	b->g.beat_ns = 0;
+	b->s += HANG;
+	cr_assert(!beats(b, 1, 7));
+	cr_assert(!beats(b, 5, 7));
+	cr_assert(beats(b, 1, 7));
+	bed_free(b);
+}
+
+Test(cell_hang, a_host_on_which_nobody_can_look_is_to_blame)
+{
+	struct bed *b = bed_new(NULL);
+
+	cr_assert(!beats(b, 1, 7));
+	for (unsigned int i = 0; i < HANG / 2 - 1; i++) {
+		b->s += 10 * HANG;
+		cr_assert(!beats(b, 1, 7), "%u", i);
+	}
+	b->s += HANG;
+	cr_assert(beats(b, 1, 7));
+	bed_free(b);
+}
+
+Test(cell_hang, a_reset_is_no_silence)
+{
+	struct bed *b = bed_new(NULL);
+
+	report(b);
+	cr_assert(!later(b, 1));
+	cr_assert(!beats(b, HANG - 1, 0));
+	reset(b);
+	cr_assert(!later(b, 1));
+	cr_assert_eq(b->g.silent_ns, 0);
 	bed_free(b);
 }

@@ -113,8 +113,7 @@ Test(linux_opts, bad_lines)
 		{"run --guest linux --append a --append b", "twice"},
 		{"run --guest linux --append a\tb", "control character (0x09)"},
 		{"run --initrd i --disk a --disk b --disk c --disk d --disk e", "at most 4"},
-		{"run --guest linux --disk a --disk b --disk c --disk d",
-		 "with the workloads' image"},
+		{"run --guest linux --disk a --disk b --disk c --disk d --disk e", "at most 4"},
 		{"fleet --guests 2 --initrd i --disk d:rw", "2 guests cannot write to one file"},
 		{"compare --guests 1 --initrd i --disk d:rw", "must start alike"},
 		{"fleet --guest linux --workload ping", "microguest only"},
@@ -148,6 +147,9 @@ Test(linux_opts, disks)
 	cr_expect_str_eq(path, "c");
 	linux_disk_path(&l->c, 2, 12, path, 1);
 	cr_expect_str_eq(path, "");
+	cr_assert_eq(settle(l, "run --guest linux --disk a --disk b --disk c --disk d"), 0, "%s",
+		     l->e.msg);
+	cr_expect_eq(l->c.lx.ndisks, 4, "and the workloads' image");
 	/* Several modes, and one start. */
 	cr_expect_eq(
 		settle(l, "fleet --guests 2 --initrd i --disk {}:rw --live --sharing off,hash"), 0,
@@ -164,14 +166,16 @@ Test(linux_opts, command_line)
 	cr_assert_eq(settle(l, "fleet --guest linux --seed 2 --workload touch:30 --append nokaslr"),
 		     0);
 	n = linux_cmdline(&l->c, 3, l->c.workload[0], buf, sizeof(buf));
-	cr_expect_str_eq(buf, "console=ttyS0 panic=-1 overbook.workload=touch overbook.param=30 "
-			      "overbook.seed=2000010 overbook.common=2 overbook.guest=3 nokaslr");
+	cr_expect_str_eq(buf, "console=ttyS0 panic=-1 oops=panic overbook.workload=touch "
+			      "overbook.param=30 overbook.seed=2000010 overbook.common=2 "
+			      "overbook.guest=3 nokaslr");
 	cr_expect_eq(n, (int)strlen(buf));
 	cr_expect_eq(linux_cmdline(&l->c, 3, l->c.workload[0], buf, 8), n, "how long it would be");
 	cr_expect_str_eq(buf, "console");
 	cr_assert_eq(settle(l, "fleet --initrd i"), 0);
 	linux_cmdline(&l->c, 0, l->c.workload[0], buf, sizeof(buf));
-	cr_expect_str_eq(buf, "console=ttyS0 panic=-1 overbook.guest=0", "no work, no words");
+	cr_expect_str_eq(buf, "console=ttyS0 panic=-1 overbook.guest=0",
+			 "no work, no words, and their own way with an oops");
 	free(l);
 }
 

@@ -16,14 +16,13 @@
 #include "workloads/common/guest.h"
 #include "workloads/linux/kind.h"
 
-#define WORKERS_MAX 16
+#define WORKERS_MAX 64 /* as a guest has CPUs */
 #define PATH_LEN    128
 
 /* What the host is told through: frames, whole ones, from any thread. */
 struct port {
 	int fd; /* -1: nobody listens */
 	pthread_mutex_t lock;
-	uint64_t dropped; /* frames that the host was too slow for */
 };
 
 struct worker {
@@ -88,7 +87,7 @@ void boot_end(const struct agent *a, uint64_t code) __attribute__((noreturn));
 
 /* Open the port named AGENT_PORT_NAME, waiting for it for a while. 0 or -1. */
 int find_port(struct agent *a);
-/* Open the disk that was named, or the first /dev/vd* that holds an image. 0, or -1 when one was
+/* Open the disk that was named, or the last /dev/vd* that holds an image. 0, or -1 when one was
  * named and cannot be opened, with errno. */
 int find_disk(struct agent *a);
 /* Read a small file into @buf, always with an end. Its length, or -1. */
@@ -99,6 +98,8 @@ ssize_t read_text(const char *path, char *buf, size_t len);
 /* At most so long for the host to take it, then it is dropped. */
 void port_send(struct port *p, enum agent_frame_type type, const void *data, size_t bytes,
 	       unsigned int wait_ms);
+/* Send the end. The host has it when this returns, or does not listen. */
+void port_end(struct port *p, uint64_t code);
 /* Send the sum of all workers' reports. */
 void port_report(struct agent *a);
 /* Send what the worker has gathered. */

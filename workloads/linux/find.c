@@ -102,7 +102,9 @@ int find_disk(struct agent *a)
 		return open_disk(a, path) ? 0 : -1;
 	if (a->words)
 		return 0; /* told what to do by its caller: it looks for nothing */
-	for (unsigned int i = 0; i < DISKS; i++) {
+	/* The workloads' image is behind all disks that the guest's owner has named, and one of those may be an
+	 * image too. */
+	for (unsigned int i = DISKS; i-- > 0;) {
 		name[sizeof(name) - 2] = (char)('a' + i);
 		if (!open_disk(a, name))
 			continue;

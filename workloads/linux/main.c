@@ -63,7 +63,7 @@ void platform_end(struct guest *g, uint64_t code)
 
 	pthread_mutex_lock(&a->lock); /* for good: only one ends */
 	port_report(a);
-	port_send(&a->port, AGENT_FRAME_EXIT, &code, sizeof(code), 2000);
+	port_end(&a->port, code);
 	boot_end(a, code);
 }
 
@@ -208,6 +208,8 @@ static int usage(const char *what)
 	return 2;
 }
 
+_Static_assert(WORKERS_MAX == 64, "as is said when --workers makes no sense");
+
 static int parse_options(struct agent *a, int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -237,7 +239,7 @@ static int parse_options(struct agent *a, int argc, char **argv)
 			break;
 		case 'n':
 			if (!str_number(optarg, 0, &n) || n < 1 || n > WORKERS_MAX)
-				return usage("--workers takes 1 to 16");
+				return usage("--workers takes 1 to 64");
 			a->nworkers = n;
 			break;
 		default:
