@@ -222,10 +222,12 @@ struct virtio_dev {
 	uint32_t dev_sel, drv_sel, q_sel;
 	uint64_t drv_features;
 	uint32_t irq_status;
-	bool broken;	 /* needs reset: the driver has done something impossible */
-	const char *why; /* what that was: a string constant */
-	bool resetting;	 /* a reset waits for work under way: registers do nothing until then */
-	int irq_fd;	 /* an eventfd that is ticked for an interrupt; -1: none. Not owned. */
+	bool broken;	   /* needs reset: the driver has done something impossible */
+	const char *why;   /* what that was: a string constant */
+	bool resetting;	   /* a reset waits for work under way: registers do nothing until then */
+	bool reset_wanted; /* what is waited for is to be a reset, and not of one queue alone */
+	pthread_cond_t at_rest; /* resetting is over */
+	int irq_fd; /* an eventfd that is ticked for an interrupt; -1: none. Not owned. */
 };
 
 extern const struct bus_ops virtio_mmio_bus_ops;
