@@ -8,7 +8,7 @@
  *
  * A guest decides how much it asks for, and one thread serves all guests of the cell. So a turn
  * ends after so many requests or bytes, whichever comes first, and the device goes to the end of
- * the queue.
+ * the queue. A request larger than a driver may make it is refused (BLK_MAX_BYTES).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,6 +20,7 @@
 
 #include "kernel/virtio_blk_int.h"
 
+#define BLK_F_SIZE_MAX (1ULL << 1)
 #define BLK_F_SEG_MAX  (1ULL << 2)
 #define BLK_F_RO       (1ULL << 5)
 #define BLK_F_BLK_SIZE (1ULL << 6)
@@ -99,7 +100,8 @@ static uint64_t blk_config_read(struct virtio_dev *d, uint64_t off, unsigned int
 {
 	struct blk_config cfg = {
 		.capacity = blk_of(d)->sectors,
-		.seg_max = VIRTQ_MAX_CHAIN - 2, /* without header and status */
+		.size_max = BLK_SIZE_MAX,
+		.seg_max = BLK_SEG_MAX,
 		.blk_size = VIRTIO_BLK_SECTOR,
 		.num_queues = d->features & BLK_F_MQ ? (uint16_t)d->nqueues : 0,
 	};
@@ -118,12 +120,13 @@ static void blk_reset(struct virtio_dev *d)
 	io_worker_drain(b->worker, &b->work);
 }
 
-#define BLK_OPS(more)                                                                         \
-	{                                                                                     \
-		.device_id = 2,                                                               \
-		.features = BLK_F_SEG_MAX | BLK_F_BLK_SIZE | VIRTIO_F_INDIRECT_DESC | (more), \
-		.nqueues = VIRTIO_MAX_QUEUES, .notify = blk_notify,                           \
-		.config_read = blk_config_read, .reset = blk_reset,                           \
+#define BLK_OPS(more)                                                         \
+	{                                                                     \
+		.device_id = 2,                                               \
+		.features = BLK_F_SIZE_MAX | BLK_F_SEG_MAX | BLK_F_BLK_SIZE | \
+			    VIRTIO_F_INDIRECT_DESC | (more),                  \
+		.nqueues = VIRTIO_MAX_QUEUES, .notify = blk_notify,           \
+		.config_read = blk_config_read, .reset = blk_reset,           \
 	}
 static const struct virtio_dev_ops blk_ops = BLK_OPS(BLK_F_RO);
 static const struct virtio_dev_ops blk_ops_writable = BLK_OPS(BLK_F_FLUSH);

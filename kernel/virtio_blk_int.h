@@ -5,6 +5,15 @@
 
 #include "kernel/device.h"
 
+/*
+ * Most bytes of one request: it is done in one go, and others of the cell wait for it. A driver that
+ * takes what we offer stays below: as many segments as a chain has room for, of at most so many bytes.
+ */
+#define BLK_MAX_BYTES (16 * OB_MIB)
+#define BLK_SEG_MAX   (VIRTQ_MAX_CHAIN - 2) /* without header and status */
+#define BLK_SIZE_MAX  (128 * OB_KIB)
+_Static_assert(BLK_SEG_MAX *BLK_SIZE_MAX <= BLK_MAX_BYTES, "what is offered is done");
+
 /* The data of a request: what the device writes, or what it reads. */
 struct blk_data {
 	struct virtq_buf buf[VIRTQ_MAX_CHAIN];

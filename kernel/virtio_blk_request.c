@@ -105,12 +105,13 @@ static void tell_read(struct virtio_blk *b, const struct blk_data *out, uint64_t
 	}
 }
 
-/* Whole sectors, inside the image? */
+/* Whole sectors, inside the image, and no more than one request may move? */
 static bool range_ok(const struct virtio_blk *b, const struct blk_data *data, uint64_t sector)
 {
 	uint64_t n = data->len / VIRTIO_BLK_SECTOR;
 
-	return !(data->len % VIRTIO_BLK_SECTOR) && sector <= b->sectors && n <= b->sectors - sector;
+	return !(data->len % VIRTIO_BLK_SECTOR) && data->len <= BLK_MAX_BYTES &&
+	       sector <= b->sectors && n <= b->sectors - sector;
 }
 
 static uint8_t do_read(struct virtio_blk *b, const struct blk_data *out, uint64_t sector)
