@@ -319,7 +319,9 @@ struct virtio_blk {
 	char id[20];	  /* what the guest may ask for (VIRTIO_BLK_T_GET_ID) */
 	unsigned int next_queue;
 	_Atomic uint64_t read_bytes, written_bytes;
-	_Atomic uint64_t delay_ns;	 /* tests: wait so long in the middle of each read */
+	_Atomic uint64_t syncs; /* how often the image was flushed to its disk */
+	_Atomic uint64_t
+		delay_ns; /* tests: wait so long in the middle of each read, and before a sync */
 	_Atomic uint64_t rejected;	 /* requests answered with an error status */
 	const struct blk_hint_ops *hint; /* NULL: nobody wants to know */
 	void *hint_arg;

@@ -7,8 +7,8 @@
  * fill one; all of them are served by the I/O worker, a request at a time (virtio_blk_request.c).
  *
  * A guest decides how much it asks for, and one thread serves all guests of the cell. So a turn
- * ends after so many requests or bytes, whichever comes first, and the device goes to the end of
- * the queue. A request larger than a driver may make it is refused (BLK_MAX_BYTES).
+ * ends after so many requests or bytes, or a flush, whichever comes first, and the device goes to the
+ * end of the queue. A request larger than a driver may make it is refused (BLK_MAX_BYTES).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,7 +24,6 @@
 #define BLK_F_SEG_MAX  (1ULL << 2)
 #define BLK_F_RO       (1ULL << 5)
 #define BLK_F_BLK_SIZE (1ULL << 6)
-#define BLK_F_FLUSH    (1ULL << 9)
 #define BLK_F_MQ       (1ULL << 12)
 
 /* Configuration space, as far as the offered features make it valid. */
@@ -46,19 +45,31 @@ static struct virtio_blk *blk_of(struct virtio_dev *d)
 	return (struct virtio_blk *)(void *)((char *)d - offsetof(struct virtio_blk, dev));
 }
 
+void virtio_blk_tell(struct virtio_blk *b, struct blk_turn *t)
+{
+	for (unsigned int q = 0; q < b->dev.nqueues; q++)
+		if (t->answered & 1U << q)
+			virtio_dev_interrupt(&b->dev, q);
+	t->answered = 0;
+}
+
+static bool turn_over(const struct blk_turn *t)
+{
+	return t->requests >= VIRTIO_TURN_REQUESTS || t->bytes >= VIRTIO_TURN_BYTES || t->synced;
+}
+
 /*
  * A turn: a request of each queue after another, until they are all empty or others have their turn.
  * A turn goes on with the queue that the one before did not get to.
  */
 static void blk_run(struct virtio_blk *b)
 {
-	unsigned int done = 0, idle = 0, answered = 0;
-	uint64_t bytes = 0;
+	struct blk_turn t = {0};
 	struct virtq_chain c;
 	const char *why = NULL;
-	bool more = true;
+	unsigned int idle = 0;
 
-	while (!why && more && idle < b->dev.nqueues && virtio_dev_live(&b->dev)) {
+	while (!why && !turn_over(&t) && idle < b->dev.nqueues && virtio_dev_live(&b->dev)) {
 		unsigned int q = b->next_queue;
 
 		b->next_queue = (q + 1) % b->dev.nqueues;
@@ -67,17 +78,15 @@ static void blk_run(struct virtio_blk *b)
 			continue;
 		}
 		idle = 0;
-		why = virtio_blk_request(b, q, &c);
-		answered |= 1U << q;
-		bytes += c.read_len + c.write_len;
-		more = ++done < VIRTIO_TURN_REQUESTS && bytes < VIRTIO_TURN_BYTES;
+		t.requests++;
+		t.bytes += c.read_len + c.write_len;
+		why = virtio_blk_request(b, q, &c, &t);
+		t.answered |= 1U << q;
 	}
-	for (unsigned int q = 0; q < b->dev.nqueues; q++)
-		if (answered & 1U << q)
-			virtio_dev_interrupt(&b->dev, q);
+	virtio_blk_tell(b, &t);
 	if (why)
 		virtio_dev_fail(&b->dev, why);
-	else if (!more)
+	else if (turn_over(&t))
 		b->dev.ops->notify(&b->dev, 0);
 }
 

@@ -125,6 +125,21 @@ static uint8_t do_read(struct virtio_blk *b, const struct blk_data *out, uint64_
 	return BLK_S_OK;
 }
 
+/* What was written is on the disk when this returns. It takes long: what is answered is told before. */
+static uint8_t do_sync(struct virtio_blk *b, struct blk_turn *t)
+{
+	uint64_t delay = atomic_load(&b->delay_ns);
+
+	if (!b->writable)
+		return BLK_S_OK;
+	virtio_blk_tell(b, t);
+	t->synced = true;
+	atomic_fetch_add_explicit(&b->syncs, 1, memory_order_relaxed);
+	if (delay)
+		virtio_rest(delay);
+	return fdatasync(b->fd) ? BLK_S_IOERR : BLK_S_OK;
+}
+
 static uint8_t do_write(struct virtio_blk *b, const struct blk_data *in, uint64_t sector)
 {
 	uint64_t off = sector * VIRTIO_BLK_SECTOR, first = off >> OB_PAGE_SHIFT;
@@ -161,7 +176,8 @@ static uint8_t do_get_id(struct virtio_blk *b, struct blk_data *out)
 
 /* @written: bytes from the start of @out. */
 static uint8_t do_request(struct virtio_blk *b, const struct blk_header *h,
-			  const struct blk_data *in, struct blk_data *out, uint64_t *written)
+			  const struct blk_data *in, struct blk_data *out, struct blk_turn *t,
+			  uint64_t *written)
 {
 	uint8_t status;
 
@@ -174,7 +190,7 @@ static uint8_t do_request(struct virtio_blk *b, const struct blk_header *h,
 		status = do_get_id(b, out);
 		break;
 	case BLK_T_FLUSH:
-		return b->writable && fdatasync(b->fd) ? BLK_S_IOERR : BLK_S_OK;
+		return do_sync(b, t);
 	case BLK_T_OUT:
 		return do_write(b, in, h->sector);
 	default:
@@ -185,7 +201,8 @@ static uint8_t do_request(struct virtio_blk *b, const struct blk_header *h,
 	return status;
 }
 
-const char *virtio_blk_request(struct virtio_blk *b, unsigned int q, const struct virtq_chain *c)
+const char *virtio_blk_request(struct virtio_blk *b, unsigned int q, const struct virtq_chain *c,
+			       struct blk_turn *t)
 {
 	struct blk_header h;
 	struct blk_data in, out;
@@ -201,7 +218,7 @@ const char *virtio_blk_request(struct virtio_blk *b, unsigned int q, const struc
 	split_header(c, &in);
 	if (read_header(b, c, &h))
 		return "disk request whose header cannot be read";
-	status = do_request(b, &h, &in, &out, &written);
+	status = do_request(b, &h, &in, &out, t, &written);
 	if (status != BLK_S_OK)
 		atomic_fetch_add_explicit(&b->rejected, 1, memory_order_relaxed);
 	if (virtio_dev_write(&b->dev, to_status, &status, sizeof(status)))

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tests/fake_host.h"
@@ -115,6 +116,31 @@ static void offer(struct bed *b, unsigned int q, unsigned int slot, uint32_t typ
 		  (uint16_t)(i + 2));
 	vdrv_desc(v, v->desc, i + 2, STATUS + n, 1, VDRV_WRITE, 0);
 	vdrv_offer(v, (uint16_t)i);
+}
+
+/* On the worker, between two turns of the disk. */
+struct look {
+	struct io_work work; /* first */
+	struct bed *bed;
+	_Atomic bool gate;
+	unsigned int answered;
+};
+
+static void nap(void)
+{
+	struct timespec ts = {.tv_nsec = 1000000};
+
+	nanosleep(&ts, NULL);
+}
+
+static void look(struct io_work *w)
+{
+	struct look *l = (struct look *)(void *)w;
+
+	while (l->gate)
+		nap();
+	for (unsigned int q = 0; q < l->bed->blk.dev.nqueues; q++)
+		l->answered += l->bed->blk.dev.q[q].used_idx;
 }
 
 static unsigned int answer(struct bed *b, unsigned int q, uint32_t *len)
@@ -348,5 +374,49 @@ Test(blk_queues, a_block_device_is_an_image)
 	vdrv_kick(&b->v[0]);
 	cr_assert_eq(answer(b, 0, &len), 1);
 	close(loop);
+	bed_free(b);
+}
+
+/* A sync takes as long as the disk does: others have their turn after each. */
+Test(blk_queues, a_flush_ends_the_turn)
+{
+	struct bed *b = bed_new(1);
+	struct look first = {.work.run = look, .bed = b, .gate = true};
+	struct look next = {.work.run = look, .bed = b};
+	uint32_t len;
+
+	start(b, 1);
+	io_worker_queue(b->worker, &first.work);
+	offer(b, 0, 0, T_IN, 0, DATA, 512);
+	for (unsigned int i = 1; i < 4; i++)
+		offer(b, 0, i, T_FLUSH, 0, 0, 0);
+	vdrv_kick(&b->v[0]);
+	io_worker_queue(b->worker, &next.work);
+	first.gate = false;
+	io_worker_drain(b->worker, &next.work);
+	cr_assert_eq(next.answered, 2, "%u answered: a read and a flush", next.answered);
+	for (unsigned int i = 0; i < 4; i++)
+		cr_assert_eq(answer(b, 0, &len), 0);
+	cr_assert_eq(b->blk.syncs, 3);
+	bed_free(b);
+}
+
+/* And who has an answer is told before it. */
+Test(blk_queues, nobody_waits_for_the_flush_behind_him)
+{
+	struct bed *b = bed_new(2);
+	uint32_t len;
+
+	start(b, 2);
+	offer(b, 0, 0, T_IN, 0, DATA, 512);
+	offer(b, 1, 0, T_FLUSH, 0, 0, 0);
+	b->blk.delay_ns = OB_NS_PER_SEC;
+	vdrv_kick(&b->v[0]);
+	while (!vdrv_get(&b->blk.dev, VDRV_IRQ_STATUS))
+		nap();
+	cr_assert_eq(*ram(b, STATUS), 0);
+	cr_assert_eq(*ram(b, STATUS + 8), 0xee, "the flush is under way");
+	cr_assert_eq(answer(b, 0, &len), 0);
+	cr_assert_eq(answer(b, 1, &len), 0);
 	bed_free(b);
 }
