@@ -140,7 +140,14 @@ static uint8_t do_sync(struct virtio_blk *b, struct blk_turn *t)
 	return fdatasync(b->fd) ? BLK_S_IOERR : BLK_S_OK;
 }
 
-static uint8_t do_write(struct virtio_blk *b, const struct blk_data *in, uint64_t sector)
+/* A driver that cannot flush takes what is answered for durable (5.2.6.2). */
+static bool can_flush(const struct virtio_blk *b)
+{
+	return b->dev.drv_features & BLK_F_FLUSH;
+}
+
+static uint8_t do_write(struct virtio_blk *b, const struct blk_data *in, uint64_t sector,
+			struct blk_turn *t)
 {
 	uint64_t off = sector * VIRTIO_BLK_SECTOR, first = off >> OB_PAGE_SHIFT;
 	uint64_t end = (off + in->len + OB_PAGE_MASK) >> OB_PAGE_SHIFT;
@@ -152,6 +159,8 @@ static uint8_t do_write(struct virtio_blk *b, const struct blk_data *in, uint64_
 	/* A write that failed may have written a part. */
 	if (b->hint && in->len)
 		b->hint->written(b->hint_arg, first, end - first);
+	if (status == BLK_S_OK && !can_flush(b))
+		status = do_sync(b, t);
 	if (status == BLK_S_OK)
 		atomic_fetch_add_explicit(&b->written_bytes, in->len, memory_order_relaxed);
 	return status;
@@ -192,7 +201,7 @@ static uint8_t do_request(struct virtio_blk *b, const struct blk_header *h,
 	case BLK_T_FLUSH:
 		return do_sync(b, t);
 	case BLK_T_OUT:
-		return do_write(b, in, h->sector);
+		return do_write(b, in, h->sector, t);
 	default:
 		return BLK_S_UNSUPP;
 	}

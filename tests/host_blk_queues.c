@@ -29,7 +29,8 @@
 #define T_FLUSH	 4
 #define T_GET_ID 8
 
-#define F_MQ (1ULL << 12)
+#define F_FLUSH (1ULL << 9)
+#define F_MQ	(1ULL << 12)
 
 struct bed {
 	struct ob_host *h;
@@ -39,6 +40,7 @@ struct bed {
 	struct vdrv v[NQ];
 	unsigned char image[SECTORS * 512];
 	int fd;
+	uint64_t features; /* that the driver takes, but for F_MQ */
 };
 
 static int file_with(const void *data, size_t len)
@@ -60,7 +62,7 @@ static void start(struct bed *b, unsigned int n)
 		vdrv_layout(&b->v[q], &b->blk.dev, &b->gm, QSIZE, gpa(RINGS + q * 0x1000ULL));
 		b->v[q].queue = q;
 	}
-	cr_assert_eq(vdrv_negotiate(&b->blk.dev, n > 1 ? F_MQ : 0), 11);
+	cr_assert_eq(vdrv_negotiate(&b->blk.dev, b->features | (n > 1 ? F_MQ : 0)), 11);
 	for (unsigned int q = 1; q < n; q++)
 		vdrv_setup(&b->v[q]);
 	cr_assert_eq(vdrv_start(&b->v[0]), 15);
@@ -419,4 +421,25 @@ Test(blk_queues, nobody_waits_for_the_flush_behind_him)
 	cr_assert_eq(answer(b, 0, &len), 0);
 	cr_assert_eq(answer(b, 1, &len), 0);
 	bed_free(b);
+}
+
+/* A driver that does not know how to flush has its writes on the disk when they are answered. */
+Test(blk_queues, who_cannot_flush_need_not)
+{
+	for (int can = 0; can < 2; can++) {
+		struct bed *b = bed_new(1);
+		uint32_t len;
+
+		b->features = can ? F_FLUSH : 0;
+		start(b, 1);
+		offer(b, 0, 0, T_OUT, 7, DATA, 512);
+		offer(b, 0, 1, T_OUT, SECTORS, DATA, 512);
+		offer(b, 0, 2, T_IN, 7, DATA, 512);
+		vdrv_kick(&b->v[0]);
+		cr_assert_eq(answer(b, 0, &len), 0);
+		cr_assert_eq(answer(b, 0, &len), 1);
+		cr_assert_eq(answer(b, 0, &len), 0);
+		cr_assert_eq(b->blk.syncs, can ? 0 : 1);
+		bed_free(b);
+	}
 }
