@@ -383,6 +383,10 @@ struct virtio_console {
 	bool asked;	   /* a control message was taken and not looked at yet: */
 	uint16_t asked_head;
 	struct virtio_console_control question;
+	bool out_taken; /* output that is not yet handed out, up to byte out_at of a buffer of it: */
+	unsigned int out_buf;
+	uint32_t out_at;
+	struct virtq_chain out;
 	_Atomic uint64_t out_bytes;
 	_Atomic uint64_t odd; /* control messages that make no sense here, and were ignored */
 };
