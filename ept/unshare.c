@@ -107,14 +107,12 @@ static int renew(struct ept *e, uint64_t page, uint64_t n, void *buf, struct ept
 	return 0;
 }
 
-/* The mapping failed: pages that it has taken away all the same come back one by one. */
+/* The mapping failed: pages that it has taken away all the same come back one by one. What the kernel
+ * holds for a page does not tell: a dropped one has nothing in a mapping that is as it was. */
 static void put_back(struct ept *e, uint64_t page, uint64_t n, void *buf, struct ept_unshared *out)
 {
 	for (uint64_t i = 0; i < n; i++) {
-		struct ob_page p = {0};
-
-		if (!e->host->ops->pages(e->host, gmem_page_hva(e->mem, page + i), 1, &p) &&
-		    (p.present || p.swapped || p.file))
+		if (e->host->ops->mapped(e->host, gmem_page_hva(e->mem, page + i), OB_PAGE_SIZE))
 			continue;
 		if (renew(e, page + i, 1, copy_of(buf, i), out)) {
 			ept_lost(e, "the host has no mapping left for a page that was shared");

@@ -73,6 +73,14 @@ static uint64_t word(const uint8_t *at)
 	return v;
 }
 
+/* Of n pages from @page on: @kind each, or where that is NULL nobody knows. Another process reads along. */
+static void set_kinds(uint8_t *kinds, uint64_t page, const uint8_t *kind, uint64_t n)
+{
+	for (uint64_t i = 0; i < n; i++)
+		__atomic_store_n(&kinds[page + i], kind ? kind[i] : AGENT_PAGE_UNKNOWN,
+				 __ATOMIC_RELAXED);
+}
+
 /* Checked as a whole, then taken as a whole. */
 static void take_kinds(struct agent_port *p, const uint8_t *body, unsigned int bytes)
 {
@@ -91,7 +99,7 @@ static void take_kinds(struct agent_port *p, const uint8_t *body, unsigned int b
 		}
 	ob_lock(&p->lock);
 	if (p->agent->kinds)
-		memcpy(p->agent->kinds + page, kind, n);
+		set_kinds(p->agent->kinds, page, kind, n);
 	ob_unlock(&p->lock);
 }
 
@@ -181,7 +189,7 @@ void agent_port_reset(struct agent_port *p)
 	ob_lock(&p->lock);
 	p->has_report = false;
 	if (p->agent->kinds)
-		memset(p->agent->kinds, AGENT_PAGE_UNKNOWN, p->agent->vm->mem.pages);
+		set_kinds(p->agent->kinds, 0, NULL, p->agent->vm->mem.pages);
 	ob_unlock(&p->lock);
 }
 

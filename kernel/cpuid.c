@@ -31,6 +31,7 @@
 #define LEAF_STRUCTURED	 0x7
 #define LEAF_PMU	 0xa
 #define LEAF_TOPOLOGY	 0xb
+#define LEAF_XSTATE	 0xd
 #define LEAF_SGX	 0x12
 #define LEAF_PT		 0x14
 #define LEAF_TILE	 0x1d
@@ -59,6 +60,8 @@
 #define EBX7_PT		  (1u << 25)
 #define EDX7_AMX	  (1u << 22 | 1u << 24 | 1u << 25) /* BF16, TILE, INT8 */
 #define EAX71_AMX	  (1u << 21)			   /* FP16 */
+#define EDX71_AMX	  (1u << 8)			   /* COMPLEX */
+#define EAXD1_XFD	  (1u << 4)			   /* AMX for those who ask */
 #define ECX_SVM		  (1u << 2)
 #define ECX_IBS		  (1u << 10)
 #define ECX_SKINIT	  (1u << 12)
@@ -138,7 +141,12 @@ static void change(struct kvm_cpuid_entry2 *e, const struct cpuid_machine *m, un
 			e->edx &= ~EDX7_AMX;
 		} else if (e->index == 1) {
 			e->eax &= ~EAX71_AMX;
+			e->edx &= ~EDX71_AMX;
 		}
+		break;
+	case LEAF_XSTATE:
+		if (e->index == 1)
+			e->eax &= ~EAXD1_XFD;
 		break;
 	case LEAF_KVM:
 		e->eax &= ~KVM_ASYNC_PF;

@@ -222,10 +222,12 @@ struct virtio_dev {
 	uint32_t dev_sel, drv_sel, q_sel;
 	uint64_t drv_features;
 	uint32_t irq_status;
-	bool broken;	 /* needs reset: the driver has done something impossible */
-	const char *why; /* what that was: a string constant */
-	bool resetting;	 /* a reset waits for work under way: registers do nothing until then */
-	int irq_fd;	 /* an eventfd that is ticked for an interrupt; -1: none. Not owned. */
+	bool broken;	   /* needs reset: the driver has done something impossible */
+	const char *why;   /* what that was: a string constant */
+	bool resetting;	   /* a reset waits for work under way: registers do nothing until then */
+	bool reset_wanted; /* what is waited for is to be a reset, and not of one queue alone */
+	pthread_cond_t at_rest; /* resetting is over */
+	int irq_fd; /* an eventfd that is ticked for an interrupt; -1: none. Not owned. */
 };
 
 extern const struct bus_ops virtio_mmio_bus_ops;
@@ -317,7 +319,9 @@ struct virtio_blk {
 	char id[20];	  /* what the guest may ask for (VIRTIO_BLK_T_GET_ID) */
 	unsigned int next_queue;
 	_Atomic uint64_t read_bytes, written_bytes;
-	_Atomic uint64_t delay_ns;	 /* tests: wait so long in the middle of each read */
+	_Atomic uint64_t syncs; /* how often the image was flushed to its disk */
+	_Atomic uint64_t
+		delay_ns; /* tests: wait so long in the middle of each read, and before a sync */
 	_Atomic uint64_t rejected;	 /* requests answered with an error status */
 	const struct blk_hint_ops *hint; /* NULL: nobody wants to know */
 	void *hint_arg;
@@ -379,6 +383,10 @@ struct virtio_console {
 	bool asked;	   /* a control message was taken and not looked at yet: */
 	uint16_t asked_head;
 	struct virtio_console_control question;
+	bool out_taken; /* output that is not yet handed out, up to byte out_at of a buffer of it: */
+	unsigned int out_buf;
+	uint32_t out_at;
+	struct virtq_chain out;
 	_Atomic uint64_t out_bytes;
 	_Atomic uint64_t odd; /* control messages that make no sense here, and were ignored */
 };

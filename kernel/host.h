@@ -65,6 +65,9 @@ struct ob_host_ops {
 	/* Replace [at, at+size) by an empty anonymous mapping (reads as zero),
 	 * whatever was there. */
 	int (*map_empty)(struct ob_host *h, hva_t at, uint64_t size, const char *name);
+	/* Does a mapping lie over all of [at, at+size), whatever it shows? After one of the two has failed:
+	 * some kernels have taken the old mapping away by then. */
+	bool (*mapped)(struct ob_host *h, hva_t at, uint64_t size);
 	/* Drop the pages of [at, at+size). Only for anonymous mappings: over a pool mapping it
 	 * would reveal the frame beneath, so ept never asks for that. */
 	int (*discard)(struct ob_host *h, hva_t at, uint64_t size);

@@ -22,8 +22,8 @@
  * wants KVM_RUN to return at once for it (vcpu_finish_access) makes OUT HELD first, and it waits.
  *
  * Emulating an access (MMIO, ports) is part of being in: a park waits for it. A vCPU that sleeps
- * for its guest is out: most guests sleep most of the time, and parking them costs two memory
- * accesses.
+ * for its guest is out (vcpu_sleep.c): most guests sleep most of the time, and parking them costs two
+ * memory accesses. So is one that waits for the end of a device's work.
  */
 #include "kernel/vcpu.h"
 
@@ -49,12 +49,12 @@
 /* Enough for the run loop and the devices below it; 200 guests make the default of 8 MiB count. */
 #define VCPU_STACK (256 * OB_KIB)
 
-static void futex_wait(_Atomic uint32_t *at, uint32_t while_equal, const struct timespec *timeout)
+void vcpu_futex_wait(_Atomic uint32_t *at, uint32_t while_equal, const struct timespec *timeout)
 {
 	syscall(SYS_futex, at, FUTEX_WAIT_PRIVATE, while_equal, timeout, NULL, 0);
 }
 
-static void futex_wake(_Atomic uint32_t *at)
+void vcpu_futex_wake(_Atomic uint32_t *at)
 {
 	syscall(SYS_futex, at, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
 }
@@ -119,16 +119,15 @@ int vcpu_finish_access(struct vcpu *v, struct ob_err *e)
 		err = errno;
 	__atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
 	atomic_store(&v->state, VCPU_OUT);
-	futex_wake(&v->state);
+	vcpu_futex_wake(&v->state);
 	return err ? ob_fail(e, err, "KVM_RUN: %s", strerror(err)) : 0;
 }
 
-/* Say that we are out, and tell a parker who may be waiting for it. */
-static void vcpu_leave(struct vcpu *v)
+void vcpu_leave(struct vcpu *v)
 {
 	atomic_store(&v->state, VCPU_OUT);
 	if (atomic_load(&v->vm->park_depth) || atomic_load(&v->vm->stop))
-		futex_wake(&v->state);
+		vcpu_futex_wake(&v->state);
 }
 
 static uint64_t now_ns(const struct vcpu *v)
@@ -136,8 +135,7 @@ static uint64_t now_ns(const struct vcpu *v)
 	return v->vm->host->ops->now_ns(v->vm->host);
 }
 
-/* Go in, waiting while parked. False: the VM is to stop, and we are out. */
-static bool vcpu_enter(struct vcpu *v)
+bool vcpu_enter(struct vcpu *v)
 {
 	struct vm *vm = v->vm;
 	uint64_t waited;
@@ -146,7 +144,7 @@ static bool vcpu_enter(struct vcpu *v)
 		uint32_t seq = atomic_load(&vm->park_seq), out = VCPU_OUT;
 
 		if (!atomic_compare_exchange_strong(&v->state, &out, VCPU_IN)) {
-			futex_wait(&v->state, VCPU_HELD, NULL);
+			vcpu_futex_wait(&v->state, VCPU_HELD, NULL);
 			continue;
 		}
 		__atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
@@ -160,32 +158,9 @@ static bool vcpu_enter(struct vcpu *v)
 		/* Whoever releases or stops us changes park_seq after what we have
 		 * just looked at. */
 		waited = vm->pc ? now_ns(v) : 0; /* our own guest has no such clock */
-		futex_wait(&vm->park_seq, seq, NULL);
+		vcpu_futex_wait(&vm->park_seq, seq, NULL);
 		v->stood |= vm->pc && now_ns(v) - waited > VCPU_STOOD_NS;
 	}
-}
-
-void vcpu_sleep(struct vm *vm, uint64_t ns)
-{
-	struct vcpu *v = vm->vcpu;
-	struct timespec ts = {
-		.tv_sec = (time_t)(ns / OB_NS_PER_SEC),
-		.tv_nsec = (long)(ns % OB_NS_PER_SEC),
-	};
-
-	vcpu_leave(v);
-	/* wake_latch: set by vm_wake and by stop, taken here. */
-	if (!atomic_exchange(&vm->wake_latch, 0)) {
-		futex_wait(&vm->wake_latch, 0, &ts);
-		atomic_store(&vm->wake_latch, 0);
-	}
-	vcpu_enter(v); /* when it says stop, the run loop finds out by itself */
-}
-
-void vm_wake(struct vm *vm)
-{
-	atomic_store(&vm->wake_latch, 1);
-	futex_wake(&vm->wake_latch);
 }
 
 /* One access by port or MMIO, from the exit that KVM has written down. */
@@ -297,6 +272,7 @@ static void *vcpu_thread(void *arg)
 	bool in;
 
 	atomic_store(&v->cpu, thread_cpu());
+	atomic_store(&v->self, pthread_self());
 	in = vcpu_enter(v);
 	while (in) {
 		int r;
@@ -379,7 +355,7 @@ void vcpu_kick(struct vcpu *v)
 void vcpu_wait_out(struct vcpu *v)
 {
 	while (atomic_load(&v->state) == VCPU_IN)
-		futex_wait(&v->state, VCPU_IN, NULL);
+		vcpu_futex_wait(&v->state, VCPU_IN, NULL);
 }
 
 void vcpu_join(struct vcpu *v)
@@ -402,7 +378,7 @@ void vcpu_destroy(struct vcpu *v)
 void vcpu_look_again(struct vm *vm)
 {
 	atomic_fetch_add(&vm->park_seq, 1);
-	futex_wake(&vm->park_seq);
+	vcpu_futex_wake(&vm->park_seq);
 }
 
 void vm_unpark(struct vm *vm)

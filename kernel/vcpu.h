@@ -26,6 +26,7 @@ struct vcpu {
 	int fd;
 	struct kvm_run *run;
 	pthread_t thread;
+	_Atomic pthread_t self; /* the same, as its thread knows it; 0 before it runs */
 	bool has_thread;
 	bool stood;		/* it was parked for long; its own thread's */
 	_Atomic uint32_t state; /* enum vcpu_state; a futex for whoever parks */
@@ -44,6 +45,12 @@ int vcpu_finish_access(struct vcpu *v, struct ob_err *e);
 /* vcpu_boot.c: set its registers to a kernel's entry. It does not run. */
 int vcpu_set_boot(struct vcpu *v, const struct boot_entry *entry, struct ob_err *e);
 int vcpu_start(struct vcpu *v, struct ob_err *e);
+/* Of its own thread: say that it is out, and tell a parker who may be waiting for it. */
+void vcpu_leave(struct vcpu *v);
+/* Go in, waiting while parked. False: the VM is to stop, and it is out. */
+bool vcpu_enter(struct vcpu *v);
+void vcpu_futex_wait(_Atomic uint32_t *at, uint32_t while_equal, const struct timespec *timeout);
+void vcpu_futex_wake(_Atomic uint32_t *at);
 /* Make it leave guest mode. The reason (park, stop) has been set before. */
 void vcpu_kick(struct vcpu *v);
 /* Wait until it is VCPU_OUT. The vCPU was given a reason to leave (park, stop). */
@@ -54,11 +61,21 @@ void vcpu_join(struct vcpu *v);
 void vcpu_destroy(struct vcpu *v);
 uint64_t vcpu_cpu_ns(struct vcpu *v);
 
+/* --- vcpu_sleep.c: out in the middle of an access ------------------------------------------------ */
+
 /*
  * Called on the vCPU's thread while a device emulates an access: sleep up to @ns, or until vm_wake.
  * The vCPU counts as out meanwhile, so that parking a sleeping guest costs nothing. A wake that
  * came before is not lost.
  */
 void vcpu_sleep(struct vm *vm, uint64_t ns);
+/*
+ * Before a wait of unknown length, with nothing locked: the vCPU of @vm whose thread this is counts as
+ * out, until vcpu_step_in of what is returned. NULL, for which that does nothing: this is not a vCPU's
+ * thread, or it is out already (a reset of the machine).
+ */
+struct vcpu *vcpu_step_out(struct vm *vm);
+/* The same, when the wait is over and all that is to be done for it: waits while the VM is parked. */
+void vcpu_step_in(struct vcpu *v);
 
 #endif

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vcpu_state.c: all of a vCPU's state in one plain struct, taken from KVM and given back. So far it
- * serves a reset: the state that a vCPU was made with is kept, and a reboot loads it.
+ * vcpu_state.c: a vCPU's state in one plain struct, taken from KVM and given back. So far it serves a
+ * reset: the state that a vCPU was made with is kept, and a reboot loads it. It is not all: KVM's list
+ * of model-specific registers leaves some out that it has (MTRRs, DEBUGCTL), which stay as the
+ * guest has set them. Kernels set the MTRRs anew, and for a guest without devices of the host's KVM
+ * makes nothing of them; a snapshot would need them.
  *
  * The order of loading follows KVM's own dependencies: what the CPU may do (sregs, with EFER and the
  * APIC's base) before the APIC's registers, the APIC before events that it has under way, the state

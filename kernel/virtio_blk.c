@@ -7,8 +7,8 @@
  * fill one; all of them are served by the I/O worker, a request at a time (virtio_blk_request.c).
  *
  * A guest decides how much it asks for, and one thread serves all guests of the cell. So a turn
- * ends after so many requests or bytes, whichever comes first, and the device goes to the end of
- * the queue.
+ * ends after so many requests or bytes, or a flush, whichever comes first, and the device goes to the
+ * end of the queue. A request larger than a driver may make it is refused (BLK_MAX_BYTES).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,10 +20,10 @@
 
 #include "kernel/virtio_blk_int.h"
 
+#define BLK_F_SIZE_MAX (1ULL << 1)
 #define BLK_F_SEG_MAX  (1ULL << 2)
 #define BLK_F_RO       (1ULL << 5)
 #define BLK_F_BLK_SIZE (1ULL << 6)
-#define BLK_F_FLUSH    (1ULL << 9)
 #define BLK_F_MQ       (1ULL << 12)
 
 /* Configuration space, as far as the offered features make it valid. */
@@ -45,19 +45,31 @@ static struct virtio_blk *blk_of(struct virtio_dev *d)
 	return (struct virtio_blk *)(void *)((char *)d - offsetof(struct virtio_blk, dev));
 }
 
+void virtio_blk_tell(struct virtio_blk *b, struct blk_turn *t)
+{
+	for (unsigned int q = 0; q < b->dev.nqueues; q++)
+		if (t->answered & 1U << q)
+			virtio_dev_interrupt(&b->dev, q);
+	t->answered = 0;
+}
+
+static bool turn_over(const struct blk_turn *t)
+{
+	return t->requests >= VIRTIO_TURN_REQUESTS || t->bytes >= VIRTIO_TURN_BYTES || t->synced;
+}
+
 /*
  * A turn: a request of each queue after another, until they are all empty or others have their turn.
  * A turn goes on with the queue that the one before did not get to.
  */
 static void blk_run(struct virtio_blk *b)
 {
-	unsigned int done = 0, idle = 0, answered = 0;
-	uint64_t bytes = 0;
+	struct blk_turn t = {0};
 	struct virtq_chain c;
 	const char *why = NULL;
-	bool more = true;
+	unsigned int idle = 0;
 
-	while (!why && more && idle < b->dev.nqueues && virtio_dev_live(&b->dev)) {
+	while (!why && !turn_over(&t) && idle < b->dev.nqueues && virtio_dev_live(&b->dev)) {
 		unsigned int q = b->next_queue;
 
 		b->next_queue = (q + 1) % b->dev.nqueues;
@@ -66,17 +78,15 @@ static void blk_run(struct virtio_blk *b)
 			continue;
 		}
 		idle = 0;
-		why = virtio_blk_request(b, q, &c);
-		answered |= 1U << q;
-		bytes += c.read_len + c.write_len;
-		more = ++done < VIRTIO_TURN_REQUESTS && bytes < VIRTIO_TURN_BYTES;
+		t.requests++;
+		t.bytes += c.read_len + c.write_len;
+		why = virtio_blk_request(b, q, &c, &t);
+		t.answered |= 1U << q;
 	}
-	for (unsigned int q = 0; q < b->dev.nqueues; q++)
-		if (answered & 1U << q)
-			virtio_dev_interrupt(&b->dev, q);
+	virtio_blk_tell(b, &t);
 	if (why)
 		virtio_dev_fail(&b->dev, why);
-	else if (!more)
+	else if (turn_over(&t))
 		b->dev.ops->notify(&b->dev, 0);
 }
 
@@ -99,7 +109,8 @@ static uint64_t blk_config_read(struct virtio_dev *d, uint64_t off, unsigned int
 {
 	struct blk_config cfg = {
 		.capacity = blk_of(d)->sectors,
-		.seg_max = VIRTQ_MAX_CHAIN - 2, /* without header and status */
+		.size_max = BLK_SIZE_MAX,
+		.seg_max = BLK_SEG_MAX,
 		.blk_size = VIRTIO_BLK_SECTOR,
 		.num_queues = d->features & BLK_F_MQ ? (uint16_t)d->nqueues : 0,
 	};
@@ -118,12 +129,13 @@ static void blk_reset(struct virtio_dev *d)
 	io_worker_drain(b->worker, &b->work);
 }
 
-#define BLK_OPS(more)                                                                         \
-	{                                                                                     \
-		.device_id = 2,                                                               \
-		.features = BLK_F_SEG_MAX | BLK_F_BLK_SIZE | VIRTIO_F_INDIRECT_DESC | (more), \
-		.nqueues = VIRTIO_MAX_QUEUES, .notify = blk_notify,                           \
-		.config_read = blk_config_read, .reset = blk_reset,                           \
+#define BLK_OPS(more)                                                         \
+	{                                                                     \
+		.device_id = 2,                                               \
+		.features = BLK_F_SIZE_MAX | BLK_F_SEG_MAX | BLK_F_BLK_SIZE | \
+			    VIRTIO_F_INDIRECT_DESC | (more),                  \
+		.nqueues = VIRTIO_MAX_QUEUES, .notify = blk_notify,           \
+		.config_read = blk_config_read, .reset = blk_reset,           \
 	}
 static const struct virtio_dev_ops blk_ops = BLK_OPS(BLK_F_RO);
 static const struct virtio_dev_ops blk_ops_writable = BLK_OPS(BLK_F_FLUSH);

@@ -5,6 +5,17 @@
 
 #include "kernel/device.h"
 
+#define BLK_F_FLUSH (1ULL << 9)
+
+/*
+ * Most bytes of one request: it is done in one go, and others of the cell wait for it. A driver that
+ * takes what we offer stays below: as many segments as a chain has room for, of at most so many bytes.
+ */
+#define BLK_MAX_BYTES (16 * OB_MIB)
+#define BLK_SEG_MAX   (VIRTQ_MAX_CHAIN - 2) /* without header and status */
+#define BLK_SIZE_MAX  (128 * OB_KIB)
+_Static_assert(BLK_SEG_MAX *BLK_SIZE_MAX <= BLK_MAX_BYTES, "what is offered is done");
+
 /* The data of a request: what the device writes, or what it reads. */
 struct blk_data {
 	struct virtq_buf buf[VIRTQ_MAX_CHAIN];
@@ -15,10 +26,24 @@ struct blk_data {
 /* Which way bytes go. */
 enum blk_dir { BLK_TO_GUEST, BLK_TO_IMAGE };
 
+/* What the device does before others have their turn. */
+struct blk_turn {
+	unsigned int requests;
+	uint64_t bytes;
+	unsigned int answered; /* queues whose driver is to be told, bits */
+	bool synced;	       /* it has waited for the disk to write: that is a turn's worth */
+};
+
+/* --- virtio_blk.c; on the I/O worker ----------------------------------------------------- */
+
+/* Tell the driver of what is answered. */
+void virtio_blk_tell(struct virtio_blk *b, struct blk_turn *t);
+
 /* --- virtio_blk_request.c; on the I/O worker --------------------------------------------- */
 
-/* Do one request of queue @q and give it back. NULL, or why the device cannot go on. */
-const char *virtio_blk_request(struct virtio_blk *b, unsigned int q, const struct virtq_chain *c);
+/* Do one request of queue @q and give it back, as a part of @t. NULL, or why the device cannot go on. */
+const char *virtio_blk_request(struct virtio_blk *b, unsigned int q, const struct virtq_chain *c,
+			       struct blk_turn *t);
 
 /* --- virtio_blk_io.c; on the I/O worker -------------------------------------------------- */
 

@@ -6,7 +6,7 @@
  * gmem_access_begin/end, held over the read, so that nobody merges or moves a page that the host
  * kernel is just writing; a write to the disk goes the same way back. A group of buffers is
  * bracketed and moved at a time, smaller than what one guest may have under way, so that the rings
- * can always be reached too. While it holds a group the worker may wait for a page that is frozen
+ * can always be reached too, and of a MiB at most, be it a part of one buffer. While it holds a group the worker may wait for a page that is frozen
  * just now: that ends well, since a freezer never waits for a device.
  *
  * Between groups it looks whether the device is still live, so that neither a reset nor the end of the
@@ -75,10 +75,13 @@ static int move_group(struct virtio_blk *b, const struct iovec *iov, unsigned in
 	return 0;
 }
 
-/* Bracket the first of @n buffers that can be had (one at least), read or write them, let go.
- * Returns how many buffers are done, or -errno. */
-static int move_some(struct virtio_blk *b, const struct virtq_buf *buf, unsigned int n,
-		     uint64_t off, enum blk_dir dir)
+/*
+ * Bracket what can be had of the first of @n buffers (something at least), of which @skip bytes are done
+ * already, read or write it, let go. Returns how many bytes are done, at least one and at most
+ * VIRTIO_TURN_BYTES, or -errno.
+ */
+static int64_t move_some(struct virtio_blk *b, const struct virtq_buf *buf, unsigned int n,
+			 uint32_t skip, uint64_t off, enum blk_dir dir)
 {
 	struct gmem_access acc[BLK_GROUP];
 	struct iovec iov[BLK_GROUP];
@@ -88,38 +91,48 @@ static int move_some(struct virtio_blk *b, const struct virtq_buf *buf, unsigned
 
 	n = OB_MIN(n, BLK_GROUP);
 	while (got < n && bytes < VIRTIO_TURN_BYTES) {
-		rc = gmem_access_begin(b->dev.mem, buf[got].gpa, buf[got].len, dir == BLK_TO_GUEST,
-				       &acc[got]);
+		uint64_t len = OB_MIN((uint64_t)(buf[got].len - skip), VIRTIO_TURN_BYTES - bytes);
+
+		rc = gmem_access_begin(b->dev.mem, gpa(buf[got].gpa.v + skip), len,
+				       dir == BLK_TO_GUEST, &acc[got]);
 		if (rc == -EBUSY && !got && virtio_busy_again(&tries))
 			continue;
 		if (rc)
 			break;
-		iov[got] = (struct iovec){.iov_base = acc[got].ptr, .iov_len = buf[got].len};
-		bytes += buf[got].len;
+		iov[got] = (struct iovec){.iov_base = acc[got].ptr, .iov_len = len};
+		bytes += len;
+		skip = 0;
 		got++;
 	}
-	/* Fewer than wanted is well; another fault than "busy" shows again when it is first in
+	/* Less than wanted is well; another fault than "busy" shows again when it is first in
 	 * line. */
 	if (got)
 		rc = move_group(b, iov, got, off, dir);
 	for (unsigned int i = 0; i < got; i++)
 		gmem_access_end(b->dev.mem, &acc[i]);
-	return rc ? rc : (int)got;
+	return rc ? rc : (int64_t)bytes;
 }
 
 int virtio_blk_move(struct virtio_blk *b, const struct blk_data *data, uint64_t off,
 		    enum blk_dir dir)
 {
+	uint32_t skip = 0; /* of the first buffer that is not done */
+
 	for (unsigned int i = 0; i < data->n;) {
-		int done;
+		int64_t done;
 
 		if (!virtio_dev_live(&b->dev))
 			return -ECANCELED; /* nobody waits for the answer any more */
-		done = move_some(b, &data->buf[i], data->n - i, off, dir);
+		done = move_some(b, &data->buf[i], data->n - i, skip, off, dir);
 		if (done < 0)
-			return done;
-		for (unsigned int end = i + (unsigned int)done; i < end; i++)
-			off += data->buf[i].len;
+			return (int)done;
+		off += (uint64_t)done;
+		for (uint64_t left = (uint64_t)done + skip;; i++) {
+			skip = (uint32_t)left;
+			if (i == data->n || left < data->buf[i].len)
+				break;
+			left -= data->buf[i].len;
+		}
 	}
 	return 0;
 }

@@ -105,12 +105,13 @@ static void tell_read(struct virtio_blk *b, const struct blk_data *out, uint64_t
 	}
 }
 
-/* Whole sectors, inside the image? */
+/* Whole sectors, inside the image, and no more than one request may move? */
 static bool range_ok(const struct virtio_blk *b, const struct blk_data *data, uint64_t sector)
 {
 	uint64_t n = data->len / VIRTIO_BLK_SECTOR;
 
-	return !(data->len % VIRTIO_BLK_SECTOR) && sector <= b->sectors && n <= b->sectors - sector;
+	return !(data->len % VIRTIO_BLK_SECTOR) && data->len <= BLK_MAX_BYTES &&
+	       sector <= b->sectors && n <= b->sectors - sector;
 }
 
 static uint8_t do_read(struct virtio_blk *b, const struct blk_data *out, uint64_t sector)
@@ -124,7 +125,29 @@ static uint8_t do_read(struct virtio_blk *b, const struct blk_data *out, uint64_
 	return BLK_S_OK;
 }
 
-static uint8_t do_write(struct virtio_blk *b, const struct blk_data *in, uint64_t sector)
+/* What was written is on the disk when this returns. It takes long: what is answered is told before. */
+static uint8_t do_sync(struct virtio_blk *b, struct blk_turn *t)
+{
+	uint64_t delay = atomic_load(&b->delay_ns);
+
+	if (!b->writable)
+		return BLK_S_OK;
+	virtio_blk_tell(b, t);
+	t->synced = true;
+	atomic_fetch_add_explicit(&b->syncs, 1, memory_order_relaxed);
+	if (delay)
+		virtio_rest(delay);
+	return fdatasync(b->fd) ? BLK_S_IOERR : BLK_S_OK;
+}
+
+/* A driver that cannot flush takes what is answered for durable (5.2.6.2). */
+static bool can_flush(const struct virtio_blk *b)
+{
+	return b->dev.drv_features & BLK_F_FLUSH;
+}
+
+static uint8_t do_write(struct virtio_blk *b, const struct blk_data *in, uint64_t sector,
+			struct blk_turn *t)
 {
 	uint64_t off = sector * VIRTIO_BLK_SECTOR, first = off >> OB_PAGE_SHIFT;
 	uint64_t end = (off + in->len + OB_PAGE_MASK) >> OB_PAGE_SHIFT;
@@ -136,6 +159,8 @@ static uint8_t do_write(struct virtio_blk *b, const struct blk_data *in, uint64_
 	/* A write that failed may have written a part. */
 	if (b->hint && in->len)
 		b->hint->written(b->hint_arg, first, end - first);
+	if (status == BLK_S_OK && !can_flush(b))
+		status = do_sync(b, t);
 	if (status == BLK_S_OK)
 		atomic_fetch_add_explicit(&b->written_bytes, in->len, memory_order_relaxed);
 	return status;
@@ -160,7 +185,8 @@ static uint8_t do_get_id(struct virtio_blk *b, struct blk_data *out)
 
 /* @written: bytes from the start of @out. */
 static uint8_t do_request(struct virtio_blk *b, const struct blk_header *h,
-			  const struct blk_data *in, struct blk_data *out, uint64_t *written)
+			  const struct blk_data *in, struct blk_data *out, struct blk_turn *t,
+			  uint64_t *written)
 {
 	uint8_t status;
 
@@ -173,9 +199,9 @@ static uint8_t do_request(struct virtio_blk *b, const struct blk_header *h,
 		status = do_get_id(b, out);
 		break;
 	case BLK_T_FLUSH:
-		return b->writable && fdatasync(b->fd) ? BLK_S_IOERR : BLK_S_OK;
+		return do_sync(b, t);
 	case BLK_T_OUT:
-		return do_write(b, in, h->sector);
+		return do_write(b, in, h->sector, t);
 	default:
 		return BLK_S_UNSUPP;
 	}
@@ -184,7 +210,8 @@ static uint8_t do_request(struct virtio_blk *b, const struct blk_header *h,
 	return status;
 }
 
-const char *virtio_blk_request(struct virtio_blk *b, unsigned int q, const struct virtq_chain *c)
+const char *virtio_blk_request(struct virtio_blk *b, unsigned int q, const struct virtq_chain *c,
+			       struct blk_turn *t)
 {
 	struct blk_header h;
 	struct blk_data in, out;
@@ -200,7 +227,7 @@ const char *virtio_blk_request(struct virtio_blk *b, unsigned int q, const struc
 	split_header(c, &in);
 	if (read_header(b, c, &h))
 		return "disk request whose header cannot be read";
-	status = do_request(b, &h, &in, &out, &written);
+	status = do_request(b, &h, &in, &out, t, &written);
 	if (status != BLK_S_OK)
 		atomic_fetch_add_explicit(&b->rejected, 1, memory_order_relaxed);
 	if (virtio_dev_write(&b->dev, to_status, &status, sizeof(status)))

@@ -54,9 +54,8 @@ _Static_assert(sizeof(struct console_config) == 8, "as the driver lays it out");
 #define QUEUE_ENTRIES  32
 #define NAME_MAX_BYTES 64   /* with its end */
 #define OUT_BYTES      4096 /* handed out at a time */
-/* In one chain: Linux writes 32 KiB, and splices 64. */
-#define OUT_CHAIN_BYTES (128 * OB_KIB)
-/* Of a turn: what somebody makes of these bytes takes longer than the bytes themselves. */
+/* Of a turn, which may end in the middle of a chain: what somebody makes of these bytes takes longer
+ * than the bytes themselves. */
 #define TURN_BYTES (64 * OB_KIB)
 
 static struct virtio_console *console_of(struct virtio_dev *d)
@@ -84,7 +83,6 @@ static bool take(struct virtio_console *c, struct turn *t, unsigned int q, struc
 	if (!turn_goes_on(c, t) || !virtio_dev_pop(&c->dev, q, ch, &t->why))
 		return false;
 	t->requests++;
-	t->bytes += ch->read_len + ch->write_len;
 	return true;
 }
 
@@ -98,41 +96,47 @@ static void give(struct virtio_console *c, struct turn *t, unsigned int q, uint1
 
 /* --- from the port ---------------------------------------------------------------------------- */
 
-/* Hand out what is in one chain. */
-static void out_chain(struct virtio_console *c, struct turn *t, const struct virtq_chain *ch)
+/* Hand out what is in the chain that was taken, as far as this turn goes. True: all of it. */
+static bool out_chain(struct virtio_console *c, struct turn *t)
 {
 	uint8_t bytes[OUT_BYTES];
 
-	if (ch->write_len) {
-		t->why = "console output with a buffer that is to be written";
-		return;
-	}
-	if (ch->read_len > OUT_CHAIN_BYTES) {
-		t->why = "console output that is too long for one request";
-		return;
-	}
-	for (unsigned int i = 0; i < ch->n; i++)
-		for (uint32_t at = 0, part; at < ch->buf[i].len; at += part) {
-			part = OB_MIN(ch->buf[i].len - at, (uint32_t)sizeof(bytes));
-			if (!virtio_dev_live(&c->dev))
-				return; /* nobody waits for the rest any more */
-			if (virtio_dev_read(&c->dev, gpa(ch->buf[i].gpa.v + at), bytes, part)) {
-				t->why = "console output that cannot be read";
-				return;
-			}
-			atomic_fetch_add_explicit(&c->out_bytes, part, memory_order_relaxed);
-			c->ops->out(c->arg, bytes, part);
+	while (c->out_buf < c->out.n) {
+		const struct virtq_buf *b = &c->out.buf[c->out_buf];
+		uint32_t part = OB_MIN(b->len - c->out_at, (uint32_t)sizeof(bytes));
+
+		if (t->bytes >= TURN_BYTES || !virtio_dev_live(&c->dev))
+			return false;
+		if (virtio_dev_read(&c->dev, gpa(b->gpa.v + c->out_at), bytes, part)) {
+			t->why = "console output that cannot be read";
+			return false;
 		}
+		atomic_fetch_add_explicit(&c->out_bytes, part, memory_order_relaxed);
+		c->ops->out(c->arg, bytes, part);
+		t->bytes += part;
+		c->out_at += part;
+		if (c->out_at == b->len) {
+			c->out_buf++;
+			c->out_at = 0;
+		}
+	}
+	return true;
 }
 
 /* All that the guest has written; false when the turn is over before. */
 static bool run_out(struct virtio_console *c, struct turn *t)
 {
-	struct virtq_chain ch;
-
-	while (take(c, t, Q_OUT, &ch)) {
-		out_chain(c, t, &ch);
-		give(c, t, Q_OUT, ch.head, 0);
+	while (c->out_taken || take(c, t, Q_OUT, &c->out)) {
+		if (!c->out_taken) {
+			c->out_taken = true;
+			c->out_buf = c->out_at = 0;
+		}
+		if (c->out.write_len)
+			t->why = "console output with a buffer that is to be written";
+		if (t->why || !out_chain(c, t))
+			return false;
+		c->out_taken = false;
+		give(c, t, Q_OUT, c->out.head, 0);
 	}
 	return turn_goes_on(c, t);
 }
@@ -319,6 +323,7 @@ static void console_reset(struct virtio_dev *d)
 	io_worker_drain(c->worker, &c->work);
 	c->owed = 0;
 	c->asked = false;
+	c->out_taken = false;
 	set_open(c, false);
 }
 

@@ -10,15 +10,15 @@
  *  - the worker touches a queue only after it has seen virtio_dev_live, which takes the lock;
  *  - to leave the live state (a reset, a queue taken down, the end), `resetting` is set, which
  *    makes the device not live and lets no other vCPU change a register; then the worker is
- *    drained, with no lock held; then the state is changed.
+ *    drained, with no lock held and the vCPU counted as out; then the state is changed.
  *
  * So a worker that has seen the device live may use its queue until it returns. Nothing is waited
  * for with the lock held, and no lock is taken inside it.
  */
 #include <unistd.h>
 
+#include "kernel/vcpu.h"
 #include "kernel/virtio_dev_int.h"
-#include "kernel/vm.h"
 
 #define IRQ_USED   1
 #define IRQ_CONFIG 2
@@ -39,6 +39,7 @@ void virtio_dev_init(struct virtio_dev *d, const struct virtio_dev_ops *ops, str
 	for (unsigned int i = 0; i < ops->nqueues; i++)
 		d->q[i].mem = mem;
 	ob_mutex_init(&d->lock, OB_RANK_VIRTIO);
+	pthread_cond_init(&d->at_rest, NULL);
 }
 
 bool virtio_dev_live_locked(const struct virtio_dev *d)
@@ -107,22 +108,9 @@ void virtio_dev_doorbell(struct virtio_dev *d, unsigned int q)
 
 /* --- leaving the live state ------------------------------------------------------------------- */
 
-/* With the lock held, dropped in between. False: another vCPU is at it already. */
-static bool quiesce_begin(struct virtio_dev *d)
+/* Everything as after virtio_dev_init; what the driver had set is forgotten. */
+static void forget(struct virtio_dev *d)
 {
-	if (d->resetting)
-		return false;
-	d->resetting = true;
-	ob_unlock(&d->lock);
-	d->ops->reset(d);
-	ob_lock(&d->lock);
-	return true;
-}
-
-void virtio_dev_reset_locked(struct virtio_dev *d)
-{
-	if (!quiesce_begin(d))
-		return;
 	for (unsigned int i = 0; i < d->nqueues; i++)
 		virtq_reset(&d->q[i]);
 	d->status = 0;
@@ -131,21 +119,58 @@ void virtio_dev_reset_locked(struct virtio_dev *d)
 	d->irq_status = 0;
 	d->broken = false;
 	d->why = NULL;
+}
+
+/*
+ * Wait for the work under way; then queue @q is taken down, or all is reset where @q is NULL. With the
+ * lock held, dropped in between. A reset that somebody wants meanwhile is part of this one, which then
+ * is a reset, too.
+ *
+ * The wait is as long as the disk takes, so whoever parks the VM does not wait for a vCPU that is in it.
+ * It goes in again when the device is done with: a reset of the machine, which takes vCPUs that are out
+ * as they are, finds a device that is at rest, and nothing is done to it later.
+ */
+static void quiesce(struct virtio_dev *d, struct virtq *q)
+{
+	struct vcpu *v;
+
+	d->resetting = true;
+	d->reset_wanted = !q;
+	ob_unlock(&d->lock);
+	v = d->vm ? vcpu_step_out(d->vm) : NULL;
+	d->ops->reset(d);
+	ob_lock(&d->lock);
+	if (d->reset_wanted)
+		forget(d);
+	else
+		q->ready = false;
 	d->resetting = false;
+	pthread_cond_broadcast(&d->at_rest);
+	ob_unlock(&d->lock);
+	vcpu_step_in(v);
+	ob_lock(&d->lock);
+}
+
+void virtio_dev_reset_locked(struct virtio_dev *d)
+{
+	if (d->resetting)
+		d->reset_wanted = true;
+	else
+		quiesce(d, NULL);
 }
 
 void virtio_dev_stop_queue(struct virtio_dev *d, struct virtq *q)
 {
-	if (!q->ready || !quiesce_begin(d))
-		return;
-	q->ready = false;
-	d->resetting = false;
+	if (q->ready && !d->resetting)
+		quiesce(d, q);
 }
 
 void virtio_dev_reset(struct virtio_dev *d)
 {
 	ob_lock(&d->lock);
 	virtio_dev_reset_locked(d);
+	while (d->resetting)
+		ob_cond_wait(&d->at_rest, &d->lock);
 	ob_unlock(&d->lock);
 }
 
@@ -157,5 +182,6 @@ void virtio_dev_exit(struct virtio_dev *d)
 	d->resetting = true;
 	ob_unlock(&d->lock);
 	d->ops->reset(d);
+	pthread_cond_destroy(&d->at_rest);
 	ob_mutex_destroy(&d->lock);
 }

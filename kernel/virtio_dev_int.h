@@ -20,8 +20,9 @@
 
 bool virtio_dev_live_locked(const struct virtio_dev *d);
 /*
- * A reset by the driver; one queue taken out of use. Both drop the lock while they wait for work under way, and
- * do nothing when another vCPU is at it already.
+ * A reset by the driver; one queue taken out of use. Both drop the lock while they wait for work under way, and the
+ * vCPU whose thread it is counts as out meanwhile. When another one is at it already, they do not wait: a
+ * reset is made part of that, a queue is left as it is.
  */
 void virtio_dev_reset_locked(struct virtio_dev *d);
 void virtio_dev_stop_queue(struct virtio_dev *d, struct virtq *q);

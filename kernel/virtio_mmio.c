@@ -58,10 +58,6 @@ static const char *write_status(struct virtio_dev *d, uint32_t v)
 {
 	uint32_t old = d->status & VIRTIO_S_DRIVERS;
 
-	if (!v) {
-		virtio_dev_reset_locked(d);
-		return NULL;
-	}
 	v &= VIRTIO_S_DRIVERS;
 	if (old & ~v)
 		return "driver took back a status bit without a reset";
@@ -179,9 +175,6 @@ static const char *write_reg(struct virtio_dev *d, uint64_t off, uint32_t v)
 	case REG_QUEUE_SEL:
 		d->q_sel = v;
 		return NULL;
-	case REG_INTERRUPT_ACK:
-		d->irq_status &= ~v;
-		return NULL;
 	case REG_STATUS:
 		return write_status(d, v);
 	default:
@@ -199,14 +192,19 @@ static void mmio_write(void *dev, uint64_t off, unsigned int size, uint64_t valu
 	if (size != 4 || off & 3 || off >= REG_CONFIG)
 		return; /* no register of ours is so wide, and no configuration can be written */
 	ob_lock(&d->lock);
-	if (!d->resetting) {
+	/* These two also while another vCPU waits for the device to come to rest. */
+	if (off == REG_INTERRUPT_ACK) {
+		d->irq_status &= ~v;
+	} else if (off == REG_STATUS && !v) {
+		virtio_dev_reset_locked(d);
+	} else if (!d->resetting) {
 		if (off != REG_QUEUE_NOTIFY)
 			why = write_reg(d, off, v);
 		else if (v >= d->nqueues)
 			why = "notification for a queue that there is not";
 		else
 			ring = virtio_dev_live_locked(d) && d->q[v].ready;
-		stopped = off == REG_QUEUE_READY && !v && virtio_dev_live_locked(d);
+		stopped = off == REG_QUEUE_READY && !(v & 1) && virtio_dev_live_locked(d);
 	}
 	ob_unlock(&d->lock);
 	/* Both take locks of their own. A late ring finds a device that is not live, and does

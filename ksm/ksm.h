@@ -318,8 +318,11 @@ struct ksm_unmerge {
 	uint64_t zero_pages; /* that were dropped, the same */
 	uint64_t pauses, pause_ns, pause_max_ns;
 	/* unmerge.c's: */
-	unsigned int slot, rounds;
+	unsigned int slot;
 	uint64_t page, synced; /* the next page, and the first that was not looked at */
+	uint64_t done;	       /* pages and zero_pages when the last round ended */
+	uint64_t stuck_since;  /* since then rounds have met nothing but pages in use */
+	uint64_t rest_until;   /* nothing is done before */
 	uint64_t left, piece;
 	void *buf;
 };

@@ -18,7 +18,8 @@ struct count {
 
 static unsigned int kind_of(const struct ksm_meter_vm *vm, uint64_t page, unsigned int nkinds)
 {
-	unsigned int k = vm->kinds ? vm->kinds[page] : 0;
+	/* It is written meanwhile, as the guest says. */
+	unsigned int k = vm->kinds ? __atomic_load_n(&vm->kinds[page], __ATOMIC_RELAXED) : 0;
 
 	return k < nkinds ? k : 0;
 }

@@ -9,8 +9,9 @@
  * half of what --max-pause allows: how many pages that is, is learnt from one piece to the next.
  *
  * One call does one piece at most, so that whoever drives it can let the guests run in between.
- * Pages that a device was using are met again in another round. Rounds end: nothing is merged any
- * more, and a device does not hold a page for ever; if one does, that is an error and not a hang.
+ * Pages that a device was using are met again in another round, after a rest where one round has met
+ * nothing else. Rounds end: nothing is merged any more, and a device does not hold a page for ever; if
+ * one does for STUCK_NS, in which nothing else was left to do, that is an error and not a hang.
  */
 #include <errno.h>
 
@@ -21,7 +22,8 @@
 #define LEAST_PIECE 4
 /* Windows in which there is nothing to do that one call passes over. */
 #define IDLE_WINDOWS 16
-#define ROUNDS	     1000
+#define STUCK_NS     (30 * OB_NS_PER_SEC)
+#define REST_NS	     (5 * OB_NS_PER_MS)
 
 /* Longer or shorter pieces from now on? */
 static void learn(const struct ksm *k, struct ksm_unmerge *u, uint64_t ns)
@@ -89,15 +91,23 @@ static int window(struct ksm *k, struct ksm_unmerge *u, struct ksm_slot *s)
 }
 
 /* All guests have been gone round. 1: some pages are left. */
-static int round_end(struct ksm_unmerge *u)
+static int round_end(struct ksm *k, struct ksm_unmerge *u)
 {
-	bool again = u->left > 0;
+	uint64_t now = k->host->ops->now_ns(k->host), done = u->pages + u->zero_pages;
+	bool again = u->left > 0, got_on = done != u->done;
 
 	u->slot = 0;
 	u->left = 0;
-	if (again && ++u->rounds == ROUNDS)
+	u->done = done;
+	if (!again)
+		return 0;
+	if (got_on || !u->stuck_since)
+		u->stuck_since = now;
+	else if (now - u->stuck_since >= STUCK_NS)
 		return -EBUSY;
-	return again;
+	if (!got_on)
+		u->rest_until = now + REST_NS;
+	return 1;
 }
 
 int ksm_unmerge_step(struct ksm *k, struct ksm_unmerge *u)
@@ -110,6 +120,8 @@ int ksm_unmerge_step(struct ksm *k, struct ksm_unmerge *u)
 		u->buf = ob_alloc(k->arena, EPT_UNSHARE_PAGES * OB_PAGE_SIZE);
 		u->piece = FIRST_PIECE;
 	}
+	if (k->host->ops->now_ns(k->host) < u->rest_until)
+		return 1;
 	for (unsigned int idle = 0; u->slot < k->nslots;) {
 		struct ksm_slot *s = &k->slot[u->slot];
 		int r;
@@ -123,7 +135,7 @@ int ksm_unmerge_step(struct ksm *k, struct ksm_unmerge *u)
 		if (r || ++idle == IDLE_WINDOWS)
 			return r < 0 ? r : 1;
 	}
-	return round_end(u);
+	return round_end(k, u);
 }
 
 void ksm_unmerge_end(struct ksm *k, struct ksm_unmerge *u)

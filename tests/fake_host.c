@@ -90,6 +90,7 @@ static const struct ob_host_ops fake_ops = {
 	.unmap = fake_unmap,
 	.map_frames = fake_map_frames,
 	.map_empty = fake_map_empty,
+	.mapped = fake_mapped,
 	.discard = fake_discard,
 	.discard_many = fake_discard_many,
 	.populate = fake_populate,

@@ -139,6 +139,7 @@ int fake_ram_map(struct ob_host *h, uint64_t size, const char *name, hva_t *out)
 int fake_unmap(struct ob_host *h, hva_t at, uint64_t size);
 int fake_map_view(struct ob_host *h, int fd, uint64_t size, const void **out);
 int fake_map_frames(struct ob_host *h, hva_t at, uint64_t size, int pool_fd, uint64_t off);
+bool fake_mapped(struct ob_host *h, hva_t at, uint64_t size);
 int fake_map_empty(struct ob_host *h, hva_t at, uint64_t size, const char *name);
 int fake_discard(struct ob_host *h, hva_t at, uint64_t size);
 int fake_populate(struct ob_host *h, hva_t at, uint64_t size);

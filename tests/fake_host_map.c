@@ -135,6 +135,18 @@ int fake_map_empty(struct ob_host *h, hva_t at, uint64_t size, const char *name)
 	return fake_leave(f, FAKE_MAP_EMPTY, rc);
 }
 
+bool fake_mapped(struct ob_host *h, hva_t at, uint64_t size)
+{
+	struct fake_host *f = fake_of(h);
+	uint64_t first;
+	bool yes;
+
+	pthread_mutex_lock(&f->lock);
+	yes = fake_range(f, at, size, &first) != NULL;
+	pthread_mutex_unlock(&f->lock);
+	return yes;
+}
+
 /* -EINVAL, and nothing done, where there is what must not be dropped; or with @reveal, where there is
  * no file to show. */
 static int drop(struct fake_host *f, hva_t at, uint64_t size, bool reveal)

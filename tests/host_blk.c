@@ -192,11 +192,13 @@ Test(blk, configuration_is_that_of_the_file)
 
 	cr_assert_eq(vdrv_get(d, VDRV_DEVICE_ID), 2);
 	vdrv_set(d, VDRV_DEV_FEATURES_SEL, 0);
-	cr_assert_eq(vdrv_get(d, VDRV_DEV_FEATURES), 1U << 5 | 1U << 2 | 1U << 6 | 1U << 28);
+	cr_assert_eq(vdrv_get(d, VDRV_DEV_FEATURES),
+		     1U << 5 | 1U << 1 | 1U << 2 | 1U << 6 | 1U << 28);
 	cr_assert_eq(vdrv_get(d, VDRV_CONFIG), SECTORS);
 	cr_assert_eq(vdrv_get(d, VDRV_CONFIG + 4), 0);
 	cr_assert_eq(virtio_mmio_bus_ops.read(d, VDRV_CONFIG, 8), SECTORS);
 	cr_assert_eq(virtio_mmio_bus_ops.read(d, VDRV_CONFIG + 1, 1), SECTORS >> 8);
+	cr_assert_eq(vdrv_get(d, VDRV_CONFIG + 8), 128 * OB_KIB);
 	cr_assert_eq(vdrv_get(d, VDRV_CONFIG + 12), VIRTQ_MAX_CHAIN - 2);
 	cr_assert_eq(vdrv_get(d, VDRV_CONFIG + 20), 512);
 	cr_assert_eq(vdrv_get(d, VDRV_CONFIG + 24), 0, "nothing beyond");
@@ -653,11 +655,87 @@ Test(blk, a_turn_is_limited_in_bytes)
 	bed_free(b);
 }
 
+/* A read of @n times @len bytes into the same memory, from the first sector. */
+static void offer_again_and_again(struct bed *b, unsigned int n, uint32_t len)
+{
+	put_header(b, 0, T_IN, 0);
+	vdrv_desc(&b->v, b->v.desc, 0, HEADERS, 16, VDRV_NEXT, 1);
+	for (unsigned int i = 1; i <= n; i++)
+		vdrv_desc(&b->v, b->v.desc, i, DATA, len, VDRV_NEXT | VDRV_WRITE,
+			  (uint16_t)(i + 1));
+	vdrv_desc(&b->v, b->v.desc, n + 1, STATUS, 1, VDRV_WRITE, 0);
+	vdrv_offer(&b->v, 0);
+}
+
+/* A disk of 64 MiB that is not there: its first @SECTORS sectors are. */
+static struct bed *large_bed(void)
+{
+	struct bed *b = bed_new(64, 0);
+
+	cr_assert_eq(ftruncate(b->fd, 64 * OB_MIB), 0);
+	b->blk.sectors = 64 * OB_MIB / 512;
+	return b;
+}
+
+/* One request moves 16 MiB, which no driver exceeds that takes what is offered; not more. */
+Test(blk, a_request_is_limited_in_bytes)
+{
+	struct bed *b = large_bed();
+	uint32_t id, written;
+
+	offer_again_and_again(b, 16, OB_MIB);
+	vdrv_kick(&b->v);
+	cr_assert(vdrv_wait_used(&b->v, &id, &written));
+	cr_assert_eq(*ram(b, STATUS), S_OK);
+	cr_assert_eq(written, 16 * OB_MIB + 1);
+	cr_assert_eq(b->blk.read_bytes, 16 * OB_MIB);
+
+	memset(ram(b, DATA), UNTOUCHED, OB_MIB);
+	offer_again_and_again(b, 17, OB_MIB);
+	vdrv_kick(&b->v);
+	cr_assert(vdrv_wait_used(&b->v, &id, &written));
+	cr_assert_eq(*ram(b, STATUS), S_IOERR);
+	cr_assert_eq(written, 0);
+	cr_assert_eq(*ram(b, DATA), UNTOUCHED, "nothing of it is done");
+	cr_assert_eq(b->blk.read_bytes, 16 * OB_MIB);
+	bed_free(b);
+}
+
+/* What is larger than a MiB is moved in parts, wherever buffers begin and end. */
+Test(blk, a_large_read_is_what_the_file_holds)
+{
+	struct bed *b = large_bed();
+	const uint32_t len[] = {3 * 512, 2 * OB_MIB - 512, 7 * 512};
+	unsigned char *want = malloc(3 * OB_MIB);
+	uint64_t at = DATA;
+	uint32_t id, written;
+	ssize_t n;
+
+	for (uint64_t i = 0; i < 64 * OB_MIB; i += OB_MIB / 8)
+		cr_assert_eq(pwrite(b->fd, &i, sizeof(i), (off_t)i + 13), sizeof(i));
+	put_header(b, 0, T_IN, 5);
+	vdrv_desc(&b->v, b->v.desc, 0, HEADERS, 16, VDRV_NEXT, 1);
+	for (unsigned int i = 0; i < OB_ARRAY_SIZE(len); i++, at += len[i - 1])
+		vdrv_desc(&b->v, b->v.desc, i + 1, at, len[i], VDRV_NEXT | VDRV_WRITE,
+			  (uint16_t)(i + 2));
+	vdrv_desc(&b->v, b->v.desc, OB_ARRAY_SIZE(len) + 1, STATUS, 1, VDRV_WRITE, 0);
+	vdrv_offer(&b->v, 0);
+	vdrv_kick(&b->v);
+	cr_assert(vdrv_wait_used(&b->v, &id, &written));
+	cr_assert_eq(*ram(b, STATUS), S_OK);
+	n = (ssize_t)(at - DATA);
+	cr_assert_eq(pread(b->fd, want, (size_t)n, 5 * 512), n);
+	cr_assert(!memcmp(ram(b, DATA), want, (size_t)n));
+	free(want);
+	bed_free(b);
+}
+
 /* Counts the accesses to data; the first one lasts until the device is not live any more. */
 struct until_dead {
 	struct gmem *gm;
 	struct virtio_dev *d;
 	_Atomic unsigned int begun;
+	_Atomic uint64_t most; /* bytes at a time */
 };
 
 static int until_dead_begin(void *arg, gpa_t at, uint64_t len, bool write, struct gmem_access *acc)
@@ -667,6 +745,7 @@ static int until_dead_begin(void *arg, gpa_t at, uint64_t len, bool write, struc
 
 	if (!p)
 		return -EFAULT;
+	u->most = OB_MAX(u->most, len);
 	if (at.v >= DATA && !u->begun++)
 		for (int i = 0; i < 2000 && virtio_dev_live(u->d); i++)
 			nap();
@@ -713,6 +792,29 @@ Test(blk, the_end_comes_in_the_middle_of_a_request)
 		cr_assert_leq(u.begun, 16, "%u buffers were read", u.begun);
 		bed_free_rest(b);
 	}
+}
+
+/* The same within one buffer. */
+Test(blk, the_end_comes_in_the_middle_of_a_buffer)
+{
+	static const struct gmem_ops ops = {
+		.access_begin = until_dead_begin,
+		.access_end = until_dead_end,
+	};
+	struct bed *b = large_bed();
+	struct until_dead u = {.gm = &b->gm, .d = &b->blk.dev};
+
+	offer_again_and_again(b, 4, 3 * OB_MIB - OB_MIB / 8);
+	b->gm.ops_arg = &u;
+	b->gm.ops = &ops;
+	vdrv_kick(&b->v);
+	while (!u.begun)
+		nap();
+	vdrv_set(&b->blk.dev, VDRV_STATUS, 0);
+	b->gm.ops = NULL;
+	cr_assert_eq(u.begun, 1, "%u parts were read", u.begun);
+	cr_assert_leq(u.most, OB_MIB);
+	bed_free(b);
 }
 
 /* --- the worker ------------------------------------------------------------------------------- */

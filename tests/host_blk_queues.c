@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tests/fake_host.h"
@@ -28,7 +29,8 @@
 #define T_FLUSH	 4
 #define T_GET_ID 8
 
-#define F_MQ (1ULL << 12)
+#define F_FLUSH (1ULL << 9)
+#define F_MQ	(1ULL << 12)
 
 struct bed {
 	struct ob_host *h;
@@ -38,6 +40,7 @@ struct bed {
 	struct vdrv v[NQ];
 	unsigned char image[SECTORS * 512];
 	int fd;
+	uint64_t features; /* that the driver takes, but for F_MQ */
 };
 
 static int file_with(const void *data, size_t len)
@@ -59,7 +62,7 @@ static void start(struct bed *b, unsigned int n)
 		vdrv_layout(&b->v[q], &b->blk.dev, &b->gm, QSIZE, gpa(RINGS + q * 0x1000ULL));
 		b->v[q].queue = q;
 	}
-	cr_assert_eq(vdrv_negotiate(&b->blk.dev, n > 1 ? F_MQ : 0), 11);
+	cr_assert_eq(vdrv_negotiate(&b->blk.dev, b->features | (n > 1 ? F_MQ : 0)), 11);
 	for (unsigned int q = 1; q < n; q++)
 		vdrv_setup(&b->v[q]);
 	cr_assert_eq(vdrv_start(&b->v[0]), 15);
@@ -115,6 +118,31 @@ static void offer(struct bed *b, unsigned int q, unsigned int slot, uint32_t typ
 		  (uint16_t)(i + 2));
 	vdrv_desc(v, v->desc, i + 2, STATUS + n, 1, VDRV_WRITE, 0);
 	vdrv_offer(v, (uint16_t)i);
+}
+
+/* On the worker, between two turns of the disk. */
+struct look {
+	struct io_work work; /* first */
+	struct bed *bed;
+	_Atomic bool gate;
+	unsigned int answered;
+};
+
+static void nap(void)
+{
+	struct timespec ts = {.tv_nsec = 1000000};
+
+	nanosleep(&ts, NULL);
+}
+
+static void look(struct io_work *w)
+{
+	struct look *l = (struct look *)(void *)w;
+
+	while (l->gate)
+		nap();
+	for (unsigned int q = 0; q < l->bed->blk.dev.nqueues; q++)
+		l->answered += l->bed->blk.dev.q[q].used_idx;
 }
 
 static unsigned int answer(struct bed *b, unsigned int q, uint32_t *len)
@@ -349,4 +377,69 @@ Test(blk_queues, a_block_device_is_an_image)
 	cr_assert_eq(answer(b, 0, &len), 1);
 	close(loop);
 	bed_free(b);
+}
+
+/* A sync takes as long as the disk does: others have their turn after each. */
+Test(blk_queues, a_flush_ends_the_turn)
+{
+	struct bed *b = bed_new(1);
+	struct look first = {.work.run = look, .bed = b, .gate = true};
+	struct look next = {.work.run = look, .bed = b};
+	uint32_t len;
+
+	start(b, 1);
+	io_worker_queue(b->worker, &first.work);
+	offer(b, 0, 0, T_IN, 0, DATA, 512);
+	for (unsigned int i = 1; i < 4; i++)
+		offer(b, 0, i, T_FLUSH, 0, 0, 0);
+	vdrv_kick(&b->v[0]);
+	io_worker_queue(b->worker, &next.work);
+	first.gate = false;
+	io_worker_drain(b->worker, &next.work);
+	cr_assert_eq(next.answered, 2, "%u answered: a read and a flush", next.answered);
+	for (unsigned int i = 0; i < 4; i++)
+		cr_assert_eq(answer(b, 0, &len), 0);
+	cr_assert_eq(b->blk.syncs, 3);
+	bed_free(b);
+}
+
+/* And who has an answer is told before it. */
+Test(blk_queues, nobody_waits_for_the_flush_behind_him)
+{
+	struct bed *b = bed_new(2);
+	uint32_t len;
+
+	start(b, 2);
+	offer(b, 0, 0, T_IN, 0, DATA, 512);
+	offer(b, 1, 0, T_FLUSH, 0, 0, 0);
+	b->blk.delay_ns = OB_NS_PER_SEC;
+	vdrv_kick(&b->v[0]);
+	while (!vdrv_get(&b->blk.dev, VDRV_IRQ_STATUS))
+		nap();
+	cr_assert_eq(*ram(b, STATUS), 0);
+	cr_assert_eq(*ram(b, STATUS + 8), 0xee, "the flush is under way");
+	cr_assert_eq(answer(b, 0, &len), 0);
+	cr_assert_eq(answer(b, 1, &len), 0);
+	bed_free(b);
+}
+
+/* A driver that does not know how to flush has its writes on the disk when they are answered. */
+Test(blk_queues, who_cannot_flush_need_not)
+{
+	for (int can = 0; can < 2; can++) {
+		struct bed *b = bed_new(1);
+		uint32_t len;
+
+		b->features = can ? F_FLUSH : 0;
+		start(b, 1);
+		offer(b, 0, 0, T_OUT, 7, DATA, 512);
+		offer(b, 0, 1, T_OUT, SECTORS, DATA, 512);
+		offer(b, 0, 2, T_IN, 7, DATA, 512);
+		vdrv_kick(&b->v[0]);
+		cr_assert_eq(answer(b, 0, &len), 0);
+		cr_assert_eq(answer(b, 0, &len), 1);
+		cr_assert_eq(answer(b, 0, &len), 0);
+		cr_assert_eq(b->blk.syncs, can ? 0 : 1);
+		bed_free(b);
+	}
 }

@@ -2,7 +2,7 @@
 /*
  * host_move.c: moving pages while the kernel migrates them (compaction): what the call says was
  * moved was moved, and what it says was not was not. A page that is believed to be where it is not
- * is lost.
+ * is lost. And what is mapped at all.
  */
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -104,5 +104,24 @@ Test(move, says_what_it_did_while_the_kernel_migrates, .timeout = 120)
 	for (int i = 0; i < 2; i++)
 		cr_assert(!h.ops->unmap(&h, side[i], PAGES * OB_PAGE_SIZE));
 	close(fd);
+	ob_host_linux_exit(&h);
+}
+
+Test(move, knows_what_is_mapped)
+{
+	struct ob_host h;
+	struct ob_err e;
+	hva_t at;
+
+	cr_assert(!ob_host_linux_init(&h, &e), "%s", e.msg);
+	cr_assert(!h.ops->ram_map(&h, 8 * OB_PAGE_SIZE, "ob:test", &at));
+	cr_assert(h.ops->mapped(&h, at, 8 * OB_PAGE_SIZE), "untouched as it is");
+	cr_assert(!h.ops->unmap(&h, hva(at.v + 3 * OB_PAGE_SIZE), OB_PAGE_SIZE));
+	for (uint64_t p = 0; p < 8; p++)
+		cr_assert_eq(h.ops->mapped(&h, hva(at.v + p * OB_PAGE_SIZE), OB_PAGE_SIZE), p != 3);
+	cr_assert_not(h.ops->mapped(&h, at, 8 * OB_PAGE_SIZE), "not all of it");
+	cr_assert(!h.ops->map_empty(&h, hva(at.v + 3 * OB_PAGE_SIZE), OB_PAGE_SIZE, "ob:test"));
+	cr_assert(h.ops->mapped(&h, at, 8 * OB_PAGE_SIZE));
+	cr_assert(!h.ops->unmap(&h, at, 8 * OB_PAGE_SIZE));
 	ob_host_linux_exit(&h);
 }

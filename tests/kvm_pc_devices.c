@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tests/bed.h"
@@ -313,6 +314,82 @@ Test(pc_devices, a_disk_has_a_queue_for_each_vcpu, .timeout = 60)
 	bed_read(&g.bed, BUFS + 0x1000, got, sizeof(got));
 	cr_assert_arr_eq(got, sector, sizeof(sector));
 	guest_free(&g);
+}
+
+/* Is the driver's reset (or the end of a queue) under way? */
+static bool resetting(struct virtio_dev *d)
+{
+	bool yes;
+
+	ob_lock(&d->lock);
+	yes = d->resetting;
+	ob_unlock(&d->lock);
+	return yes;
+}
+
+static void nap(void)
+{
+	struct timespec ts = {.tv_nsec = 1000000};
+
+	nanosleep(&ts, NULL);
+}
+
+/* A guest resets a device, or takes a queue down, in the middle of a read that takes long: it is out for
+ * whoever parks it, and while it is parked it does not go on. */
+static void park_in_a_reset(unsigned int r)
+{
+	const struct {
+		uint32_t type, reserved;
+		uint64_t sector;
+	} header = {0, 0, 9};
+	const uint64_t data = BUFS + 0x1000, after = BUFS + 0x3000;
+	uint8_t sector[512], got[512];
+	struct virtio_dev *d;
+	uint32_t word = 0;
+	struct guest g;
+
+	guest_make(&g, true);
+	d = &g.vm->disk[0].dev;
+	g.vm->disk[0].delay_ns = 3 * OB_NS_PER_SEC;
+	memset(sector, 0x6b, sizeof(sector));
+	cr_assert_eq(pwrite(g.disk, sector, sizeof(sector), 9 * 512), 512);
+	driver(&g, 0, 1, 0);
+	bed_write(&g.bed, BUFS, &header, sizeof(header));
+	buffer(&g, 0, 0, BUFS, sizeof(header), VDRV_NEXT);
+	buffer(&g, 0, 1, data, 512, VDRV_NEXT | VDRV_WRITE);
+	buffer(&g, 0, 2, BUFS + 0x2000, 1, VDRV_WRITE);
+	offer(&g, 0, 0);
+	step(&g, STEP_WRITE, reg(0, VDRV_QUEUE_NOTIFY), 0);
+	step(&g, STEP_WAIT, data, 0x6b6b); /* half of it */
+	step(&g, STEP_WRITE, reg(0, r), 0);
+	step(&g, STEP_WRITE, after, 1);
+	step(&g, STEP_OFF, 0, 0);
+	bed_start(&g.bed);
+	while (!resetting(d))
+		nap();
+	vm_park(g.vm);
+	cr_assert(resetting(d), "the read is still under way");
+	while (resetting(d))
+		nap();
+	bed_read(&g.bed, after, &word, sizeof(word));
+	cr_assert_eq(word, 0, "a parked guest went on");
+	cr_assert_eq(d->status, r == VDRV_STATUS ? 0 : 15);
+	cr_assert(!d->q[0].ready);
+	vm_unpark(g.vm);
+	bed_wait(&g.bed);
+	cr_assert_eq(g.vm->end, VM_END_EXIT, "%s", g.vm->reason);
+	bed_read(&g.bed, after, &word, sizeof(word));
+	cr_assert_eq(word, 1);
+	bed_read(&g.bed, data, got, sizeof(got));
+	cr_assert_arr_eq(got, sector, sizeof(sector), "what was under way has ended");
+	guest_free(&g);
+}
+
+Test(pc_devices, nobody_waits_for_a_guest_that_waits_for_its_disk, .timeout = 60)
+{
+	NEED_KVM();
+	park_in_a_reset(VDRV_STATUS);
+	park_in_a_reset(VDRV_QUEUE_READY);
 }
 
 /*

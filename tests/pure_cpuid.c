@@ -33,9 +33,13 @@ static struct kvm_cpuid2 *host(bool amd)
 	add(l, 4, 4, 0, 0, 0, 0);
 	add(l, 6, 0, 0x77, 2, 9, 0);
 	add(l, 7, 0, 1, 0x218c97a9 | 1u << 2 | 1u << 25, 0x40061c, 0x03400010);
+	add(l, 7, 1, 0x00201010, 0, 0, 0x00004110);
 	add(l, 0xa, 0, 0x07300404, 0, 0, 0x603);
 	add(l, 0xb, 0, 1, 2, 0x100, 7);
 	add(l, 0xb, 1, 5, 32, 0x201, 7);
+	add(l, 0xd, 0, 0xe7, 0x988, 0x988, 0);
+	add(l, 0xd, 1, 0x1f, 0x998, 0x1800, 0);
+	add(l, 0xd, 9, 8, 0xa80, 0, 0x10);
 	add(l, 0x80000001, 0, 0, 0, 0x75c237ff, 0x2fd3fbff);
 	add(l, 0x80000008, 0, 0x3030, 0x111ed205, 0x701f, 0);
 	add(l, 0x8000000a, 0, 1, 0x8000, 0, 0x101bbcff);
@@ -114,6 +118,11 @@ Test(cpuid, what_is_hidden_and_what_is_added)
 	cr_assert(!(at(c, 0x80000001, 0)->ecx & (1u << 2 | 1u << 23)), "SVM, counters");
 	cr_assert_eq(at(c, 0xa, 0)->eax, 0);
 	cr_assert_eq(at(c, 7, 0)->edx, 0x10, "AMX");
+	cr_assert_eq(at(c, 7, 1)->eax, 0x1010, "AMX-FP16");
+	cr_assert_eq(at(c, 7, 1)->edx, 0x4010, "AMX-COMPLEX");
+	cr_assert_eq(at(c, 0xd, 1)->eax, 0xf, "XFD");
+	cr_assert_eq(at(c, 0xd, 0)->eax, 0xe7);
+	cr_assert_eq(at(c, 0xd, 9)->eax, 8);
 	cr_assert_eq(at(c, 0x8000000a, 0)->edx, 0);
 	cr_assert_eq(at(c, 6, 0)->eax, 4);
 	cr_assert_eq(at(c, 0x40000001, 0)->eax & (1u << 4 | 1u << 10 | 1u << 14), 0,

@@ -200,6 +200,36 @@ Test(unshare, dropped_pages_among_staged_ones_get_their_memory)
 	fg_unmake(&g);
 }
 
+/* The host has no mapping left: a page that holds nothing, in a mapping that is as it was, has lost
+ * nothing, and later it gets its memory. */
+Test(unshare, a_dropped_page_is_not_lost_for_want_of_a_mapping)
+{
+	struct ept_unshared sum = {0};
+	struct fg g;
+
+	fg_make(&g, PAGES, 0);
+	fg_fill(&g, 0, 32, 3);
+	fg_fill(&g, 8, 8, 0);
+	fg_frames(&g, 0, 4, 3);
+	cr_assert_geq(fg_drop(&g, 8, 8), 0);
+	cr_assert_geq(fg_share(&g, 16, 4, 0), 0);
+	cr_assert_eq(fg_take(&g, 0, 4), 4);
+	fake_host_fail(g.h, FAKE_MAP_EMPTY, FAKE_EVERY, ENOMEM);
+	cr_assert_eq(undo(&g, &sum), -ENOMEM);
+	cr_expect_eq(g.lost, 0);
+	cr_expect_eq(sum.pages + sum.zeroes, 0);
+	fake_host_fail(g.h, FAKE_MAP_EMPTY, 1, 0);
+	fg_verify(&g);
+	cr_assert_eq(undo(&g, &sum), 0);
+	cr_expect_eq(sum.pages, 4);
+	cr_expect_eq(sum.zeroes, 8);
+	fg_expect(&g, 0, 8, 3);
+	fg_expect(&g, 8, 8, 0);
+	fg_expect(&g, 16, 16, 3);
+	cr_expect_eq(g.lost, 0);
+	fg_unmake(&g);
+}
+
 /* Whatever fails, whenever: nothing is lost, and the next try does the rest. */
 static void fails(enum fake_op op, bool hole, uint64_t part)
 {

@@ -14,6 +14,7 @@ struct dev {
 	struct virtio_dev d; /* first */
 	unsigned int rings, resets;
 	bool live_in_reset;
+	bool other_resets; /* another vCPU does, in the middle of a reset */
 };
 
 static void on_notify(struct virtio_dev *d, unsigned int q)
@@ -35,9 +36,15 @@ static void on_reset(struct virtio_dev *d)
 	dev->resets++;
 	dev->live_in_reset |= virtio_dev_live(d);
 	/* Another vCPU is at the registers meanwhile: nothing may change. */
-	vdrv_set(d, VDRV_STATUS, 0);
+	vdrv_set(d, VDRV_STATUS, 0xff);
+	vdrv_set(d, VDRV_QUEUE_READY, 0);
 	vdrv_set(d, VDRV_QUEUE_SEL, 1);
 	vdrv_set(d, VDRV_QUEUE_NOTIFY, 0);
+	/* But for these. */
+	vdrv_set(d, VDRV_IRQ_ACK, 1);
+	cr_assert(!(vdrv_get(d, VDRV_IRQ_STATUS) & 1));
+	if (dev->other_resets)
+		vdrv_set(d, VDRV_STATUS, 0);
 }
 
 static const struct virtio_dev_ops ops = {
@@ -225,6 +232,50 @@ Test(virtio_mmio, a_queue_taken_down_makes_no_other_one_deaf)
 	vdrv_set(b->d, VDRV_QUEUE_READY, 0);
 	cr_assert(!b->d->q[1].ready && b->d->q[0].ready);
 	cr_assert_eq(b->dev.rings, rings + 1);
+	bed_free(b);
+}
+
+/* Only the lowest bit of QUEUE_READY is there. */
+Test(virtio_mmio, what_takes_a_queue_down_is_a_bit)
+{
+	struct bed *b = bed_new();
+	unsigned int rings;
+
+	vdrv_negotiate(b->d, 0);
+	vdrv_set(b->d, VDRV_QUEUE_SEL, 1);
+	vdrv_set(b->d, VDRV_QUEUE_NUM, 8);
+	vdrv_set64(b->d, VDRV_QUEUE_DESC, 0x8000);
+	vdrv_set64(b->d, VDRV_QUEUE_AVAIL, 0x9000);
+	vdrv_set64(b->d, VDRV_QUEUE_USED, 0xa000);
+	vdrv_set(b->d, VDRV_QUEUE_READY, 1);
+	vdrv_start(&b->v);
+	rings = b->dev.rings;
+	vdrv_set(b->d, VDRV_QUEUE_SEL, 1);
+	vdrv_set(b->d, VDRV_QUEUE_READY, 2);
+	cr_assert(!b->d->q[1].ready && b->d->q[0].ready);
+	cr_assert_eq(b->dev.rings, rings + 1);
+	bed_free(b);
+}
+
+/* One vCPU takes a queue down, another one resets the device meanwhile: then it is reset. And nobody is
+ * told anything of before. */
+Test(virtio_mmio, a_reset_that_comes_meanwhile_is_done)
+{
+	struct bed *b = bed_new();
+	unsigned int rings;
+
+	vdrv_negotiate(b->d, 0);
+	vdrv_start(&b->v);
+	virtio_dev_interrupt(b->d, 0);
+	rings = b->dev.rings;
+	b->dev.other_resets = true;
+	vdrv_set(b->d, VDRV_QUEUE_READY, 0);
+	b->dev.other_resets = false;
+	cr_assert_eq(b->dev.resets, 2, "one of them before negotiating");
+	cr_assert_eq(vdrv_get(b->d, VDRV_STATUS), 0);
+	cr_assert(!b->d->q[0].size && !b->d->drv_features);
+	cr_assert_eq(b->dev.rings, rings);
+	cr_assert_eq(vdrv_init(&b->v, b->d, &b->gm, 8, gpa(0x2000), 0), 15, "and again");
 	bed_free(b);
 }
 
