@@ -176,6 +176,11 @@ const json_t *cli_run_of(const struct cli *c, size_t i)
 	return r;
 }
 
+bool cli_converged(const json_t *r)
+{
+	return json_is_true(json_object_get(json_object_get(r, "kernel_ksm"), "converged"));
+}
+
 json_int_t cli_num(const json_t *o, const char *a, const char *b)
 {
 	const json_t *v = json_object_get(o, a);

@@ -36,6 +36,9 @@ unsigned int cli_children(pid_t pid, const char *word, pid_t *out, unsigned int 
 
 /* What is in a result; what is not there fails the test. Run number @i. */
 const json_t *cli_run_of(const struct cli *c, size_t i);
+/* Was Linux KSM through in run or phase @r? ksmd has a low priority: on a busy host it may not be, and
+ * then there is nothing to say of what it saves. */
+bool cli_converged(const json_t *r);
 /* A whole number: @o's @a, or with @b the @b of its @a. */
 json_int_t cli_num(const json_t *o, const char *a, const char *b);
 /* A text; "" when there is none. */

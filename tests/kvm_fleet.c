@@ -148,6 +148,8 @@ Test(fleet, hash_saves_what_linux_ksm_saves, .timeout = 180)
 		 dir);
 	cli_run(&c, args, true, 120);
 	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
+	if (!cli_converged(cli_run_of(&c, 2)))
+		cr_skip_test("the host is too busy: ksmd was not through in its time");
 	/* The control comes first, always. */
 	cr_assert_str_eq(cli_str(cli_run_of(&c, 0), "sharing"), "off");
 	hash = cli_num(cli_run_of(&c, 1), "saved_bytes", NULL);

@@ -98,14 +98,6 @@ Test(live, hash_and_off_in_turn_on_the_same_guests, .timeout = 180)
 	cli_free(&c);
 }
 
-/* ksmd has a low priority: on a busy host it may not be through in its time, and then there is
- * nothing to say of what it saves. */
-static bool converged(const struct cli *c, size_t i)
-{
-	return json_is_true(
-		json_object_get(json_object_get(phase(c, i, "kernel"), "kernel_ksm"), "converged"));
-}
-
 Test(live, linux_ksm_in_between_and_its_settings_back, .timeout = 240)
 {
 	const json_t *off, *kernel;
@@ -126,7 +118,7 @@ Test(live, linux_ksm_in_between_and_its_settings_back, .timeout = 240)
 			true, 70);
 		cr_expect_eq(system("rm -rf /tmp/overbook-test-live-out"), 0);
 		cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
-		if (converged(&c, 1))
+		if (cli_converged(phase(&c, 1, "kernel")))
 			break;
 		cli_free(&c);
 		if (tries == 3)
