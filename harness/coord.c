@@ -136,7 +136,7 @@ static int wait_warm(struct coord *c, struct ob_err *e)
 			if (r)
 				return r;
 		}
-		nap_until(c, now + WARM_POLL_NS);
+		nap_until(c, OB_MAX(now + WARM_POLL_NS, after_reading(c, now)));
 	}
 	c->out->warm_seconds = (double)(coord_now(c) - c->boot_ns) / OB_NS_PER_SEC;
 	if (!ob_stop_signal && !warm && !coord_linux_was_ready(c))
