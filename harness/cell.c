@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,8 @@
 
 #include "harness/proto.h"
 #include "harness/topo.h"
+
+#define WATCH_MS 1000
 
 /* Take the lock from the scanner between two steps. */
 void cell_scan_hold(struct cell *c)
@@ -410,6 +413,9 @@ static void cell_fail_cold(struct cell *c)
 		struct agent_report r = {0};
 		uint64_t phase;
 
+		/* It was, and boots again: it has its own time for that (cell_boot.c). */
+		if (c->guest[i].boot.again && !c->guest[i].boot.up)
+			continue;
 		agent_read_report(&vm->agent, &r);
 		phase = cell_boot_phase(c, &c->guest[i], r.phase);
 		if (phase < AGENT_WARM && atomic_load(&vm->state) == VM_RUNNING)
@@ -506,6 +512,17 @@ static void cell_exit(struct cell *c)
 	ob_host_linux_exit(&c->host);
 }
 
+/* Readings may be far apart: guests are looked at by the second all the same. */
+static void wait_asked(struct cell *c)
+{
+	struct pollfd p = {.fd = CELL_FD_CONTROL, .events = POLLIN};
+
+	while (poll(&p, 1, WATCH_MS) == 0)
+		for (unsigned int i = 0; c->ready && i < c->nguests; i++)
+			if (!c->guest[i].gone)
+				cell_guest_watch(c, &c->guest[i]);
+}
+
 int cell_main(int argc, char **argv)
 {
 	struct cell c = {.image_fd = -1, .kvm.fd = -1};
@@ -543,7 +560,7 @@ int cell_main(int argc, char **argv)
 	ob_mutex_init(&c.scan_lock, OB_RANK_SCAN);
 	pthread_cond_init(&c.scan_cond, NULL);
 	ob_mutex_init(&c.wake_lock, OB_RANK_WAKE);
-	while (!quit && !proto_recv(CELL_FD_CONTROL, &doc, PROTO_NEVER)) {
+	while (!quit && (wait_asked(&c), !proto_recv(CELL_FD_CONTROL, &doc, PROTO_NEVER))) {
 		json_t *answer = cell_answer(&c, doc, &quit);
 
 		json_decref(doc);

@@ -5,7 +5,8 @@
  * An agent counts from when it was started, and a guest that reboots has a new one, whose counters begin at
  * 0 again. What was counted by those before is kept here and added, so that no counter of a guest goes
  * backwards. Between a reset and the first report of the next agent there is nobody who works: the guest
- * boots, and what it has done it has done. What an agent did after its last report is not known.
+ * boots, and what it has done it has done. What an agent reported after the last time that it was asked for
+ * here is not known.
  */
 #include <string.h>
 

@@ -47,7 +47,10 @@ json_t *cell_switch_unmerge(struct cell *c, const json_t *doc)
 		paused = c->undo.pause_ns - paused;
 		nap = (struct timespec){.tv_sec = (time_t)(paused / OB_NS_PER_SEC),
 					.tv_nsec = (long)(paused % OB_NS_PER_SEC)};
-		if (r > 0 && paused)
+		/* A page is in use, and is looked at again in a while. */
+		if (r > 0 && !paused && c->undo.rest_until > ops->now_ns(&c->host))
+			nap.tv_nsec = OB_NS_PER_MS;
+		if (r > 0 && (nap.tv_sec || nap.tv_nsec))
 			nanosleep(&nap, NULL);
 	}
 	if (r < 0) {

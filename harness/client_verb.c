@@ -8,8 +8,8 @@
 #include "harness/control.h"
 
 /* Reading may have to wait until the fleet has taken a reading of its own, or made its guests. */
-#define CONNECT_TIMEOUT_MS 30000
-#define ANSWER_TIMEOUT_MS  90000
+#define CONNECT_TIMEOUT_MS 90000
+#define ANSWER_TIMEOUT_MS  150000 /* that reading, then our question: COORD_ASK_MS each */
 
 int client_verb_ask(struct client_call *c, const char *command, json_t *args, json_t **answer,
 		    struct ob_err *e)

@@ -270,13 +270,15 @@ static void say_measured(struct coord *c)
 static int measure(struct coord *c, struct ob_err *e)
 {
 	uint64_t every = c->cfg->sample_ms ? c->cfg->sample_ms * OB_NS_PER_MS : SAMPLE_NS;
-	uint64_t end = c->cfg->seconds ? c->t0_ns + c->cfg->seconds * OB_NS_PER_SEC : UINT64_MAX;
+	uint64_t all = c->cfg->seconds * OB_NS_PER_SEC;
 	uint64_t next_line = 0;
 	struct ksm_sysfs_counters k;
 	int r, over;
 
 	for (uint64_t next = c->t0_ns, now = next; !ob_stop_signal; next += every) {
 		const struct run_sample *s;
+		/* There is one at the moment when a mode's time is up. */
+		uint64_t end = all && !c->sw.to ? mode_begin(c) + all : UINT64_MAX;
 		uint64_t began;
 
 		/* What a reading took longer is not made up for. */

@@ -65,7 +65,7 @@ task_fleet() {
 # one: "XSAVE consistency problem").
 guests_complain() {
 	local found
-	found=$(grep -E -e 'BUG:|Oops|general protection|rcu.*stall|soft lockup' /out/fleet/console/* 2>/dev/null)
+	found=$(grep -E -e 'BUG:|kernel BUG at|Oops|general protection| \[#[0-9]+\]|rcu.*stall|soft lockup' /out/fleet/console/* 2>/dev/null)
 	[ -n "$found" ] || return 1
 	say "fleet: a guest's kernel complained: $(echo "$found" | head -n 1 | tr -d '\r' | sed 's|^/out/||')"
 }

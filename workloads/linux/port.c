@@ -7,7 +7,6 @@
  * never too much.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <unistd.h>
 
@@ -58,13 +57,15 @@ void port_send(struct port *p, enum agent_frame_type type, const void *data, siz
 
 void port_end(struct port *p, uint64_t code)
 {
-	struct pollfd ready = {.fd = p->fd, .events = POLLOUT};
-
-	/* A write that does not block only leaves it in the queue, and there it is lost when the machine is
-	 * switched off before the host has come by. One that blocks comes back when the host has it. */
-	if (p->fd >= 0 && poll(&ready, 1, END_WAIT_MS) == 1 && ready.revents == POLLOUT)
-		fcntl(p->fd, F_SETFL, fcntl(p->fd, F_GETFL) & ~O_NONBLOCK);
 	port_send(p, AGENT_FRAME_EXIT, &code, sizeof(code), END_WAIT_MS);
+	/* A write to a port, blocking or not, only leaves it in the queue, and there it is lost when the
+	 * machine is switched off before the host has come by. But when a port is closed Linux waits for the
+	 * host's answer to that, which comes after all output. */
+	pthread_mutex_lock(&p->lock);
+	if (p->fd >= 0)
+		close(p->fd);
+	p->fd = -1;
+	pthread_mutex_unlock(&p->lock);
 }
 
 /* Word by word: the worker writes each counter with one store and may be doing so now. */
