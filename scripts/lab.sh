@@ -175,7 +175,7 @@ outer_once() {
 	setpriv --pdeathsig KILL qemu-system-x86_64 -accel tcg,thread=multi -cpu max,-cx16,-la57 \
 		-machine q35 -smp "$cpus" -m "$mem" -nodefaults -no-user-config -display none -no-reboot \
 		-kernel "$vmlinuz" -initrd "$lab/outer-${kernel##*/}.img" \
-		-append "console=ttyS0 $words panic=-1 idle=poll no_timer_check mitigations=off nokaslr lab_npt=$npt lab_task=$task \
+		-append "console=ttyS0 $words panic=-1 idle=poll no_timer_check nohz=off highres=off mitigations=off nokaslr lab_npt=$npt lab_task=$task \
 			lab_guests=$guests lab_seconds=$seconds lab_limit=$((end - SECONDS - 20)) $*" \
 		"${console[@]}" -device virtio-serial-pci \
 		-chardev "file,id=p,path=$mine/progress" -device virtserialport,chardev=p,name=progress \
