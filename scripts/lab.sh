@@ -142,7 +142,7 @@ image() {
 # outer NAME KERNEL NPT TASK [WORD...]: run it until it has switched itself off. What it has shipped is
 # in $results/NAME then. More WORDs are for the kernel's command line, and so for what runs inside.
 # In a subshell of its own: one machine each. One that stands still (it gives a sign of life every 20 s)
-# is ended; now and then the emulation itself does (docs/linux-guests.md), so there is a second try, and
+# is ended; the emulation itself may (docs/linux-guests.md), so there is a second try, and
 # that is said. Both have LAB_LIMIT together.
 outer() {
 	local end=$((SECONDS + limit)) left needed=$((4 * seconds + 40)) status
@@ -171,7 +171,8 @@ outer_once() {
 	exec 7<>"$mine/progress"
 	# It is killed with us, whatever becomes of us. cmpxchg16b spoils the flags in QEMU 7.2 when an
 	# interrupt comes right after it (then kernels die of a double fault), so there is none; and page
-	# tables of five levels are slower to walk.
+	# tables of five levels are slower to walk. An interrupt may be lost: with a periodic tick the next
+	# one brings it along (docs/linux-guests.md).
 	setpriv --pdeathsig KILL qemu-system-x86_64 -accel tcg,thread=multi -cpu max,-cx16,-la57 \
 		-machine q35 -smp "$cpus" -m "$mem" -nodefaults -no-user-config -display none -no-reboot \
 		-kernel "$vmlinuz" -initrd "$lab/outer-${kernel##*/}.img" \
