@@ -222,9 +222,9 @@ struct virtio_dev {
 	uint32_t dev_sel, drv_sel, q_sel;
 	uint64_t drv_features;
 	uint32_t irq_status;
-	bool broken;	   /* needs reset: the driver has done something impossible */
-	const char *why;   /* what that was: a string constant */
-	bool resetting;	   /* work under way is waited for: registers but STATUS = 0 and ACK do nothing */
+	bool broken;	 /* needs reset: the driver has done something impossible */
+	const char *why; /* what that was: a string constant */
+	bool resetting; /* work under way is waited for: registers but STATUS = 0 and ACK do nothing */
 	bool reset_wanted; /* what is waited for is to be a reset, and not of one queue alone */
 	pthread_cond_t at_rest; /* resetting is over */
 	int irq_fd; /* an eventfd that is ticked for an interrupt; -1: none. Not owned. */
