@@ -52,7 +52,10 @@ void cell_linux_exit(struct cell *c)
 	c->lx.initrd = NULL;
 }
 
-/* The lock keeps the file from others of us that would write it, or read what is written. */
+/*
+ * The lock keeps the file from others of us that would write it, or read what is written. A file system
+ * that knows no locks is good enough to read from.
+ */
 static int open_disk(struct cell_guest *g, const char *path, bool rw, struct ob_err *e)
 {
 	int err, fd = open(path, (rw ? O_RDWR : O_RDONLY) | O_CLOEXEC);
@@ -60,11 +63,11 @@ static int open_disk(struct cell_guest *g, const char *path, bool rw, struct ob_
 	if (fd < 0)
 		return ob_fail(e, errno, "disk of guest %u: %.250s: %s", g->id, path,
 			       strerror(errno));
-	if (flock(fd, (rw ? LOCK_EX : LOCK_SH) | LOCK_NB) && errno == EWOULDBLOCK) {
+	if (flock(fd, (rw ? LOCK_EX : LOCK_SH) | LOCK_NB) && (rw || errno == EWOULDBLOCK)) {
 		err = errno;
 		close(fd);
-		return ob_fail(e, err, "disk of guest %u: %.250s: another guest has it", g->id,
-			       path);
+		return ob_fail(e, err, "disk of guest %u: %.250s: %s", g->id, path,
+			       err == EWOULDBLOCK ? "another guest has it" : strerror(err));
 	}
 	return fd;
 }

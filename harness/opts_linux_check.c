@@ -111,9 +111,14 @@ static int check_disk(const char *path, bool rw, struct stat *st, struct ob_err 
 			      "image",
 			      path, (long long)st->st_size, VIRTIO_BLK_SECTOR);
 	/* The cell takes the same lock for as long as it lives (cell_linux.c). */
-	else if (flock(fd, (rw ? LOCK_EX : LOCK_SH) | LOCK_NB) && errno == EWOULDBLOCK)
-		ret = ob_fail(e, EBUSY, "--disk %.200s: another guest %s it", path,
-			      rw ? "has" : "writes to");
+	else if (flock(fd, (rw ? LOCK_EX : LOCK_SH) | LOCK_NB)) {
+		if (errno == EWOULDBLOCK)
+			ret = ob_fail(e, EBUSY, "--disk %.200s: another guest %s it", path,
+				      rw ? "has" : "writes to");
+		else if (rw)
+			ret = ob_fail(e, errno, "--disk %.200s: cannot be locked: %s", path,
+				      strerror(errno));
+	}
 	close(fd);
 	return ret;
 }
