@@ -250,11 +250,22 @@ tests "pure, ThreadSanitizer" build/tsan/tests/pure --filter 'track/*' --filter 
 tests "host, ThreadSanitizer" build/tsan/tests/host --filter 'take_host/*' --filter 'io_worker/*' \
 	--filter 'huge/everything*'
 step "build the fuzz targets" built fuzz
-for f in build/fuzz/*; do
-	step "fuzz for ${FUZZ_SECONDS:-6} s: $(basename "$f")" \
-		"$f" -max_total_time="${FUZZ_SECONDS:-6}" -verbosity=0 -print_final_stats=0 \
-		-artifact_prefix="$log/"
-done
+# One a CPU: each is one thread.
+fuzz_one() { # TARGET
+	local out
+	out=$log/$(basename "$1").out
+	"$1" -max_total_time="${FUZZ_SECONDS:-6}" -verbosity=0 -print_final_stats=0 \
+		-artifact_prefix="$log/" >"$out" 2>&1 && return
+	echo "$1:"
+	tail -20 "$out"
+	return 1
+}
+export log
+export -f fuzz_one
+fuzz_all() {
+	printf '%s\0' build/fuzz/* | xargs -0 -n 1 -P "$jobs" bash -c 'fuzz_one "$1"' -
+}
+step "fuzz $(ls build/fuzz | wc -l) targets for ${FUZZ_SECONDS:-6} s each" fuzz_all
 
 if [ -s "$log/failed" ]; then
 	echo "what failed:"

@@ -216,7 +216,7 @@ static void hostile(const char *workload, const char *reason)
 		 "fleet --guests 3 --mem 16M --sharing hash --seconds %d --workload idle,%s,kv "
 		 "--quiet",
 		 /* One that loops has to have a second of CPU time first, of a busy host's. */
-		 strcmp(workload, "hostile-spin") ? 6 : 12, workload);
+		 strcmp(workload, "hostile-spin") ? 4 : 12, workload);
 	cli_run(&c, args, true, 90);
 	cr_assert_eq(c.status, 1, "%s: status %d\n%s%s", workload, c.status, c.out, c.err);
 	r = cli_run_of(&c, 0);
@@ -289,7 +289,7 @@ Test(hostile, random_register_writes, .timeout = 120)
 
 	NEED_KVM();
 	cli_run(&c,
-		"fleet --guests 3 --mem 16M --sharing hash --seconds 6 --workload "
+		"fleet --guests 3 --mem 16M --sharing hash --seconds 4 --workload "
 		"idle,hostile-mmio,kv --quiet",
 		true, 90);
 	cr_assert(c.status == 0 || c.status == 1, "status %d\n%s%s", c.status, c.out, c.err);
