@@ -79,7 +79,7 @@ static void row(const char *what, const struct result *r, unsigned int n,
 			snprintf(text, sizeof(text), fmt, v);
 #pragma GCC diagnostic pop
 		}
-		printf("%17s", text);
+		printf("%18s", text);
 	}
 	putchar('\n');
 }
@@ -210,13 +210,13 @@ static void show(const struct result *r, unsigned int n)
 	       result_number(c, "guests", NULL), result_number(c, "mem_bytes", NULL) / MIB);
 	printf("%-34s", "outer kernel, KVM, guests");
 	for (unsigned int i = 0; i < n; i++)
-		printf("%17s", r[i].name);
+		printf("%18s", r[i].name);
 	printf("\n%-34s", "paging");
 	for (unsigned int i = 0; i < n; i++) {
 		const char *mode = json_string_value(
 			json_object_get(json_object_get(r[i].doc, "host"), "kvm_mode"));
 
-		printf("%17s", mode ? mode : "?");
+		printf("%18s", mode ? mode : "?");
 	}
 	putchar('\n');
 	row("all guests' agents are ready, s", r, n, of_run, "warm_seconds", "%.1f");
