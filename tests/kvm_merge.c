@@ -140,8 +140,10 @@ Test(merge_kvm, few_mappings, .timeout = 120)
 		st = merge_for(p, 3000);
 		cr_assert_gt(st.merged_pages, 0, "%s", workload[i]);
 		cr_assert_gt(st.skipped_vma, 0, "%s", workload[i]);
-		cr_assert_gt(st.merged_pages, 4 * st.merge_runs, "%s: the long runs first",
-			     workload[i]);
+		cr_assert_gt(st.merged_pages, 4 * st.merge_runs,
+			     "%s: the long runs first: %llu pages in %llu runs", workload[i],
+			     (unsigned long long)st.merged_pages,
+			     (unsigned long long)st.merge_runs);
 		cr_assert(!p->real->vma_count(&p->rig.host, &have, &(uint64_t){0}));
 		cr_assert_leq(have, limit, "%s", workload[i]);
 		/* With room, the others follow. */
