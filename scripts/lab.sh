@@ -46,7 +46,8 @@ number() { # NAME VALUE LOW HIGH
 }
 
 case $what in
-run | micro | tests | shell) ;;
+run | micro | shell) ;;
+tests) limit=${LAB_LIMIT:-1500} ;;
 big) guests=1 npts=${LAB_NPT:-1} mem=${LAB_MEM:-7000} limit=${LAB_LIMIT:-1800} ;;
 smoke) npts=${LAB_NPT:-1} guests=${LAB_GUESTS:-2} seconds=${LAB_SECONDS:-15} limit=${LAB_LIMIT:-230} ;;
 full) guests=${LAB_GUESTS:-8} kernels=${LAB_KERNEL:-both} seconds=${LAB_SECONDS:-60} limit=${LAB_LIMIT:-2700} ;;
