@@ -126,6 +126,9 @@ bool cell_linux_watch(struct cell *c, struct cell_guest *g, uint64_t heartbeat, 
 
 void cell_linux_sample(struct cell *c, struct cell_guest *g, json_t *o)
 {
+	/* An agent that ends with an error code has failed as well. */
+	bool failed =
+		g->vm->end == VM_END_FAILED || (g->vm->end == VM_END_EXIT && g->vm->exit_code);
 	char tail[TAIL_BYTES];
 
 	if (!c->lx.on)
@@ -142,7 +145,7 @@ void cell_linux_sample(struct cell *c, struct cell_guest *g, json_t *o)
 	json_object_set_new(o, "silent_ns", json_integer((json_int_t)g->silent_ns));
 	serial_flush(&g->vm->serial);
 	cell_boot_sample(g, o);
-	if (g->vm->end != VM_END_FAILED && !g->boot.remarked)
+	if (!failed && !g->boot.remarked)
 		return;
 	serial_tail(&g->vm->serial, tail, sizeof(tail));
 	json_object_set_new(o, "tail", json_string(tail));

@@ -274,6 +274,35 @@ Test(cell_boot, who_sees_the_console_needs_no_remark)
 	bed_free(b);
 }
 
+/* Does a sample of the guest have the end of its console? */
+static bool tells_tail(struct bed *b, enum vm_end end, int code)
+{
+	json_t *o = json_object();
+	const char *tail;
+	bool has;
+
+	b->vm.end = end;
+	b->vm.exit_code = code;
+	cell_linux_sample(&b->c, &b->g, o);
+	tail = json_string_value(json_object_get(o, "tail"));
+	has = tail && strstr(tail, "the last line");
+	json_decref(o);
+	return has;
+}
+
+Test(cell_tail, of_who_has_failed_in_any_way)
+{
+	struct bed *b = bed_new(NULL);
+
+	print(b, "the last line\n");
+	cr_expect(!tells_tail(b, VM_END_NONE, 0));
+	cr_expect(!tells_tail(b, VM_END_EXIT, 0));
+	cr_expect(!tells_tail(b, VM_END_ASKED, 0));
+	cr_expect(tells_tail(b, VM_END_FAILED, 0));
+	cr_expect(tells_tail(b, VM_END_EXIT, 3), "its agent says that it has failed");
+	bed_free(b);
+}
+
 /* So many seconds later, looked at each second, with this heartbeat. Has it been ended? */
 static bool beats(struct bed *b, uint64_t s, uint64_t heartbeat)
 {
