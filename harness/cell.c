@@ -424,6 +424,16 @@ static void cell_fail_cold(struct cell *c)
 	}
 }
 
+/* The last pause of a run is its end. */
+static void pause_told(struct cell *c, const json_t *doc)
+{
+	bool last = json_is_true(json_object_get(doc, "last"));
+
+	for (unsigned int i = 0; last && i < c->nguests; i++)
+		cell_boot_last(c, &c->guest[i]);
+	cell_pause(c, true);
+}
+
 static json_t *cell_answer(struct cell *c, const json_t *doc, bool *quit)
 {
 	const char *what = proto_str(doc, "do");
@@ -449,7 +459,7 @@ static json_t *cell_answer(struct cell *c, const json_t *doc, bool *quit)
 	else if (!strcmp(what, "switch-start"))
 		r = cell_switch_back(c, &e);
 	else if (!strcmp(what, "pause"))
-		cell_pause(c, true);
+		pause_told(c, doc);
 	else if (!strcmp(what, "resume"))
 		cell_pause(c, false);
 	else if (!strcmp(what, "stand"))

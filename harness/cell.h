@@ -209,11 +209,12 @@ void cell_linux_input_stop(struct cell *c);
 
 /*
  * cell_boot.c: has a Linux guest booted? What it is to say, before it runs; look, while it runs, and end
- * it or remark on it; how far it is, @said being what its agent says; what a sample says of it. And
+ * it or remark on it, and remark on it at the end of a run; how far it is, @said being what its agent says; what a sample says of it. And
  * whether the guests are held, paused or standing, has changed.
  */
 void cell_boot_guest(struct cell *c, struct cell_guest *g);
 void cell_boot_watch(struct cell *c, struct cell_guest *g);
+void cell_boot_last(struct cell *c, struct cell_guest *g);
 uint64_t cell_boot_phase(const struct cell *c, struct cell_guest *g, uint64_t said);
 void cell_boot_sample(const struct cell_guest *g, json_t *o);
 void cell_boot_held(struct cell *c);

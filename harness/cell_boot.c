@@ -8,7 +8,8 @@
  * panics early, and resets each time, would boot for ever.
  *
  * A guest without either is not ended, since nobody can tell one that hangs from one that has nothing to
- * say. But once a boot, when its console has been silent for that time, it is remarked on.
+ * say. But once a boot, when its console has been silent for that time, it is remarked on; and in a run
+ * that ends sooner, at its end, when it has been silent for most of it.
  *
  * A cell that is paused, or stands for want of memory, has guests that cannot boot meanwhile: the clock
  * here stands too.
@@ -17,6 +18,9 @@
 #include <string.h>
 
 #include "harness/cell.h"
+
+/* At the end of a run a silence is worth a remark from so long on. */
+#define LAST_SILENT_NS (5 * OB_NS_PER_SEC)
 
 /* The guests' time. */
 static uint64_t clock_ns(const struct cell *c, uint64_t host_ns)
@@ -100,18 +104,11 @@ static void fail(struct cell *c, struct cell_guest *g, const struct serial_heard
 		(unsigned long long)(c->lx.boot_ns / OB_NS_PER_SEC), more);
 }
 
-static void watch_silence(struct cell *c, struct cell_guest *g, const struct serial_heard *h,
-			  uint64_t now)
+static void remark(struct cell_guest *g, const struct serial_heard *h, uint64_t silent_ns)
 {
-	unsigned long long s = c->lx.boot_ns / OB_NS_PER_SEC;
+	unsigned long long s = silent_ns / OB_NS_PER_SEC;
 	struct cell_boot *b = &g->boot;
 
-	if (h->bytes != b->bytes) {
-		b->bytes = h->bytes;
-		b->bytes_ns = now;
-	}
-	if (b->remarked || now - b->bytes_ns < c->lx.boot_ns || (h->bytes && !c->lx.remark))
-		return;
 	b->remarked = true;
 	b->remarks++;
 	if (!h->bytes && !b->resets)
@@ -124,6 +121,38 @@ static void watch_silence(struct cell *c, struct cell_guest *g, const struct ser
 			 "has said nothing%s on its console for %llu s%s: it hangs, or is idle, "
 			 "which is all right; --ready TEXT would end one that hangs at boot",
 			 h->bytes ? " more" : "", s, b->resets ? " after a reset" : "");
+}
+
+static void watch_silence(struct cell *c, struct cell_guest *g, const struct serial_heard *h,
+			  uint64_t now)
+{
+	struct cell_boot *b = &g->boot;
+
+	if (h->bytes != b->bytes) {
+		b->bytes = h->bytes;
+		b->bytes_ns = now;
+	}
+	if (b->remarked || now - b->bytes_ns < c->lx.boot_ns || (h->bytes && !c->lx.remark))
+		return;
+	remark(g, h, c->lx.boot_ns);
+}
+
+void cell_boot_last(struct cell *c, struct cell_guest *g)
+{
+	uint64_t now = clock_ns(c, c->host.ops->now_ns(&c->host)), silent;
+	struct cell_boot *b = &g->boot;
+	struct serial_heard h;
+
+	if (!c->lx.on || c->lx.agent || waits_for_text(c) || !c->lx.remark)
+		return;
+	if (atomic_load(&g->vm->state) != VM_RUNNING)
+		return;
+	cell_boot_watch(c, g);
+	silent = now - b->bytes_ns;
+	serial_heard(&g->vm->serial, &h);
+	if (b->remarked || silent < LAST_SILENT_NS || 2 * silent < now - b->since_ns)
+		return;
+	remark(g, &h, silent);
 }
 
 void cell_boot_watch(struct cell *c, struct cell_guest *g)

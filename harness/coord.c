@@ -333,7 +333,7 @@ int coord_measure_last(struct coord *c, struct ob_err *e)
 
 	if (hold)
 		ksm_driver_hold(true);
-	r = coord_ask(c, json_pack("{s:s}", "do", "pause"), COORD_ASK_MS, NULL, e);
+	r = coord_ask(c, json_pack("{s:s,s:b}", "do", "pause", "last", 1), COORD_ASK_MS, NULL, e);
 	coord_guard_finish(c);
 	c->end_ns = coord_now(c);
 	reap(c);

@@ -253,6 +253,22 @@ Test(linux_run, a_console_that_falls_silent_is_remarked_on_once, .timeout = 90)
 	cli_free(&c);
 }
 
+Test(linux_run, silence_at_the_end_of_a_short_run_is_remarked_on, .timeout = 90)
+{
+	struct cli c;
+
+	NEED_KVM();
+	run(&c, "fleet", "--guests 3 --append tiny=sho --seconds 8 --quiet");
+	cr_assert_eq(c.status, 0, "%s%s", c.out, c.err);
+	cr_assert(strstr(cli_str(guest(&c, 0), "remark"), "has written nothing"), "%s", c.err);
+	cr_assert(strstr(cli_str(guest(&c, 1), "remark"), "nothing more on its console"), "%s",
+		  c.err);
+	cr_assert(tail_has(guest(&c, 1), "tiny kernel up"));
+	cr_assert_eq(count(c.err, "guest 1 has said nothing"), 1, "%s", c.err);
+	cr_assert(json_is_null(json_object_get(guest(&c, 2), "remark")), "it has powered off");
+	cli_free(&c);
+}
+
 Test(linux_run, a_guest_is_measured_once_it_has_said_that_it_is_ready, .timeout = 90)
 {
 	const json_t *r, *config;

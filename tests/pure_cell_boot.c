@@ -256,6 +256,60 @@ Test(cell_boot, silence_is_remarked_on_once_a_boot)
 	bed_free(b);
 }
 
+/* The run ends after @s seconds, before which the guest said something at @said, if it ever did. */
+static unsigned int remarks_at_the_end(struct bed *b, uint64_t said, uint64_t s)
+{
+	unsigned int n;
+
+	atomic_store(&b->vm.state, VM_RUNNING);
+	if (said) {
+		later(b, said);
+		print(b, "booting\n");
+		later(b, 0);
+	}
+	b->s += s - said;
+	cell_boot_last(&b->c, &b->g);
+	cell_boot_last(&b->c, &b->g);
+	n = b->g.boot.remarks;
+	bed_free(b);
+	return n;
+}
+
+Test(cell_boot, silence_is_remarked_on_at_the_end_of_a_short_run)
+{
+	struct bed *b = bed_new("");
+
+	cr_expect_eq(remarks_at_the_end(b, 0, 10), 1);
+	cr_expect_eq(remarks_at_the_end(bed_new(""), 0, 4), 0, "it may just have begun");
+	cr_expect_eq(remarks_at_the_end(bed_new(""), 1, 10), 1);
+	cr_expect_eq(remarks_at_the_end(bed_new(""), 6, 10), 0, "it has said something lately");
+	cr_expect_eq(remarks_at_the_end(bed_new(""), 20, 30), 0, "for most of the time it spoke");
+	cr_expect_eq(remarks_at_the_end(bed_new("login:"), 1, 10), 0, "--ready watches");
+	cr_expect_eq(remarks_at_the_end(bed_new(NULL), 1, 10), 0, "its agent does");
+	b = bed_new("");
+	b->c.lx.remark = false;
+	cr_expect_eq(remarks_at_the_end(b, 0, 10), 0, "somebody looks");
+	b = bed_new("");
+	cr_assert(!later(b, TIMEOUT));
+	cr_expect_eq(remarks_at_the_end(b, 0, 10), 1, "it was remarked on before");
+	b = bed_new("");
+	b->s += 10;
+	atomic_store(&b->vm.state, VM_STOPPED);
+	cell_boot_last(&b->c, &b->g);
+	cr_expect_eq(b->g.boot.remarks, 0, "it has powered off");
+	bed_free(b);
+	/* What it says is what could be seen. */
+	b = bed_new("");
+	atomic_store(&b->vm.state, VM_RUNNING);
+	print(b, "booting\n");
+	cr_assert(!later(b, 1));
+	b->s += 8;
+	cell_boot_last(&b->c, &b->g);
+	cr_expect(strstr(b->g.boot.remark, "has said nothing more on its console for 8 s: "), "%s",
+		  b->g.boot.remark);
+	bed_free(b);
+}
+
 Test(cell_boot, who_sees_the_console_needs_no_remark)
 {
 	struct bed *b = bed_new("");
