@@ -241,10 +241,9 @@ static int cell_setup(struct cell *c, const json_t *doc, struct ob_err *e)
 	if (r)
 		return r;
 	if (*proto_str(doc, "image")) {
-		c->image_fd = open(proto_str(doc, "image"), O_RDONLY | O_CLOEXEC);
+		c->image_fd = cell_open_disk("image", proto_str(doc, "image"), false, e);
 		if (c->image_fd < 0)
-			return ob_fail(e, errno, "%s: %s", proto_str(doc, "image"),
-				       strerror(errno));
+			return c->image_fd;
 	}
 	cell_io_setup(c, doc);
 	c->guest = calloc(json_array_size(guests), sizeof(*c->guest));

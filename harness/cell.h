@@ -193,7 +193,13 @@ uint64_t cell_huge_step(struct cell *c, uint64_t now_ns);
 json_t *cell_huge_json(struct cell_guest *g);
 
 /*
- * cell_linux.c: Linux guests. Their part of the set-up document, and the end; a guest's part of its
+ * cell_linux.c: open a disk's file, @what being whose it is in a line. The lock keeps it from others of us
+ * that would write it, or read what is written. A file system that knows no locks is good enough to read
+ * from. The descriptor or -errno.
+ */
+int cell_open_disk(const char *what, const char *path, bool rw, struct ob_err *e);
+/*
+ * Linux guests. Their part of the set-up document, and the end; a guest's part of its
  * configuration, which opens its disks (closed by the exit, also after an error); is it one, and does
  * it hang (false: it is none); what a sample says of it; and input from a terminal.
  */

@@ -52,21 +52,16 @@ void cell_linux_exit(struct cell *c)
 	c->lx.initrd = NULL;
 }
 
-/*
- * The lock keeps the file from others of us that would write it, or read what is written. A file system
- * that knows no locks is good enough to read from.
- */
-static int open_disk(struct cell_guest *g, const char *path, bool rw, struct ob_err *e)
+int cell_open_disk(const char *what, const char *path, bool rw, struct ob_err *e)
 {
 	int err, fd = open(path, (rw ? O_RDWR : O_RDONLY) | O_CLOEXEC);
 
 	if (fd < 0)
-		return ob_fail(e, errno, "disk of guest %u: %.250s: %s", g->id, path,
-			       strerror(errno));
+		return ob_fail(e, errno, "%s: %.250s: %s", what, path, strerror(errno));
 	if (flock(fd, (rw ? LOCK_EX : LOCK_SH) | LOCK_NB) && (rw || errno == EWOULDBLOCK)) {
 		err = errno;
 		close(fd);
-		return ob_fail(e, err, "disk of guest %u: %.250s: %s", g->id, path,
+		return ob_fail(e, err, "%s: %.250s: %s", what, path,
 			       err == EWOULDBLOCK ? "another guest has it" : strerror(err));
 	}
 	return fd;
@@ -76,6 +71,7 @@ int cell_linux_guest(struct cell *c, struct cell_guest *g, const json_t *doc, st
 		     struct ob_err *e)
 {
 	const json_t *disks = json_object_get(doc, "disks"), *d;
+	char what[40];
 	size_t i;
 
 	if (!c->lx.on)
@@ -86,13 +82,14 @@ int cell_linux_guest(struct cell *c, struct cell_guest *g, const json_t *doc, st
 	cfg->initrd_len = c->lx.initrd_len;
 	cfg->agent_port = c->lx.agent;
 	cfg->rng = true;
+	snprintf(what, sizeof(what), "disk of guest %u", g->id);
 	json_array_foreach (disks, i, d) {
 		const char *path = json_string_value(json_array_get(d, 0));
 		int fd;
 
 		if (!path || cfg->ndisks == LINUX_MAX_DISKS)
 			return ob_fail(e, EPROTO, "disks of guest %u", g->id);
-		fd = open_disk(g, path, json_is_true(json_array_get(d, 1)), e);
+		fd = cell_open_disk(what, path, json_is_true(json_array_get(d, 1)), e);
 		if (fd < 0)
 			return fd;
 		g->disk_fd[g->ndisks++] = fd;

@@ -11,6 +11,7 @@
 #include <linux/kvm.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -69,6 +70,11 @@ int opts_check_image(const char *path, struct ob_err *e)
 
 	if (fd < 0)
 		return fd;
+	/* The cell takes the same lock for as long as it lives (cell_open_disk). */
+	if (flock(fd, LOCK_SH | LOCK_NB) && errno == EWOULDBLOCK) {
+		close(fd);
+		return ob_fail(e, EBUSY, "image %.200s: a guest writes to it", path);
+	}
 	n = pread(fd, &s, sizeof(s), 0);
 	close(fd);
 	if (n < 0)

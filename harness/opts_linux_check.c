@@ -128,6 +128,7 @@ struct seen {
 	dev_t dev;
 	ino_t ino;
 	bool rw;
+	const char *as; /* "", or how else it was named */
 };
 
 static int check_disks(const struct fleet_config *c, struct ob_err *e)
@@ -139,6 +140,9 @@ static int check_disks(const struct fleet_config *c, struct ob_err *e)
 	int ret = 0;
 
 	OB_ASSERT(seen);
+	/* What the workloads read is a disk of all; what is wrong with it is said by opts_check_image. */
+	if (c->image_path && !stat(c->image_path, &st))
+		seen[n++] = (struct seen){st.st_dev, st.st_ino, false, ", once as --image"};
 	for (unsigned int i = 0; i < c->lx.ndisks && !ret; i++) {
 		const struct linux_disk *d = &c->lx.disk[i];
 		bool each = memmem(d->path, (size_t)d->len, LINUX_GUEST_IN_PATH,
@@ -150,10 +154,11 @@ static int check_disks(const struct fleet_config *c, struct ob_err *e)
 			for (unsigned int k = 0; k < n && !ret; k++)
 				if (seen[k].dev == st.st_dev && seen[k].ino == st.st_ino &&
 				    (seen[k].rw || d->rw))
-					ret = ob_fail(e, EINVAL,
-						      "--disk %.250s: is there twice, and written",
-						      path);
-			seen[n++] = (struct seen){st.st_dev, st.st_ino, d->rw};
+					ret = ob_fail(
+						e, EINVAL,
+						"--disk %.250s: is there twice%s, and written",
+						path, seen[k].as);
+			seen[n++] = (struct seen){st.st_dev, st.st_ino, d->rw, ""};
 		}
 	}
 	free(seen);

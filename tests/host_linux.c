@@ -167,11 +167,13 @@ Test(linux_files, bad_disks)
 	refused("run --kernel k --disk odd", "multiple of 512");
 	refused("run --kernel k --disk qcow", "qemu-img convert");
 	refused("run --kernel k --disk d --disk d:rw", "is there twice");
+	refused("run --kernel k --workload idle --image d --disk d:rw", "once as --image");
 	refused("fleet --guests 2 --kernel k --disk d{}:rw", "d1: No such file");
 	/* Somebody writes to it. */
 	fd = open("d", O_RDWR | O_CLOEXEC);
 	cr_assert_eq(flock(fd, LOCK_EX), 0);
 	refused("run --kernel k --disk d", "another guest writes to it");
+	refused("run --image d", "a guest writes to it");
 	cr_assert_eq(flock(fd, LOCK_SH), 0);
 	refused("run --kernel k --disk d:rw", "another guest has it");
 	close(fd);
