@@ -13,9 +13,9 @@
 json_t *result_real(double v);
 /* A count; JSON numbers of the library are signed 64-bit. */
 json_t *result_count(uint64_t v);
-/* {name, bytes, xxh3}: which file it was, without saying where it lay. Nulls for what cannot be
+/* {name, bytes, xxh3}: which file it was, without saying where it lay; no hash unless @hash. Nulls for what cannot be
  * read. */
-json_t *result_file_json(const char *path);
+json_t *result_file_json(const char *path, bool hash);
 /* "heap" and the like, for enum agent_kind; "unknown" for what a guest made up. */
 const char *result_kind_name(uint64_t kind);
 /* @bytes of metadata for each touched page; negative: there are none. */

@@ -184,23 +184,25 @@ static bool file_hash(int fd, uint64_t *bytes, uint64_t *sum)
 	return n == 0 && *bytes;
 }
 
-json_t *result_file_json(const char *path)
+json_t *result_file_json(const char *path, bool hash)
 {
 	json_t *o = json_object();
 	const char *name = path ? strrchr(path, '/') : NULL;
-	uint64_t bytes, hash;
-	char sum[24];
+	uint64_t bytes, sum;
+	struct stat st;
+	char hex[24];
 	int fd = path ? open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
 
 	/* The name without the folders: a result says what was run, not where it lay. */
 	json_object_set_new(o, "name", path ? json_string(name ? name + 1 : path) : json_null());
-	if (fd >= 0 && file_hash(fd, &bytes, &hash)) {
-		snprintf(sum, sizeof(sum), "%016llx", (unsigned long long)hash);
+	json_object_set_new(o, "bytes", json_null());
+	json_object_set_new(o, "xxh3", json_null());
+	if (fd >= 0 && !hash && !fstat(fd, &st)) {
+		json_object_set_new(o, "bytes", json_integer((json_int_t)st.st_size));
+	} else if (fd >= 0 && hash && file_hash(fd, &bytes, &sum)) {
+		snprintf(hex, sizeof(hex), "%016llx", (unsigned long long)sum);
 		json_object_set_new(o, "bytes", json_integer((json_int_t)bytes));
-		json_object_set_new(o, "xxh3", json_string(sum));
-	} else {
-		json_object_set_new(o, "bytes", json_null());
-		json_object_set_new(o, "xxh3", json_null());
+		json_object_set_new(o, "xxh3", json_string(hex));
 	}
 	if (fd >= 0)
 		close(fd);

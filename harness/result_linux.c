@@ -15,7 +15,8 @@ static json_t *disks_json(const struct fleet_config *c)
 		json_t *o;
 
 		linux_disk_path(c, i, 0, path, sizeof(path));
-		o = result_file_json(path);
+		/* Now it is what the guest has left of it, and nobody knows what was there. */
+		o = result_file_json(path, !c->lx.disk[i].rw);
 		json_object_set_new(o, "writable", json_boolean(c->lx.disk[i].rw));
 		json_array_append_new(list, o);
 	}
@@ -32,16 +33,17 @@ void result_guest_config(json_t *o, const struct fleet_config *c)
 					: l->agent ? "port"
 						   : "none"));
 	json_object_set_new(o, "vcpus", json_integer(OB_MAX(l->vcpus, 1u)));
-	json_object_set_new(o, "kernel", result_file_json(c->kernel_path));
+	json_object_set_new(o, "kernel", result_file_json(c->kernel_path, true));
 	json_object_set_new(o, "kernel_version",
 			    *l->version ? json_string(l->version) : json_null());
-	json_object_set_new(o, "initrd", l->initrd ? result_file_json(l->initrd) : json_null());
+	json_object_set_new(o, "initrd",
+			    l->initrd ? result_file_json(l->initrd, true) : json_null());
 	json_object_set_new(o, "append", l->append ? json_string(l->append) : json_null());
 	json_object_set_new(o, "boot_timeout_seconds",
 			    l->on ? json_integer(l->boot_timeout) : json_null());
 	json_object_set_new(o, "ready", l->ready ? json_string(l->ready) : json_null());
 	json_object_set_new(o, "image",
-			    c->image_path || !l->on ? result_file_json(c->image_path)
+			    c->image_path || !l->on ? result_file_json(c->image_path, true)
 						    : json_null());
 	json_object_set_new(o, "disks", disks_json(c));
 }

@@ -235,6 +235,29 @@ static void no_figures(const json_t *o, const char *where)
 		no_figures(v, "pool");
 }
 
+/* What a guest has written to is not what it was given. */
+Test(result, a_disk_that_is_written_has_no_hash)
+{
+	static const char path[] = "/proc/self/exe";
+	struct fleet_config c = config();
+	json_t *o = json_object();
+
+	c.lx.on = true;
+	c.lx.ndisks = 2;
+	for (unsigned int i = 0; i < 2; i++)
+		c.lx.disk[i] = (struct linux_disk){path, (int)strlen(path), i == 1};
+	result_guest_config(o, &c);
+	for (size_t i = 0; i < 2; i++) {
+		const json_t *d = json_array_get(json_object_get(o, "disks"), i);
+
+		cr_expect_str_eq(report_str(d, "name"), "exe");
+		cr_expect(report_num(d, "bytes") > 0);
+		cr_expect_eq(json_is_null(report_get(d, "xxh3")), i == 1);
+		cr_expect_eq(json_is_true(report_get(d, "writable")), i == 1);
+	}
+	json_decref(o);
+}
+
 Test(result, failed_run_has_no_figure)
 {
 	struct fleet_config c = config();
