@@ -87,7 +87,8 @@ int opts_take_ready(struct fleet_config *c, const char *arg, struct ob_err *e)
 	return 0;
 }
 
-/* Is the file that was named for a kernel one of Linux? What cannot be read is said later. */
+/* Is the file that was named for a kernel one of Linux? What cannot be read, or is too large, is said later;
+ * a kernel's headers, and what they point to, are in front of its debugging data. */
 static bool file_is_linux(const char *path)
 {
 	struct ob_err e;
@@ -95,7 +96,7 @@ static bool file_is_linux(const char *path)
 	void *file;
 	size_t len;
 
-	if (!path || ob_read_file(path, ELF_MAX_BYTES, &file, &len, &e))
+	if (!path || ob_read_head(path, ELF_MAX_BYTES, &file, &len, &e))
 		return false;
 	yes = linux_is_kernel(file, len);
 	free(file);

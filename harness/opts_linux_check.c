@@ -77,6 +77,11 @@ static int check_kernel(struct fleet_config *c, uint64_t initrd_len, struct ob_e
 		return ret;
 	close(ret);
 	ret = ob_read_file(c->kernel_path, ELF_MAX_BYTES, &file, &len, &why);
+	if (ret == -EFBIG)
+		return ob_fail(e, EFBIG,
+			       "kernel %.250s; is it a vmlinux with debugging data? strip it: "
+			       "strip -g -o vmlinux.stripped FILE",
+			       why.msg);
 	if (ret)
 		return ob_fail(e, -ret, "kernel %.350s", why.msg);
 	ret = boot_parse(file, len, &img, &why);

@@ -56,10 +56,12 @@ static int read_all(int fd, char *buf, size_t want, size_t *got)
 	return 0;
 }
 
-int ob_read_file(const char *path, uint64_t max, void **out, size_t *len, struct ob_err *e)
+static int read_file(const char *path, uint64_t max, bool head, void **out, size_t *len,
+		     struct ob_err *e)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	struct stat st;
+	size_t want;
 	char *buf;
 	int r = 0;
 
@@ -69,16 +71,17 @@ int ob_read_file(const char *path, uint64_t max, void **out, size_t *len, struct
 		r = ob_fail(e, errno, "%.250s: %s", path, strerror(errno));
 	else if (!S_ISREG(st.st_mode))
 		r = ob_fail(e, EINVAL, "%.250s: not a regular file", path);
-	else if ((uint64_t)st.st_size > max)
+	else if (!head && (uint64_t)st.st_size > max)
 		r = ob_fail(e, EFBIG, "%.250s: over %llu MiB", path,
 			    (unsigned long long)(max / OB_MIB));
 	if (r) {
 		close(fd);
 		return r;
 	}
-	buf = malloc((size_t)st.st_size + 1);
+	want = (size_t)OB_MIN((uint64_t)st.st_size, max);
+	buf = malloc(want + 1);
 	OB_ASSERT(buf);
-	r = read_all(fd, buf, (size_t)st.st_size, len);
+	r = read_all(fd, buf, want, len);
 	close(fd);
 	if (r) {
 		free(buf);
@@ -86,4 +89,14 @@ int ob_read_file(const char *path, uint64_t max, void **out, size_t *len, struct
 	}
 	*out = buf;
 	return 0;
+}
+
+int ob_read_file(const char *path, uint64_t max, void **out, size_t *len, struct ob_err *e)
+{
+	return read_file(path, max, false, out, len, e);
+}
+
+int ob_read_head(const char *path, uint64_t max, void **out, size_t *len, struct ob_err *e)
+{
+	return read_file(path, max, true, out, len, e);
 }

@@ -117,6 +117,8 @@ void ob_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
  * never NULL on success. -errno with "PATH: what is wrong" in @e (-EFBIG over @max).
  */
 int ob_read_file(const char *path, uint64_t max, void **out, size_t *len, struct ob_err *e);
+/* The same, but of a file that is larger its first @max bytes. */
+int ob_read_head(const char *path, uint64_t max, void **out, size_t *len, struct ob_err *e);
 
 /*
  * Arenas: one per module that holds metadata, so that what sharing costs in our own memory is read

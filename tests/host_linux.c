@@ -4,6 +4,7 @@
  * exit status 2, nothing started. The kernel is one of ours (tiny_linux.h), spoiled in one way each.
  */
 #include <criterion/criterion.h>
+#include <elf.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "kernel/elf.h"
+#include "tests/boot_file.h"
 #include "tests/cli.h"
 #include "tests/tiny_linux.h"
 
@@ -122,6 +125,34 @@ Test(linux_files, bad_kernels)
 	refused("run --guest linux --kernel none", "none");
 	put("k", k, tiny_kernel(k), (off_t)tiny_kernel(k));
 	refused("run --guest microguest --kernel k", "leave --guest microguest out");
+	place_exit(&p);
+}
+
+/* A vmlinux as it is built, with debugging data behind what is loaded. */
+Test(linux_files, a_kernel_that_is_to_be_stripped)
+{
+	const Elf64_Nhdr note = {.n_namesz = 6, .n_descsz = 4, .n_type = 0x100};
+	struct elf_file f;
+	struct place p;
+	Elf64_Phdr ph;
+	unsigned char *at;
+
+	absolute_build();
+	place_init(&p);
+	elf_file_make(&f, 4 * OB_MIB);
+	/* In place of its PVH note one of Linux. */
+	at = f.b + sizeof(Elf64_Ehdr) + sizeof(ph);
+	memcpy(&ph, at, sizeof(ph));
+	ph.p_filesz = sizeof(note) + 8 + 4;
+	memcpy(at, &ph, sizeof(ph));
+	memcpy(f.b + ph.p_offset, &note, sizeof(note));
+	memcpy(f.b + ph.p_offset + sizeof(note), "Linux\0\0", 8);
+	put("v", f.b, f.len, (off_t)ELF_MAX_BYTES + 1);
+	refused("run --kernel v --mem 32M", "kernel v: over 256 MiB; ");
+	refused("run --kernel v --mem 32M", "strip -g");
+	refused("run --guest microguest --kernel v", "leave --guest microguest out");
+	put("v", f.b, f.len, (off_t)f.len);
+	refused("run --kernel v --mem 32M", "no PVH entry");
 	place_exit(&p);
 }
 
