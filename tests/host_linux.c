@@ -178,6 +178,18 @@ Test(linux_files, what_does_not_fit)
 
 Test(linux_files, bad_disks)
 {
+	static const struct {
+		unsigned int at;
+		const char *magic, *name;
+		off_t len;
+	} format[] = {
+		{0, "QFI\xfb", "qcow2", 1 << 20},
+		{0, "KDMV", "VMDK", 1 << 20},
+		{0, "# Disk DescriptorFile\n", "VMDK", 700},
+		{0, "vhdxfile", "VHDX", 1 << 20},
+		{0, "conectix", "VHD", 1 << 20},
+		{64, "\x7f\x10\xda\xbe", "VDI", 1 << 20},
+	};
 	struct place p;
 	uint8_t k[TINY_MAX];
 	size_t n = tiny_kernel(k);
@@ -189,14 +201,21 @@ Test(linux_files, bad_disks)
 	put("d", "disk", 4, 1 << 20);
 	put("d0", "disk", 4, 1 << 20);
 	put("odd", "disk", 4, 1000);
-	put("qcow", "QFI\xfb", 4, 1 << 20);
 	put("empty", "", 0, 0);
 	refused("run --kernel k --disk none", "none");
 	refused("run --kernel k --disk .", "is a folder");
 	refused("run --kernel k --disk empty", "is empty");
 	refused("run --kernel k --disk /dev/null", "not a regular file");
 	refused("run --kernel k --disk odd", "multiple of 512");
-	refused("run --kernel k --disk qcow", "qemu-img convert");
+	for (size_t i = 0; i < sizeof(format) / sizeof(format[0]); i++) {
+		char says[80], head[128] = "";
+
+		memcpy(head + format[i].at, format[i].magic, strlen(format[i].magic));
+		put("other", head, sizeof(head), format[i].len);
+		snprintf(says, sizeof(says), "is a %s image; convert it: qemu-img convert -O raw",
+			 format[i].name);
+		refused("run --kernel k --disk other", says);
+	}
 	refused("run --kernel k --disk d --disk d:rw", "is there twice");
 	refused("run --kernel k --workload idle --image d --disk d:rw", "once as --image");
 	refused("fleet --guests 2 --kernel k --disk d{}:rw", "d1: No such file");
