@@ -17,31 +17,9 @@
 
 #define NEED_LINUX "Linux guests (--guest linux, --kernel)"
 
-/* What a PC takes from KVM. */
-static const struct {
-	int cap;
-	const char *name;
-} pc_needs[] = {
-	{KVM_CAP_IRQCHIP, "IRQCHIP"},	  {KVM_CAP_PIT2, "PIT2"},
-	{KVM_CAP_IRQFD, "IRQFD"},	  {KVM_CAP_IOEVENTFD, "IOEVENTFD"},
-	{KVM_CAP_EXT_CPUID, "EXT_CPUID"},
-};
-
-/* What this KVM lacks of it: true and the names, when there is anything. */
-static bool pc_lacks(int fd, char *buf, size_t n)
-{
-	size_t k = 0;
-
-	buf[0] = '\0';
-	for (size_t i = 0; i < OB_ARRAY_SIZE(pc_needs) && k < n; i++)
-		if (ioctl(fd, KVM_CHECK_EXTENSION, pc_needs[i].cap) <= 0)
-			k += (size_t)snprintf(buf + k, n - k, " %s", pc_needs[i].name);
-	return k > 0;
-}
-
 static void speed(struct doctor *d, int fd, enum kvm_mode mode)
 {
-	char lacks[100];
+	char lacks[PC_LACKS_MAX];
 
 	if (pc_lacks(fd, lacks, sizeof(lacks))) {
 		doctor_add(d, "linux guests", DOCTOR_LACK, NEED_LINUX,

@@ -21,6 +21,7 @@
 #include "kernel/pc.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -117,25 +118,34 @@ void pc_add_ports(struct vm *vm)
 	OB_ASSERT(!bus_add(&vm->pio, PC_RESET_PORT, 1, &reset_ops, pc));
 }
 
-static int check_host(struct vm *vm, unsigned int vcpus, struct ob_err *e)
+bool pc_lacks(int fd, char *buf, size_t n)
 {
 	static const struct {
 		int cap;
 		const char *name;
 	} need[] = {
-		{KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP"},
-		{KVM_CAP_PIT2, "KVM_CAP_PIT2"},
-		{KVM_CAP_IRQFD, "KVM_CAP_IRQFD"},
-		{KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD"},
-		{KVM_CAP_PIT_STATE2, "KVM_CAP_PIT_STATE2"},
-		{KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE"},
+		{KVM_CAP_IRQCHIP, "IRQCHIP"},	    {KVM_CAP_PIT2, "PIT2"},
+		{KVM_CAP_IRQFD, "IRQFD"},	    {KVM_CAP_IOEVENTFD, "IOEVENTFD"},
+		{KVM_CAP_PIT_STATE2, "PIT_STATE2"}, {KVM_CAP_MP_STATE, "MP_STATE"},
+		{KVM_CAP_EXT_CPUID, "EXT_CPUID"},
 	};
-	int most = ioctl(vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
+	size_t k = 0;
 
-	for (size_t i = 0; i < OB_ARRAY_SIZE(need); i++)
-		if (ioctl(vm->fd, KVM_CHECK_EXTENSION, need[i].cap) <= 0)
-			return ob_fail(e, ENOTSUP, "this KVM lacks %s, which a PC needs",
-				       need[i].name);
+	buf[0] = '\0';
+	for (size_t i = 0; i < OB_ARRAY_SIZE(need) && k < n; i++)
+		if (ioctl(fd, KVM_CHECK_EXTENSION, need[i].cap) <= 0)
+			k += (size_t)snprintf(buf + k, n - k, " %s", need[i].name);
+	return k > 0;
+}
+
+static int check_host(struct vm *vm, unsigned int vcpus, struct ob_err *e)
+{
+	int most = ioctl(vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
+	char lacks[PC_LACKS_MAX];
+
+	if (pc_lacks(vm->fd, lacks, sizeof(lacks)))
+		return ob_fail(e, ENOTSUP, "this KVM lacks what a PC needs (KVM_CAP_...):%s",
+			       lacks);
 	most = OB_MIN(OB_MAX(most, 1), VM_MAX_VCPUS);
 	if (vcpus > (unsigned int)most)
 		return ob_fail(e, EINVAL, "%u vCPUs: this KVM has at most %d a guest", vcpus, most);

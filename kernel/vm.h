@@ -36,6 +36,13 @@ const char *kvm_access_advice(const char *path, char *buf, size_t n);
 int kvm_open(struct kvm *k, struct ob_err *e);
 void kvm_close(struct kvm *k);
 
+/* --- pc.c ----------------------------------------------------------------------------------- */
+
+#define PC_LACKS_MAX 100
+/* Does the KVM of @fd, /dev/kvm or a VM, lack what a PC takes from it? The names of that, each behind a blank,
+ * into @buf. */
+bool pc_lacks(int fd, char *buf, size_t n);
+
 /* --- vm.c -------------------------------------------------------------------------------- */
 
 enum vm_state {

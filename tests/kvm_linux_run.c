@@ -376,4 +376,6 @@ Test(linux_run, doctor_says_which_guests_run_here)
 	cr_expect_eq(d.check[0].state, DOCTOR_LACK);
 	cr_expect_eq(d.check[1].state, DOCTOR_LACK, "whatever the mode");
 	cr_expect(strstr(d.check[1].found, "IRQCHIP"), "%s", d.check[1].found);
+	cr_expect(strstr(d.check[1].found, "MP_STATE"), "what a PC is made with: %s",
+		  d.check[1].found);
 }
