@@ -15,8 +15,9 @@
 # What to change, in the environment: LINUX_KERNEL (6.1), what the guests run; LAB_KERNEL, what the outer
 # machine runs (6.12, 6.1, both; or a folder with vmlinuz, modules/ and release); LAB_NPT (1, 0, both);
 # LAB_CPUS and LAB_MEM (MiB) of the outer machine; LAB_GUESTS; LAB_SECONDS of each mode; LAB_LIMIT
-# (seconds for one outer machine, a second try of it included). Nothing is written but in build/lab/ and
-# results/, and no process stays. Exit status: 0 all well, 1 something was wrong, 2 bad usage.
+# (seconds for one outer machine, a second try of it included). Nothing is written but in build/ (what is
+# built, linux/, lab/) and results/; packages that are missing are installed; no process stays.
+# Exit status: 0 all well, 1 something was wrong, 2 bad usage.
 set -u
 cd "$(dirname "$0")/.."
 
