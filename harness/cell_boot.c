@@ -12,7 +12,7 @@
  * that ends sooner, at its end, when it has been silent for most of it.
  *
  * A cell that is paused, or stands for want of memory, has guests that cannot boot meanwhile: the clock
- * here stands too.
+ * here stands too. So it does while a disk of the host is so slow that no device is served.
  */
 #include <stdio.h>
 #include <string.h>
@@ -30,7 +30,7 @@ static uint64_t clock_ns(const struct cell *c, uint64_t host_ns)
 
 void cell_boot_held(struct cell *c)
 {
-	bool held = c->paused || c->stood;
+	bool held = c->paused || c->stood || c->deaf;
 	uint64_t now = c->host.ops->now_ns(&c->host);
 
 	if (held == (c->held_since_ns != 0))
