@@ -73,7 +73,7 @@ enum agent_kind {
 struct agent_report {
 	uint64_t magic;
 	uint64_t phase;
-	uint64_t heartbeat;	/* grows while the guest makes progress */
+	uint64_t heartbeat;	/* grows while the guest, each of its workers, makes progress */
 	uint64_t ops;		/* operations of the workload */
 	uint64_t checked_pages; /* pages verified */
 	uint64_t mismatches;	/* wrong words found, each page counted once per check */
