@@ -344,15 +344,18 @@ Test(agent, workers_share, .timeout = 120)
 	pid_t pid;
 
 	NEED_AGENT();
-	pid = start("workload=filecache seed=1", 16, disk, "1");
+	pid = start("workload=filecache seed=1", 32, disk, "1");
 	wait_for(&s, works);
 	cr_assert_eq(finish(pid, SIGTERM), 0);
+	cr_expect_eq(s.last.workers, 1);
 	cached = s.last.cache_pages;
 	heap = s.last.heap_pages;
-	pid = start("workload=filecache seed=1", 16, disk, "2");
+	pid = start("workload=filecache seed=1", 32, disk, "2");
 	wait_for(&s, works);
 	cr_assert_eq(finish(pid, SIGTERM), 0);
 	read_port(&s);
+	cr_expect_eq(s.last.workers, 2);
+	cr_expect_eq(s.last.workers_room, 2);
 	cr_expect_eq(s.last.cache_pages, cached, "all files fit, each with one worker");
 	cr_expect(s.last.heap_pages + 2 >= heap && s.last.heap_pages <= heap);
 	cr_expect_eq(s.last.mismatches, 0);
@@ -379,6 +382,8 @@ Test(agent, a_worker_a_cpu, .timeout = 120)
 		cr_expect_eq(st.st_nlink - 2, cases[i].threads, "%lu", (unsigned long)st.st_nlink);
 		cr_assert_eq(finish(pid, SIGTERM), 0);
 		read_port(&s);
+		cr_expect_eq(s.last.workers, cases[i].threads - 1);
+		cr_expect_eq(s.last.workers_room, i ? 19 : 20);
 		cr_expect_eq(s.last.mismatches, 0);
 		cr_expect_eq(s.exit_code, 0);
 	}

@@ -47,6 +47,7 @@ struct agent {
 	const char *port_path, *disk_path, *words; /* of the command line; NULL: find out */
 	uint64_t mem_pages;			   /* for all workers; 0: find out */
 	uint64_t nworkers;			   /* 0: find out */
+	uint64_t room;				   /* for so many workers there is memory */
 	char disk_word[PATH_LEN];		   /* the word disk=, or empty */
 	bool shell;				   /* the word shell */
 	struct port port;

@@ -152,8 +152,6 @@ static void take_words(struct agent *a, struct guest *g)
 /* A worker a CPU, as far as each gets memory enough for a layout. */
 static void share_out(struct agent *a)
 {
-	uint64_t most;
-
 	if (!a->mem_pages)
 		a->mem_pages = ram_available();
 	if (!a->nworkers) {
@@ -161,9 +159,11 @@ static void share_out(struct agent *a)
 
 		a->nworkers = cpus < 1 ? 1 : cpus > WORKERS_MAX ? WORKERS_MAX : (uint64_t)cpus;
 	}
-	most = a->mem_pages / (2ULL * LAYOUT_MIN_PAGES);
-	if (a->nworkers > most)
-		a->nworkers = most ? most : 1;
+	a->room = a->mem_pages / (2ULL * LAYOUT_MIN_PAGES);
+	if (!a->room)
+		a->room = 1;
+	if (a->nworkers > a->room)
+		a->nworkers = a->room;
 }
 
 static void start_workers(struct agent *a, struct guest *first)

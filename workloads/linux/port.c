@@ -96,6 +96,7 @@ static void add(struct agent_report *sum, const struct agent_report *r)
 	sum->free_dirty_pages += r->free_dirty_pages;
 	sum->free_untouched_pages += r->free_untouched_pages;
 	sum->area_hot += r->area_hot;
+	sum->workers += r->workers;
 	if (r->job_ns > sum->job_ns)
 		sum->job_ns = r->job_ns;
 	for (uint64_t i = 0; i < r->mismatches && i < AGENT_MISMATCHES; i++)
@@ -122,6 +123,7 @@ void port_report(struct agent *a)
 	}
 	if (!a->nworkers)
 		return;
+	sum.workers_room = a->room;
 	sum.heartbeat = beat_next(&a->beat, beats, a->nworkers);
 	port_send(&a->port, AGENT_FRAME_REPORT, &sum, sizeof(sum), WAIT_MS);
 }
