@@ -24,12 +24,14 @@ static json_t *guest(int id, int phases)
 /* Phase number @n (from 1), a mode of two guests with @zero, @intra and @inter MiB saved. */
 static json_t *phase(int n, const char *mode, int zero, int intra, int inter)
 {
-	return json_pack("{s:s,s:s,s:I,s:{s:I,s:I,s:I},s:{s:i,s:i,s:i},s:f,s:f,s:[o,o]}", "sharing",
-			 mode, "status", "ok", "saved_bytes", (zero + intra + inter) * MIB, "saved",
-			 "zero", zero * MIB, "intra", intra * MIB, "inter", inter * MIB,
-			 "integrity", "checked_pages", 1000, "mismatches", 0, "frame_check_errors",
-			 0, "from_seconds", 0.0, "to_seconds", 1.0, "guest_list", guest(0, n),
-			 guest(1, n));
+	json_t *ksm = strcmp(mode, "kernel") ? json_null() : json_pack("{s:b}", "converged", 1);
+
+	return json_pack("{s:s,s:o,s:s,s:I,s:{s:I,s:I,s:I},s:{s:i,s:i,s:i},s:f,s:f,s:[o,o]}",
+			 "sharing", mode, "kernel_ksm", ksm, "status", "ok", "saved_bytes",
+			 (zero + intra + inter) * MIB, "saved", "zero", zero * MIB, "intra",
+			 intra * MIB, "inter", inter * MIB, "integrity", "checked_pages", 1000,
+			 "mismatches", 0, "frame_check_errors", 0, "from_seconds", 0.0,
+			 "to_seconds", 1.0, "guest_list", guest(0, n), guest(1, n));
 }
 
 static json_t *good(void)
@@ -150,6 +152,13 @@ Test(labsum, anything_amiss_fails)
 	d = good(); /* nothing to compare with */
 	json_object_set_new(phase_of(d, 1), "saved_bytes", json_integer(-4096));
 	cr_assert_eq(verdict(d, "tdp"), 1);
+	d = good(); /* Linux KSM was still at it */
+	json_object_set_new(json_object_get(phase_of(d, 1), "kernel_ksm"), "converged",
+			    json_false());
+	cr_assert_eq(verdict(d, "tdp"), 1);
+	d = good();
+	json_object_del(phase_of(d, 1), "kernel_ksm");
+	cr_assert_eq(verdict(d, "tdp"), 1);
 	d = good(); /* a leak */
 	json_object_set_new(phase_of(d, 3), "left", json_pack("{s:i}", "frames_left", 1));
 	cr_assert_eq(verdict(d, "tdp"), 1);
@@ -186,6 +195,21 @@ Test(labsum, anything_amiss_fails)
 	d = good(); /* one of whom a phase says nothing */
 	json_array_remove(json_object_get(phase_of(d, 2), "guest_list"), 1);
 	cr_assert_eq(verdict(d, "tdp"), 1);
+}
+
+/* Where the time was short Linux KSM may have been at it still; all else holds there too. */
+Test(labsum, brief)
+{
+	json_t *d = good();
+
+	cr_assert_eq(verdict(d, "tdp:brief"), 0);
+	d = good();
+	json_object_set_new(json_object_get(phase_of(d, 1), "kernel_ksm"), "converged",
+			    json_false());
+	cr_assert_eq(verdict(d, "tdp:brief"), 0);
+	d = good();
+	json_object_set_new(phase_of(d, 3), "saved_bytes", json_integer(47 * MIB));
+	cr_assert_eq(verdict(d, "tdp:brief"), 1);
 }
 
 /* @n MiB of page cache, and @code of kernel code, are shared across VMs under hash. */
