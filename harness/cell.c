@@ -28,6 +28,8 @@
 #include "harness/topo.h"
 
 #define WATCH_MS 1000
+/* One request of a device that takes longer keeps all guests' devices from being served. */
+#define DEAF_NS OB_NS_PER_SEC
 
 /* Take the lock from the scanner between two steps. */
 void cell_scan_hold(struct cell *c)
@@ -363,6 +365,13 @@ static int check_frames(struct cell *c, struct cell_guest *g, uint64_t *wrong)
 	return r;
 }
 
+/* Is any device served? Not while the I/O thread waits for a slow disk of the host. */
+static void listen_to_devices(struct cell *c)
+{
+	c->deaf = io_worker_busy_ns(c->worker) > DEAF_NS;
+	cell_boot_held(c);
+}
+
 static json_t *reply_sample(struct cell *c, const json_t *doc)
 {
 	bool meter = json_is_true(json_object_get(doc, "meter"));
@@ -372,6 +381,7 @@ static json_t *reply_sample(struct cell *c, const json_t *doc)
 	struct ksm_stats k;
 	int r;
 
+	listen_to_devices(c);
 	for (unsigned int i = 0; i < c->nguests; i++) {
 		struct cell_guest *g = &c->guest[i];
 
@@ -517,10 +527,14 @@ static void wait_asked(struct cell *c)
 {
 	struct pollfd p = {.fd = CELL_FD_CONTROL, .events = POLLIN};
 
-	while (poll(&p, 1, WATCH_MS) == 0)
-		for (unsigned int i = 0; c->ready && i < c->nguests; i++)
+	while (poll(&p, 1, WATCH_MS) == 0) {
+		if (!c->ready)
+			continue;
+		listen_to_devices(c);
+		for (unsigned int i = 0; i < c->nguests; i++)
 			if (!c->guest[i].gone)
 				cell_guest_watch(c, &c->guest[i]);
+	}
 }
 
 int cell_main(int argc, char **argv)

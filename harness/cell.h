@@ -118,7 +118,8 @@ struct cell {
 	pthread_cond_t wake_cond;
 	bool woken;
 	bool stood; /* for want of memory the guests stand still; merging goes on */
-	/* Since when they are paused or stand (0: they do not), and for how long before, in all. */
+	bool deaf; /* a slow disk keeps the I/O worker from hearing any guest; as of the last look */
+	/* Since when they are paused, stand, or are not heard (0: they are not), and for how long before. */
 	uint64_t held_since_ns, held_ns;
 	struct cell_wset *wset; /* the samplers; NULL: there are none */
 };
@@ -210,7 +211,7 @@ void cell_linux_input_stop(struct cell *c);
 /*
  * cell_boot.c: has a Linux guest booted? What it is to say, before it runs; look, while it runs, and end
  * it or remark on it; how far it is, @said being what its agent says; what a sample says of it. And
- * whether the guests are held, paused or standing, has changed.
+ * whether the guests are held (paused, standing, not heard) has changed.
  */
 void cell_boot_guest(struct cell *c, struct cell_guest *g);
 void cell_boot_watch(struct cell *c, struct cell_guest *g);

@@ -11,7 +11,7 @@
  * say. But once a boot, when its console has been silent for that time, it is remarked on.
  *
  * A cell that is paused, or stands for want of memory, has guests that cannot boot meanwhile: the clock
- * here stands too.
+ * here stands too. So it does while a disk of the host is so slow that no device is served.
  */
 #include <stdio.h>
 #include <string.h>
@@ -26,7 +26,7 @@ static uint64_t clock_ns(const struct cell *c, uint64_t host_ns)
 
 void cell_boot_held(struct cell *c)
 {
-	bool held = c->paused || c->stood;
+	bool held = c->paused || c->stood || c->deaf;
 	uint64_t now = c->host.ops->now_ns(&c->host);
 
 	if (held == (c->held_since_ns != 0))

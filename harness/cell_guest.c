@@ -207,6 +207,7 @@ void cell_guest_destroy(struct cell *c, struct cell_guest *g)
 /*
  * Nobody runs in it any more, so what it held is of use to nobody. The pages go before the holds, so that
  * no page is left on a frame that is given back. What it said last is in that memory too, and is kept.
+ * Taking its devices down waits for what they have under way: not while that is a slow disk's.
  */
 void cell_guest_give_back(struct cell *c, struct cell_guest *g)
 {
@@ -214,7 +215,7 @@ void cell_guest_give_back(struct cell *c, struct cell_guest *g)
 	struct ept_stats st;
 	int64_t r;
 
-	if (g->gone || atomic_load(&g->vm->state) != VM_STOPPED ||
+	if (g->gone || c->deaf || atomic_load(&g->vm->state) != VM_STOPPED ||
 	    (g->vm->end != VM_END_EXIT && g->vm->end != VM_END_FAILED))
 		return;
 	vm_stop(g->vm);

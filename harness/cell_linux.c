@@ -114,7 +114,7 @@ bool cell_linux_watch(struct cell *c, struct cell_guest *g, uint64_t heartbeat, 
 	/* It is 0 after the guest stood still, or has booted anew. */
 	if (heartbeat != g->beat)
 		g->silent_ns = 0;
-	else if (g->beat_ns && !c->paused && !c->stood)
+	else if (g->beat_ns && !c->paused && !c->stood && !c->deaf)
 		g->silent_ns += OB_MIN(now - g->beat_ns, LOOK_NS);
 	g->beat = heartbeat;
 	g->beat_ns = now;

@@ -288,6 +288,11 @@ void io_worker_stop(struct io_worker *w); /* finishes what is queued */
 void io_worker_queue(struct io_worker *w, struct io_work *work);
 /* Returns when @work is neither queued nor running. Not from the worker itself. */
 void io_worker_drain(struct io_worker *w, struct io_work *work);
+/*
+ * For how long the item that runs has run; 0: none does. All devices wait for it: a slow disk of the host
+ * (a flush that takes minutes) keeps them from being served, the ports by which agents speak too.
+ */
+uint64_t io_worker_busy_ns(struct io_worker *w);
 /* Listen to @b, until io_worker_unbell returns, which is not for the worker itself to call. */
 int io_worker_bell(struct io_worker *w, struct io_bell *b);
 void io_worker_unbell(struct io_worker *w, struct io_bell *b);

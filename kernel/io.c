@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "kernel/device.h"
@@ -31,11 +32,20 @@ struct io_worker {
 	struct io_work *head, **tail;
 	struct io_work *running;
 	struct io_bell *ringing; /* the doorbell that is being answered */
+	uint64_t since_ns;	 /* when either began */
 	unsigned int nbells;
 	int epoll_fd, wake_fd; /* wake_fd: something was queued while it sleeps, or stop */
 	bool asleep;
 	bool stop;
 };
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	OB_ASSERT(!clock_gettime(CLOCK_MONOTONIC, &ts));
+	return (uint64_t)ts.tv_sec * OB_NS_PER_SEC + (uint64_t)ts.tv_nsec;
+}
 
 /* With the lock held: end its sleep. Ticks once a sleep, however much is queued meanwhile. */
 static void wake(struct io_worker *w)
@@ -74,6 +84,7 @@ static void bells(struct io_worker *w, int timeout_ms)
 		if (read(b->fd, &ticks, sizeof(ticks)) != sizeof(ticks))
 			continue;
 		w->ringing = b;
+		w->since_ns = now_ns();
 		ob_unlock(&w->lock);
 		b->ring(b);
 		ob_lock(&w->lock);
@@ -104,6 +115,7 @@ static void *worker_main(void *arg)
 		work->next = NULL;
 		work->queued = false;
 		w->running = work;
+		w->since_ns = now_ns();
 		ob_unlock(&w->lock);
 
 		work->run(work);
@@ -218,4 +230,15 @@ void io_worker_drain(struct io_worker *w, struct io_work *work)
 	while (work->queued || w->running == work)
 		ob_cond_wait(&w->idle, &w->lock);
 	ob_unlock(&w->lock);
+}
+
+uint64_t io_worker_busy_ns(struct io_worker *w)
+{
+	uint64_t ns = 0;
+
+	ob_lock(&w->lock);
+	if (w->running || w->ringing)
+		ns = now_ns() - w->since_ns;
+	ob_unlock(&w->lock);
+	return ns;
 }

@@ -156,3 +156,24 @@ Test(io_worker, unbell_waits_for_the_answer_under_way, .timeout = 60)
 	io_worker_stop(w);
 	close(b.bell.fd);
 }
+
+Test(io_worker, how_long_an_item_has_run, .timeout = 60)
+{
+	struct io_worker *w;
+	struct bell b;
+
+	cr_assert_eq(io_worker_start(&w), 0);
+	bell_make(&b, w);
+	cr_assert_eq(io_worker_busy_ns(w), 0);
+	b.hold = true;
+	tick(&b);
+	while (io_worker_busy_ns(w) < 20 * 1000 * 1000)
+		sched_yield();
+	cr_assert(b.in);
+	b.hold = false;
+	while (!b.ran || io_worker_busy_ns(w))
+		sched_yield();
+	io_worker_unbell(w, &b.bell);
+	io_worker_stop(w);
+	close(b.bell.fd);
+}

@@ -310,6 +310,9 @@ Test(cell_hang, who_is_held_cannot_speak)
 	b->c.stood = true;
 	cr_assert(!beats(b, 10 * HANG, 7));
 	b->c.stood = false;
+	b->c.deaf = true;
+	cr_assert(!beats(b, 10 * HANG, 7), "a slow disk keeps its port from being heard");
+	b->c.deaf = false;
 	cr_assert_eq(b->g.silent_ns, (HANG - 6) * OB_NS_PER_SEC, "nor is it forgotten for that");
 	/* It stood between two looks: cell_pause says so. */
 	b->g.beat_ns = 0;

@@ -130,10 +130,10 @@ task_user() {
 }
 
 # Those tests that are about the host's kernel and its KVM. (The others say the same anywhere, and some
-# take their time from the wall, of which there is little in here.)
+# take their time from the wall or from a guest's CPU time, of which there is little in here.)
 suites_pure='@(probe|track|take_pure|huge|walk)/*'
 suites_host='@(agent|blk*|fake_host|huge|move|pages_host|probe|scan_host|take_host|zap)/*'
-suites_kvm='@(vm|vm_memory|vm_walk|pc*|kvm_track|kvm_stats|take|probe|huge|merge_kvm|merge_guests|hostile)/*'
+suites_kvm='@(vm|vm_memory|vm_walk|pc*|kvm_track|kvm_stats|take|probe|huge|merge_kvm|merge_guests)/*'
 
 # The test binaries; lab_filter chooses among their tests.
 task_tests() {
