@@ -324,6 +324,8 @@ json_t *cell_guest_sample(struct cell *c, struct cell_guest *g, bool full)
 		      (json_int_t)r.written_pages, "disk", (json_int_t)r.disk_pages, "freed",
 		      (json_int_t)st.freed_bytes, "states", states);
 	OB_ASSERT(o);
+	json_object_set_new(o, "workers", json_integer((json_int_t)r.workers));
+	json_object_set_new(o, "workers_room", json_integer((json_int_t)r.workers_room));
 	ept_staging(&g->ept, &staging, &staging_size);
 	json_object_set_new(o, "staging", json_integer((json_int_t)staging.v));
 	json_object_set_new(o, "staging_size", json_integer((json_int_t)staging_size));

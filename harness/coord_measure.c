@@ -46,6 +46,8 @@ static void take_guest(struct coord *c, const json_t *o)
 	g->mismatches = proto_u64(o, "mismatches");
 	g->written_pages = proto_u64(o, "written");
 	g->disk_pages = proto_u64(o, "disk");
+	g->workers = proto_u64(o, "workers");
+	g->workers_room = proto_u64(o, "workers_room");
 	for (unsigned int s = 0; s < EPT_NSTATES; s++)
 		g->state_pages[s] = (uint64_t)json_integer_value(json_array_get(states, s));
 	if (!cg->ended && strcmp(proto_str(o, "end"), "running")) {

@@ -147,6 +147,7 @@ struct run_guest {
 	char end[16];	  /* "running", "exit", "failed", "lost" (its cell died) */
 	char reason[200]; /* when not running to the end */
 	uint64_t ops, checked_pages, checked_shared_pages, mismatches, written_pages, disk_pages;
+	uint64_t workers, workers_room; /* as the guest says */
 	uint64_t state_pages[EPT_NSTATES];
 	struct ept_huge_stats huge; /* all 0 with pages of 4 KiB */
 	struct agent_mismatch mismatch[AGENT_MISMATCHES];

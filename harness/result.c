@@ -194,6 +194,8 @@ static json_t *guest_json(const struct run_result *r, const struct run_guest *g)
 			    *g->remark ? text(g->remark, sizeof(g->remark)) : json_null());
 	json_object_set_new(o, "console_tail", result_tail_json(g));
 	json_object_set_new(o, "vcpus", fig(r, g->vcpus));
+	json_object_set_new(o, "workers", fig(r, g->workers));
+	json_object_set_new(o, "workers_room", fig(r, g->workers_room));
 	json_object_set_new(o, "reboots", fig(r, g->reboots));
 	json_object_set_new(o, "ops", fig(r, g->ops));
 	json_object_set_new(o, "checked_pages", result_count(g->checked_pages));

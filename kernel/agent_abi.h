@@ -73,7 +73,7 @@ enum agent_kind {
 struct agent_report {
 	uint64_t magic;
 	uint64_t phase;
-	uint64_t heartbeat;	/* grows while the guest makes progress */
+	uint64_t heartbeat;	/* grows while the guest, each of its workers, makes progress */
 	uint64_t ops;		/* operations of the workload */
 	uint64_t checked_pages; /* pages verified */
 	uint64_t mismatches;	/* wrong words found, each page counted once per check */
@@ -97,6 +97,9 @@ struct agent_report {
 	 * nobody does, and to its own pages that are there twice, and once. */
 	uint64_t probe_guesses, probe_yes, probe_right;
 	uint64_t probe_held_ns, probe_other_ns, probe_twice_ns, probe_once_ns;
+	/* How many workers do the workload, and how many its memory has room for. Linux: as far as there
+	 * is room, one a CPU. */
+	uint64_t workers, workers_room;
 	struct agent_mismatch mismatch[AGENT_MISMATCHES]; /* the first ones */
 	uint64_t lat[AGENT_LAT_BUCKETS];
 };

@@ -23,12 +23,14 @@ remember() {
 	done >>"$log/failed"
 }
 
-# step NAME COMMAND...: run it, say how it went, show the end of its output when it failed.
+# step NAME COMMAND...: run it, say how it went, show the end of its output when it failed; when it passed,
+# what it remarked on (a line with NOTE): that it took a second try, say.
 step() {
 	local name=$1
 	shift
 	if "$@" >"$log/step" 2>&1; then
 		say "$name" ok
+		grep -aw NOTE "$log/step" | sed 's/^/  /'
 	else
 		say "$name" FAILED
 		tail -40 "$log/step"

@@ -5,6 +5,7 @@
  * it refuses. Needs the folder of the build in OB_BUILD. How it boots is tested where Linux runs.
  */
 #include <criterion/criterion.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -13,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -342,15 +344,18 @@ Test(agent, workers_share, .timeout = 120)
 	pid_t pid;
 
 	NEED_AGENT();
-	pid = start("workload=filecache seed=1", 16, disk, "1");
+	pid = start("workload=filecache seed=1", 32, disk, "1");
 	wait_for(&s, works);
 	cr_assert_eq(finish(pid, SIGTERM), 0);
+	cr_expect_eq(s.last.workers, 1);
 	cached = s.last.cache_pages;
 	heap = s.last.heap_pages;
-	pid = start("workload=filecache seed=1", 16, disk, "2");
+	pid = start("workload=filecache seed=1", 32, disk, "2");
 	wait_for(&s, works);
 	cr_assert_eq(finish(pid, SIGTERM), 0);
 	read_port(&s);
+	cr_expect_eq(s.last.workers, 2);
+	cr_expect_eq(s.last.workers_room, 2);
 	cr_expect_eq(s.last.cache_pages, cached, "all files fit, each with one worker");
 	cr_expect(s.last.heap_pages + 2 >= heap && s.last.heap_pages <= heap);
 	cr_expect_eq(s.last.mismatches, 0);
@@ -377,9 +382,72 @@ Test(agent, a_worker_a_cpu, .timeout = 120)
 		cr_expect_eq(st.st_nlink - 2, cases[i].threads, "%lu", (unsigned long)st.st_nlink);
 		cr_assert_eq(finish(pid, SIGTERM), 0);
 		read_port(&s);
+		cr_expect_eq(s.last.workers, cases[i].threads - 1);
+		cr_expect_eq(s.last.workers_room, i ? 19 : 20);
 		cr_expect_eq(s.last.mismatches, 0);
 		cr_expect_eq(s.exit_code, 0);
 	}
+}
+
+/* One of its threads that is not the first: a worker. */
+static pid_t worker_of(pid_t pid)
+{
+	char path[64];
+	struct dirent *d;
+	pid_t found = 0;
+	DIR *dir_of;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	dir_of = opendir(path);
+	cr_assert(dir_of);
+	while ((d = readdir(dir_of))) {
+		pid_t tid = (pid_t)strtol(d->d_name, NULL, 10);
+
+		if (tid > 0 && tid != pid)
+			found = tid;
+	}
+	closedir(dir_of);
+	cr_assert(found);
+	return found;
+}
+
+/* The last report when so many more have come. */
+static struct agent_report later(unsigned int reports)
+{
+	const struct timespec pause = {.tv_nsec = 50 * (long)MS};
+	unsigned int had;
+	struct sent s;
+
+	read_port(&s);
+	for (had = s.reports; s.reports < had + reports; read_port(&s))
+		nanosleep(&pause, NULL);
+	return s.last;
+}
+
+/* Of two workers, with one held fast the other works, and the guest's heartbeat stands. (This workload tells
+ * nothing itself: so who is held never is so while it holds the port.) */
+Test(agent, a_worker_that_hangs_shows, .timeout = 120)
+{
+	struct agent_report before, after;
+	struct sent s;
+	pid_t pid, tid;
+
+	NEED_AGENT();
+	pid = start("workload=touch seed=1 param=30", 32, NULL, "2");
+	wait_for(&s, works);
+	before = later(4);
+	cr_expect_gt(later(8).heartbeat, before.heartbeat);
+	tid = worker_of(pid);
+	cr_assert_eq(ptrace(PTRACE_SEIZE, tid, NULL, NULL), 0, "%s", strerror(errno));
+	cr_assert_eq(ptrace(PTRACE_INTERRUPT, tid, NULL, NULL), 0);
+	cr_assert_eq(waitpid(tid, NULL, __WALL), tid);
+	before = later(3); /* with what it had done by then */
+	after = later(8);
+	cr_expect_gt(after.ops, before.ops, "the other goes on");
+	cr_expect_eq(after.heartbeat, before.heartbeat);
+	cr_assert_eq(ptrace(PTRACE_DETACH, tid, NULL, NULL), 0);
+	cr_expect_gt(later(12).heartbeat, after.heartbeat);
+	cr_expect_eq(finish(pid, SIGTERM), 0);
 }
 
 /* The address of its greatest private anonymous memory, which is what it verifies, and its bytes. */

@@ -16,30 +16,34 @@
 /* A guest after so many phases. */
 static json_t *guest(int id, int phases)
 {
-	return json_pack("{s:i,s:s,s:i,s:i,s:i}", "id", id, "end", "running", "reboots", 0, "ops",
-			 10 * phases, "checked_pages", 100 * phases);
+	return json_pack("{s:i,s:s,s:i,s:i,s:i,s:i,s:i}", "id", id, "end", "running", "reboots", 0,
+			 "workers", 2, "workers_room", 2, "ops", 10 * phases, "checked_pages",
+			 100 * phases);
 }
 
 /* Phase number @n (from 1), a mode of two guests with @zero, @intra and @inter MiB saved. */
 static json_t *phase(int n, const char *mode, int zero, int intra, int inter)
 {
-	return json_pack("{s:s,s:s,s:I,s:{s:I,s:I,s:I},s:{s:i,s:i,s:i},s:f,s:f,s:[o,o]}", "sharing",
-			 mode, "status", "ok", "saved_bytes", (zero + intra + inter) * MIB, "saved",
-			 "zero", zero * MIB, "intra", intra * MIB, "inter", inter * MIB,
-			 "integrity", "checked_pages", 1000, "mismatches", 0, "frame_check_errors",
-			 0, "from_seconds", 0.0, "to_seconds", 1.0, "guest_list", guest(0, n),
-			 guest(1, n));
+	json_t *ksm = strcmp(mode, "kernel") ? json_null() : json_pack("{s:b}", "converged", 1);
+
+	return json_pack("{s:s,s:o,s:s,s:I,s:{s:I,s:I,s:I},s:{s:i,s:i,s:i},s:f,s:f,s:[o,o]}",
+			 "sharing", mode, "kernel_ksm", ksm, "status", "ok", "saved_bytes",
+			 (zero + intra + inter) * MIB, "saved", "zero", zero * MIB, "intra",
+			 intra * MIB, "inter", inter * MIB, "integrity", "checked_pages", 1000,
+			 "mismatches", 0, "frame_check_errors", 0, "from_seconds", 0.0,
+			 "to_seconds", 1.0, "guest_list", guest(0, n), guest(1, n));
 }
 
 static json_t *good(void)
 {
-	return json_pack(
-		"{s:s,s:{s:s,s:s},s:{s:i,s:I,s:s,s:[s,s,s,s]},s:[{s:f,s:[o,o,o,o],s:[o,o]}]}",
-		"status", "ok", "host", "kvm_mode", "tdp", "kernel", "6.12", "config", "guests", 2,
-		"mem_bytes", 96 * MIB, "append", "quiet", "sharing", "off", "kernel", "off", "hash",
-		"runs", "warm_seconds", 10.0, "phases", phase(1, "off", 1, 0, 0),
-		phase(2, "kernel", 30, 10, 10), phase(3, "off", 1, 0, 0),
-		phase(4, "hash", 30, 10, 9), "guest_list", guest(0, 4), guest(1, 4));
+	return json_pack("{s:s,s:{s:s,s:s},s:{s:i,s:i,s:s,s:I,s:s,s:[s,s,s,s]},s:[{s:f,s:[o,o,o,o],"
+			 "s:[o,o]}]}",
+			 "status", "ok", "host", "kvm_mode", "tdp", "kernel", "6.12", "config",
+			 "guests", 2, "vcpus", 2, "agent", "port", "mem_bytes", 96 * MIB, "append",
+			 "quiet", "sharing", "off", "kernel", "off", "hash", "runs", "warm_seconds",
+			 10.0, "phases", phase(1, "off", 1, 0, 0), phase(2, "kernel", 30, 10, 10),
+			 phase(3, "off", 1, 0, 0), phase(4, "hash", 30, 10, 9), "guest_list",
+			 guest(0, 4), guest(1, 4));
 }
 
 static json_t *run_of(json_t *doc)
@@ -56,6 +60,12 @@ static json_t *phase_of(json_t *doc, size_t i)
 static json_t *guest_of(json_t *doc, size_t i, size_t k)
 {
 	return json_array_get(json_object_get(phase_of(doc, i), "guest_list"), k);
+}
+
+/* What guest @k had in the end. */
+static json_t *last_of(json_t *doc, size_t k)
+{
+	return json_array_get(json_object_get(run_of(doc), "guest_list"), k);
 }
 
 /* Exit status for @doc, asked for @mode; @doc is given up. */
@@ -82,6 +92,32 @@ static int verdict(json_t *doc, const char *mode)
 Test(labsum, what_holds_passes)
 {
 	cr_assert_eq(verdict(good(), "tdp"), 0);
+}
+
+/* Fewer workers than vCPUs are right where there is no memory for more, where the agent is not ours, and (who
+ * knows) in a result that is too old to say. */
+Test(labsum, workers_are_as_many_as_there_is_room_for)
+{
+	json_t *d = good();
+
+	json_object_set_new(last_of(d, 1), "workers", json_integer(1));
+	json_object_set_new(last_of(d, 1), "workers_room", json_integer(1));
+	cr_assert_eq(verdict(d, "tdp"), 0);
+	d = good();
+	for (size_t k = 0; k < 2; k++)
+		json_object_set_new(last_of(d, k), "workers_room", json_integer(9));
+	cr_assert_eq(verdict(d, "tdp"), 0);
+	d = good();
+	for (size_t k = 0; k < 2; k++)
+		json_object_set_new(last_of(d, k), "workers", json_integer(0));
+	json_object_set_new(json_object_get(d, "config"), "agent", json_string("none"));
+	cr_assert_eq(verdict(d, "tdp"), 0);
+	d = good();
+	for (size_t k = 0; k < 2; k++) {
+		json_object_del(last_of(d, k), "workers");
+		json_object_del(last_of(d, k), "workers_room");
+	}
+	cr_assert_eq(verdict(d, "tdp"), 0);
 }
 
 Test(labsum, anything_amiss_fails)
@@ -116,6 +152,13 @@ Test(labsum, anything_amiss_fails)
 	d = good(); /* nothing to compare with */
 	json_object_set_new(phase_of(d, 1), "saved_bytes", json_integer(-4096));
 	cr_assert_eq(verdict(d, "tdp"), 1);
+	d = good(); /* Linux KSM was still at it */
+	json_object_set_new(json_object_get(phase_of(d, 1), "kernel_ksm"), "converged",
+			    json_false());
+	cr_assert_eq(verdict(d, "tdp"), 1);
+	d = good();
+	json_object_del(phase_of(d, 1), "kernel_ksm");
+	cr_assert_eq(verdict(d, "tdp"), 1);
 	d = good(); /* a leak */
 	json_object_set_new(phase_of(d, 3), "left", json_pack("{s:i}", "frames_left", 1));
 	cr_assert_eq(verdict(d, "tdp"), 1);
@@ -142,9 +185,31 @@ Test(labsum, anything_amiss_fails)
 	d = good();
 	json_object_set_new(guest_of(d, 0, 0), "ops", json_integer(0));
 	cr_assert_eq(verdict(d, "tdp"), 1);
+	d = good(); /* a worker that is not there, also when all else goes on */
+	json_object_set_new(last_of(d, 1), "workers", json_integer(1));
+	cr_assert_eq(verdict(d, "tdp"), 1);
+	d = good();
+	json_object_set_new(last_of(d, 0), "workers", json_integer(0));
+	json_object_set_new(last_of(d, 0), "workers_room", json_integer(0));
+	cr_assert_eq(verdict(d, "tdp"), 1);
 	d = good(); /* one of whom a phase says nothing */
 	json_array_remove(json_object_get(phase_of(d, 2), "guest_list"), 1);
 	cr_assert_eq(verdict(d, "tdp"), 1);
+}
+
+/* Where the time was short Linux KSM may have been at it still; all else holds there too. */
+Test(labsum, brief)
+{
+	json_t *d = good();
+
+	cr_assert_eq(verdict(d, "tdp:brief"), 0);
+	d = good();
+	json_object_set_new(json_object_get(phase_of(d, 1), "kernel_ksm"), "converged",
+			    json_false());
+	cr_assert_eq(verdict(d, "tdp:brief"), 0);
+	d = good();
+	json_object_set_new(phase_of(d, 3), "saved_bytes", json_integer(47 * MIB));
+	cr_assert_eq(verdict(d, "tdp:brief"), 1);
 }
 
 /* @n MiB of page cache, and @code of kernel code, are shared across VMs under hash. */

@@ -27,6 +27,7 @@ static void shares_add_up(const json_t *r)
 	json_array_foreach (json_object_get(r, "guest_list"), i, g) {
 		const json_t *s = json_object_get(g, "share");
 
+		cr_assert_eq(cli_num(g, "workers", NULL), 1);
 		touched += cli_num(s, "touched_bytes", NULL);
 		for (unsigned int p = 0; p < 3; p++)
 			saved[p] += cli_num(s, "saved", parts[p]);

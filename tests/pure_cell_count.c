@@ -17,6 +17,7 @@ static struct agent_report said(uint64_t beat, uint64_t ops)
 		.written_pages = 3 * ops,
 		.disk_pages = 4 * ops,
 		.cache_pages = 77,
+		.workers = 3,
 	};
 
 	r.lat[5] = ops;
@@ -50,12 +51,14 @@ Test(cell_count, goes_on_over_a_reboot)
 		cell_count(&n, resets, NULL, &out);
 		is(&out, 100);
 		cr_expect_eq(out.phase, AGENT_BOOT, "it is not what it was");
+		cr_expect_eq(out.workers, resets ? 0 : 3, "nobody works");
 	}
 	r = said(1, 7);
 	cell_count(&n, 1, &r, &out);
 	is(&out, 107);
 	cr_expect_eq(out.phase, AGENT_WARM);
 	cr_expect_eq(out.cache_pages, 77, "a size is no counter");
+	cr_expect_eq(out.workers, 3);
 	r = said(2, 8);
 	cell_count(&n, 1, &r, &out);
 	is(&out, 108);

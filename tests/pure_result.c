@@ -75,6 +75,8 @@ static struct run_result run(enum run_status status)
 	strcpy(r.guest[1].reason, "bytes \xff\xfe of a guest");
 	r.guest[1].id = 1;
 	r.guest[1].ops = 11;
+	r.guest[1].workers = 2;
+	r.guest[1].workers_room = 5;
 	r.guest[0].state_pages[EPT_SHARED] = 5;
 	r.guest[1].state_pages[EPT_SHARED] = 6;
 	r.guest[1].nmismatch = 1;
@@ -197,6 +199,8 @@ Test(result, fields)
 	cr_expect_eq(report_num(g, "share.saved.intra"), 3);
 	cr_expect_eq(report_num(g, "share.saved.inter"), 4);
 	cr_expect_eq(report_num(g, "ops"), 11);
+	cr_expect_eq(report_num(g, "workers"), 2);
+	cr_expect_eq(report_num(g, "workers_room"), 5);
 	cr_expect_str_eq(report_str(g, "reason"), "bytes ?? of a guest", "is '%s'",
 			 report_str(g, "reason"));
 	m = json_array_get(report_get(g, "mismatch_list"), 0);

@@ -115,8 +115,10 @@ int result_load(struct result *r, char *arg)
 			r->want_mode = word;
 		else if (!strcmp(word, "reference"))
 			r->reference = true;
+		else if (!strcmp(word, "brief"))
+			r->brief = true;
 		else {
-			fprintf(stderr, "labsum: '%s': tdp, shadow or reference\n", word);
+			fprintf(stderr, "labsum: '%s': tdp, shadow, reference or brief\n", word);
 			return 2;
 		}
 		word = next;

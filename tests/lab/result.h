@@ -12,6 +12,7 @@ struct result {
 	const char *name;
 	const char *want_mode; /* host.kvm_mode; NULL: any */
 	bool reference;
+	bool brief; /* Linux KSM need not have had the time to finish */
 	json_t *doc, *run;
 	unsigned int failures;
 };

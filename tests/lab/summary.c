@@ -7,7 +7,8 @@
  *
  * WORDs ask for more of a result: `tdp` or `shadow` (how KVM mapped its guests), `reference` (without
  * KASLR: its saving is compared with that of the result that differs from it by KASLR alone; its checks
- * are the same, and there must be such a result).
+ * are the same, and there must be such a result). `brief` asks for less: it was too short for Linux KSM to have
+ * finished for certain, so what hash saves is held against what that had saved by then.
  * Exit status: 0 all holds, 1 something does not, 2 bad usage.
  */
 #include <stdint.h>
@@ -236,7 +237,8 @@ int main(int argc, char **argv)
 	unsigned int n = 0, failures = 0;
 
 	if (argc < 2 || argc > RESULTS_MAX + 1) {
-		fprintf(stderr, "usage: labsum NAME=RESULT.JSON[:tdp|:shadow][:reference]...\n");
+		fprintf(stderr,
+			"usage: labsum NAME=RESULT.JSON[:tdp|:shadow][:reference][:brief]...\n");
 		return 2;
 	}
 	for (int i = 1; i < argc; i++) {

@@ -127,6 +127,7 @@ static void load(struct guest *g)
 	g->report = r = ram_take(g, PAGE_SIZE);
 	r->magic = AGENT_REPORT_MAGIC;
 	r->phase = AGENT_LOADING;
+	r->workers_room = 1;
 	platform_report(g);
 	g->work = find_workload(g);
 	if (g->work->step) {
@@ -201,6 +202,7 @@ void guest_run(struct guest *g)
 {
 	load(g);
 	g->report->phase = AGENT_WARM;
+	g->report->workers = 1;
 	if (g->work->step) {
 		con_printf("%s %u: %s is warm, %u pages\n", platform_name, g->cfg.guest,
 			   g->work->name, g->area.pages);

@@ -147,6 +147,7 @@ static void writer_step(struct guest *g)
 		area_set(w, g->mem.key, page, had + 1);
 		barrier();
 		g->report->ops++;
+		g->report->heartbeat += n % STEP_PAGES == 0;
 	}
 	if (g->cfg.param2)
 		agent_sleep(g, g->cfg.param2 * 1000);

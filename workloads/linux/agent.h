@@ -5,7 +5,8 @@
  * what it needs, loads modules and powers off at its end), or an ordinary one that root starts.
  *
  * Each online CPU has a worker: a thread with a struct guest of its own and an equal part of the
- * memory. The main thread sends the reports, the sum of what the workers say.
+ * memory. The main thread sends the reports, the sum of what the workers say; but for the heartbeat, which
+ * advances when all of theirs have.
  */
 #ifndef OVERBOOK_LINUX_AGENT_H
 #define OVERBOOK_LINUX_AGENT_H
@@ -14,10 +15,10 @@
 #include <sys/types.h>
 
 #include "workloads/common/guest.h"
+#include "workloads/linux/beat.h"
 #include "workloads/linux/kind.h"
 
-#define WORKERS_MAX 64 /* as a guest has CPUs */
-#define PATH_LEN    128
+#define PATH_LEN 128
 
 /* What the host is told through: frames, whole ones, from any thread. */
 struct port {
@@ -46,6 +47,7 @@ struct agent {
 	const char *port_path, *disk_path, *words; /* of the command line; NULL: find out */
 	uint64_t mem_pages;			   /* for all workers; 0: find out */
 	uint64_t nworkers;			   /* 0: find out */
+	uint64_t room;				   /* for so many workers there is memory */
 	char disk_word[PATH_LEN];		   /* the word disk=, or empty */
 	bool shell;				   /* the word shell */
 	struct port port;
@@ -57,6 +59,7 @@ struct agent {
 	pthread_mutex_t lock; /* of what follows, and of ending */
 	struct worker worker[WORKERS_MAX];
 	unsigned int ready; /* workers whose report is there */
+	struct beat beat;
 };
 
 /* Words of a CHECKED frame that are gathered before they are sent. */
@@ -100,7 +103,7 @@ void port_send(struct port *p, enum agent_frame_type type, const void *data, siz
 	       unsigned int wait_ms);
 /* Send the end. The host has it when this returns, or does not listen. */
 void port_end(struct port *p, uint64_t code);
-/* Send the sum of all workers' reports. */
+/* Send the sum of all workers' reports. Under a->lock. */
 void port_report(struct agent *a);
 /* Send what the worker has gathered. */
 void port_flush_checked(struct platform *p);

@@ -86,10 +86,17 @@ static uint64_t now_ns(void)
 
 void agent_sleep(struct guest *g, uint64_t ns)
 {
-	struct timespec t = {.tv_sec = (time_t)(ns / SECOND), .tv_nsec = (long)(ns % SECOND)};
+	const struct timespec second = {.tv_sec = 1};
+	struct timespec rest;
 
 	port_flush_checked(g->p);
-	nanosleep(&t, NULL);
+	/* Who sleeps for longer than the host bears silence is well all the same. */
+	for (; ns > SECOND; ns -= SECOND) {
+		nanosleep(&second, NULL);
+		g->report->heartbeat++;
+	}
+	rest = (struct timespec){.tv_sec = (time_t)(ns / SECOND), .tv_nsec = (long)(ns % SECOND)};
+	nanosleep(&rest, NULL);
 }
 
 /* The counter's frequency: how far it has come since the start, by the kernel's clock. */
@@ -145,8 +152,6 @@ static void take_words(struct agent *a, struct guest *g)
 /* A worker a CPU, as far as each gets memory enough for a layout. */
 static void share_out(struct agent *a)
 {
-	uint64_t most;
-
 	if (!a->mem_pages)
 		a->mem_pages = ram_available();
 	if (!a->nworkers) {
@@ -154,9 +159,11 @@ static void share_out(struct agent *a)
 
 		a->nworkers = cpus < 1 ? 1 : cpus > WORKERS_MAX ? WORKERS_MAX : (uint64_t)cpus;
 	}
-	most = a->mem_pages / (2ULL * LAYOUT_MIN_PAGES);
-	if (a->nworkers > most)
-		a->nworkers = most ? most : 1;
+	a->room = a->mem_pages / (2ULL * LAYOUT_MIN_PAGES);
+	if (!a->room)
+		a->room = 1;
+	if (a->nworkers > a->room)
+		a->nworkers = a->room;
 }
 
 static void start_workers(struct agent *a, struct guest *first)
@@ -191,11 +198,11 @@ static void report_until_signal(struct agent *a, const sigset_t *stop)
 			return;
 		pthread_mutex_lock(&a->lock);
 		ready = a->ready == a->nworkers;
-		pthread_mutex_unlock(&a->lock);
-		if (ready) {
+		if (ready)
 			port_report(a);
+		pthread_mutex_unlock(&a->lock);
+		if (ready)
 			kinds_step(a);
-		}
 	}
 }
 

@@ -84,7 +84,6 @@ static void add(struct agent_report *sum, const struct agent_report *r)
 
 	if (r->phase < sum->phase)
 		sum->phase = r->phase;
-	sum->heartbeat += r->heartbeat;
 	sum->ops += r->ops;
 	sum->checked_pages += r->checked_pages;
 	sum->mismatches += r->mismatches;
@@ -97,6 +96,7 @@ static void add(struct agent_report *sum, const struct agent_report *r)
 	sum->free_dirty_pages += r->free_dirty_pages;
 	sum->free_untouched_pages += r->free_untouched_pages;
 	sum->area_hot += r->area_hot;
+	sum->workers += r->workers;
 	if (r->job_ns > sum->job_ns)
 		sum->job_ns = r->job_ns;
 	for (uint64_t i = 0; i < r->mismatches && i < AGENT_MISMATCHES; i++)
@@ -108,6 +108,7 @@ static void add(struct agent_report *sum, const struct agent_report *r)
 
 void port_report(struct agent *a)
 {
+	uint64_t beats[WORKERS_MAX];
 	struct agent_report sum, r;
 
 	for (uint64_t i = 0; i < a->nworkers; i++) {
@@ -116,11 +117,15 @@ void port_report(struct agent *a)
 		if (!g || !g->report)
 			return; /* it ends before it has one */
 		read_report(g->report, i ? &r : &sum);
+		beats[i] = i ? r.heartbeat : sum.heartbeat;
 		if (i)
 			add(&sum, &r);
 	}
-	if (a->nworkers)
-		port_send(&a->port, AGENT_FRAME_REPORT, &sum, sizeof(sum), WAIT_MS);
+	if (!a->nworkers)
+		return;
+	sum.workers_room = a->room;
+	sum.heartbeat = beat_next(&a->beat, beats, a->nworkers);
+	port_send(&a->port, AGENT_FRAME_REPORT, &sum, sizeof(sum), WAIT_MS);
 }
 
 void port_flush_checked(struct platform *p)
