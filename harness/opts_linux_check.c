@@ -14,8 +14,6 @@
 
 #include "harness/opts.h"
 
-#define MAGIC_MAX 96 /* all magics are within so many bytes */
-
 /* A regular file that can be opened as asked. The descriptor or -errno with a line. */
 static int open_file(const char *what, const char *path, int flags, struct stat *st,
 		     struct ob_err *e)
@@ -96,44 +94,23 @@ static int check_kernel(struct fleet_config *c, uint64_t initrd_len, struct ob_e
 	return ret ? ob_fail(e, -ret, "kernel %.150s: %.220s", c->kernel_path, why.msg) : 0;
 }
 
-/* Images that are not raw say so. NULL: this one does not. */
-static const char *disk_format(int fd)
-{
-	static const struct {
-		size_t at, len;
-		const char *magic, *name;
-	} formats[] = {
-		{0, 4, "QFI\xfb", "qcow2"},
-		{0, 4, "KDMV", "VMDK"},
-		{0, 21, "# Disk DescriptorFile", "VMDK"},
-		{0, 8, "vhdxfile", "VHDX"},
-		{0, 8, "conectix", "VHD"},
-		{64, 4, "\x7f\x10\xda\xbe", "VDI"},
-	};
-	char head[MAGIC_MAX];
-	ssize_t n = pread(fd, head, sizeof(head), 0);
-
-	for (size_t i = 0; n > 0 && i < OB_ARRAY_SIZE(formats); i++)
-		if ((size_t)n >= formats[i].at + formats[i].len &&
-		    !memcmp(head + formats[i].at, formats[i].magic, formats[i].len))
-			return formats[i].name;
-	return NULL;
-}
-
 static int check_disk(const char *path, bool rw, struct stat *st, struct ob_err *e)
 {
 	int fd = open_file("--disk", path, rw ? O_RDWR : O_RDONLY, st, e);
-	const char *format;
+	char head[FILE_DISK_HEAD];
+	const char *kind;
 	int ret = 0;
+	ssize_t n;
 
 	if (fd < 0)
 		return fd;
-	format = disk_format(fd);
-	if (format)
+	n = pread(fd, head, sizeof(head), 0);
+	kind = n > 0 ? file_disk_kind(head, (size_t)n) : NULL;
+	if (kind)
 		ret = ob_fail(e, EINVAL,
-			      "--disk %.200s: is a %s image; convert it: qemu-img convert -O raw "
+			      "--disk %.200s: is %s; convert it: qemu-img convert -O raw "
 			      "IMAGE RAW",
-			      path, format);
+			      path, kind);
 	else if (st->st_size % VIRTIO_BLK_SECTOR)
 		ret = ob_fail(e, EINVAL,
 			      "--disk %.200s: its %lld bytes are no multiple of %d: not a raw disk "

@@ -63,6 +63,11 @@ struct boot_machine {
 int boot_fit(const struct boot_image *img, uint64_t mem_bytes, uint64_t initrd_len,
 	     size_t cmdline_len, struct ob_err *e);
 
+/* Is a file a disk image that is not raw? "a qcow2 disk image" by its first FILE_DISK_HEAD bytes, of which
+ * @len are there; NULL: it does not look like one. Pure. */
+#define FILE_DISK_HEAD 96
+const char *file_disk_kind(const void *file, size_t len);
+
 /* How the first vCPU starts (vcpu_set_boot). */
 struct boot_entry {
 	bool long_mode; /* 64-bit with paging on and identity-mapped; else 32-bit flat as PVH wants */

@@ -72,21 +72,29 @@ static unsigned int count(const char *text, const char *what)
 	return n;
 }
 
+/* What @cmd says, in which $1 is @name, in @dir. It has to end well. The caller frees it. */
+static char *tool_says(const char *dir, const char *cmd, const char *name)
+{
+	char line[3 * PATH_LEN], log[PATH_LEN], *said;
+	int status;
+
+	snprintf(log, sizeof(log), "%s/log", dir);
+	snprintf(line, sizeof(line), "(cd %s && set -- %s && %s)", dir, name, cmd);
+	status = run(line, log);
+	said = text_of(log);
+	cr_assert_eq(status, 0, "%s: %s: %s", name, cmd, said);
+	return said;
+}
+
 /* iasl says nothing against @name, in either direction: taken apart, and put together again. */
 static void check_with_iasl(const char *dir, const char *name)
 {
-	char line[2 * PATH_LEN], log[PATH_LEN], *said;
+	char *said = tool_says(dir, "iasl -d $1.aml", name);
 
-	snprintf(log, sizeof(log), "%s/log", dir);
-	snprintf(line, sizeof(line), "cd %s && iasl -d %s.aml", dir, name);
-	cr_assert_eq(run(line, log), 0);
-	said = text_of(log);
 	cr_assert(!strstr(said, "Error") && !strstr(said, "Warning"), "%s: %s", name, said);
 	cr_assert(strstr(said, "appears to be a valid ACPI table"), "%s: %s", name, said);
 	free(said);
-	snprintf(line, sizeof(line), "cd %s && iasl -p again %s.dsl", dir, name);
-	cr_assert_eq(run(line, log), 0);
-	said = text_of(log);
+	said = tool_says(dir, "iasl -p again $1.dsl", name);
 	/* A data table is only compiled, without a verdict in numbers. */
 	cr_assert(!strstr(said, "rror ") && !strstr(said, "arning "), "%s: %s", name, said);
 	if (!strcmp(name, "DSDT"))
@@ -98,19 +106,13 @@ static void check_with_iasl(const char *dir, const char *name)
  * again. (Neither looks at checksums: iasl does, and pure_acpi.c.) */
 static void check_with_acpidump(const char *dir, const char *name)
 {
-	char line[2 * PATH_LEN], log[PATH_LEN], *said;
+	char *said = tool_says(dir, "acpidump -s -f $1.aml", name);
 
-	snprintf(log, sizeof(log), "%s/log", dir);
-	snprintf(line, sizeof(line), "cd %s && acpidump -s -f %s.aml", dir, name);
-	cr_assert_eq(run(line, log), 0);
-	said = text_of(log);
 	cr_assert(strstr(said, name), "%s: %s", name, said);
 	free(said);
-	snprintf(line, sizeof(line),
-		 "(cd %s && acpidump -f %s.aml -o dump && acpixtract -a dump && cmp *.dat %s.aml; "
-		 "r=$?; rm -f dump *.dat; exit $r)",
-		 dir, name, name);
-	cr_assert_eq(run(line, log), 0, "%s: %s", name, (said = text_of(log)));
+	free(tool_says(dir, "acpidump -f $1.aml -o dump && acpixtract -a dump && cmp *.dat $1.aml",
+		       name));
+	free(tool_says(dir, "rm dump *.dat", name));
 }
 
 Test(acpi_iasl, tables_are_read_without_a_complaint)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* host_io_worker.c: doorbells beside queued work, on the one thread of the I/O worker. */
+/* host_io_worker.c: queued work, and doorbells beside it, on the one thread of the I/O worker. */
 #include <criterion/criterion.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -176,4 +176,85 @@ Test(io_worker, how_long_an_item_has_run, .timeout = 60)
 	io_worker_unbell(w, &b.bell);
 	io_worker_stop(w);
 	close(b.bell.fd);
+}
+
+/* --- the worker ------------------------------------------------------------------------------- */
+
+struct item {
+	struct io_work work; /* first */
+	struct io_worker *w;
+	_Atomic int runs, again, gate;
+	int *order, at;
+	_Atomic int *next;
+};
+
+static void item_run(struct io_work *w)
+{
+	struct item *it = (struct item *)(void *)w;
+
+	while (it->gate)
+		sched_yield();
+	if (it->next)
+		it->order[(*it->next)++] = it->at;
+	it->runs++;
+	if (it->again) {
+		it->again--;
+		io_worker_queue(it->w, &it->work);
+	}
+}
+
+Test(io_worker, items_run_once_in_order)
+{
+	struct io_worker *w;
+	_Atomic int next = 0;
+	int order[8];
+	struct item it[8] = {0};
+
+	cr_assert_eq(io_worker_start(&w), 0);
+	for (int i = 0; i < 8; i++) {
+		it[i].work.run = item_run;
+		it[i].order = order;
+		it[i].at = i;
+		it[i].next = &next;
+	}
+	it[0].gate = 1;
+	io_worker_queue(w, &it[0].work);
+	for (int i = 1; i < 8; i++)
+		for (int k = 0; k < 3; k++)
+			io_worker_queue(w, &it[i].work);
+	it[0].gate = 0;
+	io_worker_stop(w);
+	cr_assert_eq(next, 8, "queued three times, run once; and stop finishes what is queued");
+	for (int i = 0; i < 8; i++)
+		cr_assert_eq(order[i], i);
+}
+
+Test(io_worker, queued_while_it_runs_it_runs_again)
+{
+	struct io_worker *w;
+	struct item it = {.work.run = item_run, .again = 5};
+
+	cr_assert_eq(io_worker_start(&w), 0);
+	it.w = w;
+	io_worker_queue(w, &it.work);
+	io_worker_drain(w, &it.work);
+	cr_assert_eq(it.runs, 6);
+	it.again = 3;
+	io_worker_queue(w, &it.work);
+	io_worker_stop(w);
+	cr_assert_eq(it.runs, 10);
+}
+
+Test(io_worker, drain_of_an_idle_item_returns)
+{
+	struct io_worker *w;
+	struct item it = {.work.run = item_run}, other = {.work.run = item_run, .gate = 1};
+
+	cr_assert_eq(io_worker_start(&w), 0);
+	io_worker_queue(w, &other.work);
+	io_worker_drain(w, &it.work);
+	other.gate = 0;
+	io_worker_drain(w, &other.work);
+	cr_assert_eq(other.runs, 1);
+	io_worker_stop(w);
 }

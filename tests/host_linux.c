@@ -212,8 +212,8 @@ Test(linux_files, bad_disks)
 
 		memcpy(head + format[i].at, format[i].magic, strlen(format[i].magic));
 		put("other", head, sizeof(head), format[i].len);
-		snprintf(says, sizeof(says), "is a %s image; convert it: qemu-img convert -O raw",
-			 format[i].name);
+		snprintf(says, sizeof(says),
+			 "is a %s disk image; convert it: qemu-img convert -O raw", format[i].name);
 		refused("run --kernel k --disk other", says);
 	}
 	refused("run --kernel k --disk d --disk d:rw", "is there twice");
