@@ -194,9 +194,8 @@ uint64_t cell_huge_step(struct cell *c, uint64_t now_ns);
 json_t *cell_huge_json(struct cell_guest *g);
 
 /*
- * cell_linux.c: open a disk's file, @what being whose it is in a line. The lock keeps it from others of us
- * that would write it, or read what is written. A file system that knows no locks is good enough to read
- * from. The descriptor or -errno.
+ * cell_linux.c: open a disk's file and lock it (linux_lock_disk), @what being whose it is in a line. The
+ * descriptor or -errno.
  */
 int cell_open_disk(const char *what, const char *path, bool rw, struct ob_err *e);
 /*

@@ -9,7 +9,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -54,15 +53,14 @@ void cell_linux_exit(struct cell *c)
 
 int cell_open_disk(const char *what, const char *path, bool rw, struct ob_err *e)
 {
-	int err, fd = open(path, (rw ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+	int r, fd = open(path, (rw ? O_RDWR : O_RDONLY) | O_CLOEXEC);
 
 	if (fd < 0)
-		return ob_fail(e, errno, "%s: %.250s: %s", what, path, strerror(errno));
-	if (flock(fd, (rw ? LOCK_EX : LOCK_SH) | LOCK_NB) && (rw || errno == EWOULDBLOCK)) {
-		err = errno;
+		return ob_fail(e, errno, "%s %.250s: %s", what, path, strerror(errno));
+	r = linux_lock_disk(fd, rw, what, path, e);
+	if (r) {
 		close(fd);
-		return ob_fail(e, err, "%s: %.250s: %s", what, path,
-			       err == EWOULDBLOCK ? "another guest has it" : strerror(err));
+		return r;
 	}
 	return fd;
 }

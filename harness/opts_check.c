@@ -11,7 +11,6 @@
 #include <linux/kvm.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -66,14 +65,14 @@ int opts_check_image(const char *path, struct ob_err *e)
 	struct image_super s = {0};
 	uint64_t size;
 	ssize_t n;
-	int fd = open_regular("image", path, &size, e);
+	int r, fd = open_regular("image", path, &size, e);
 
 	if (fd < 0)
 		return fd;
-	/* The cell takes the same lock for as long as it lives (cell_open_disk). */
-	if (flock(fd, LOCK_SH | LOCK_NB) && errno == EWOULDBLOCK) {
+	r = linux_lock_disk(fd, false, "image", path, e); /* as the cell does (cell_open_disk) */
+	if (r) {
 		close(fd);
-		return ob_fail(e, EBUSY, "image %.200s: a guest writes to it", path);
+		return r;
 	}
 	n = pread(fd, &s, sizeof(s), 0);
 	close(fd);

@@ -73,6 +73,12 @@ int opts_linux_settle(struct fleet_config *c, const struct opts_given *given, co
 		      const char *self_exe, bool software, struct ob_err *e);
 /* Kernel, initrd, command lines and disks, as they are. */
 int opts_check_linux(struct fleet_config *c, struct ob_err *e);
+/*
+ * Lock the disk image @fd, for as long as that is open, against others of us that would write it (@rw: or
+ * read it). A file system that knows no locks is good enough to read from. 0 or -errno with a line, which
+ * begins with @what and @path.
+ */
+int linux_lock_disk(int fd, bool rw, const char *what, const char *path, struct ob_err *e);
 
 /* --- pure ------------------------------------------------------------------------------------- */
 

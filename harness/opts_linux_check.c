@@ -94,6 +94,18 @@ static int check_kernel(struct fleet_config *c, uint64_t initrd_len, struct ob_e
 	return ret ? ob_fail(e, -ret, "kernel %.150s: %.220s", c->kernel_path, why.msg) : 0;
 }
 
+int linux_lock_disk(int fd, bool rw, const char *what, const char *path, struct ob_err *e)
+{
+	if (!flock(fd, (rw ? LOCK_EX : LOCK_SH) | LOCK_NB))
+		return 0;
+	if (errno == EWOULDBLOCK)
+		return ob_fail(e, EBUSY, "%s %.200s: another guest %s it", what, path,
+			       rw ? "has" : "writes to");
+	if (!rw)
+		return 0;
+	return ob_fail(e, errno, "%s %.200s: cannot be locked: %s", what, path, strerror(errno));
+}
+
 static int check_disk(const char *path, bool rw, struct stat *st, struct ob_err *e)
 {
 	int fd = open_file("--disk", path, rw ? O_RDWR : O_RDONLY, st, e);
@@ -116,15 +128,9 @@ static int check_disk(const char *path, bool rw, struct stat *st, struct ob_err 
 			      "--disk %.200s: its %lld bytes are no multiple of %d: not a raw disk "
 			      "image",
 			      path, (long long)st->st_size, VIRTIO_BLK_SECTOR);
-	/* The cell takes the same lock for as long as it lives (cell_linux.c). */
-	else if (flock(fd, (rw ? LOCK_EX : LOCK_SH) | LOCK_NB)) {
-		if (errno == EWOULDBLOCK)
-			ret = ob_fail(e, EBUSY, "--disk %.200s: another guest %s it", path,
-				      rw ? "has" : "writes to");
-		else if (rw)
-			ret = ob_fail(e, errno, "--disk %.200s: cannot be locked: %s", path,
-				      strerror(errno));
-	}
+	else
+		ret = linux_lock_disk(fd, rw, "--disk", path,
+				      e); /* as the cell does (cell_open_disk) */
 	close(fd);
 	return ret;
 }

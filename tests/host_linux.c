@@ -223,7 +223,7 @@ Test(linux_files, bad_disks)
 	fd = open("d", O_RDWR | O_CLOEXEC);
 	cr_assert_eq(flock(fd, LOCK_EX), 0);
 	refused("run --kernel k --disk d", "another guest writes to it");
-	refused("run --image d", "a guest writes to it");
+	refused("run --image d", "another guest writes to it");
 	cr_assert_eq(flock(fd, LOCK_SH), 0);
 	refused("run --kernel k --disk d:rw", "another guest has it");
 	close(fd);
